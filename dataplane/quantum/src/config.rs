@@ -1,0 +1,105 @@
+//! What an endpoint and a connection can be told.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Guuid;
+
+/// The application protocol of a connection (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// One stream per RPC: `quantum-grpc/1`.
+    Grpc,
+    /// Plain byte streams: `quantum-stream/1`.
+    Stream,
+}
+
+impl Alpn {
+    /// The name on the wire.
+    pub const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Grpc => b"quantum-grpc/1",
+            Self::Stream => b"quantum-stream/1",
+        }
+    }
+
+    /// The protocol of that name.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        [Self::Grpc, Self::Stream].into_iter().find(|alpn| alpn.name() == name)
+    }
+}
+
+/// Limits and settings of an endpoint. All of its connections share them.
+#[derive(Clone)]
+pub struct EndpointConfig {
+    /// Accepts connections with this TLS configuration; none: a client only. Its ALPN list is set by the endpoint.
+    pub server: Option<Arc<rustls::ServerConfig>>,
+    /// Key of stateless reset tokens and cookies: the node's own secret. It survives restarts and is shared by all shards
+    /// of a node, never between nodes.
+    pub node_key: [u8; 32],
+    /// Bytes that the peer may send on a stream beyond what the application has read.
+    pub stream_window: u64,
+    /// Bytes that the peer may send on all streams beyond what has been received.
+    pub connection_window: u64,
+    /// Streams that the peer may have open at once.
+    pub streams_max: u64,
+    /// Bytes that a stream keeps for sending and resending; a write beyond it is refused until some are acknowledged.
+    pub send_buffer_max: usize,
+    /// Ends a connection from which nothing has come for so long. Both sides use the smaller one of theirs.
+    pub idle_timeout: Duration,
+    /// Sends a PING after so long without anything sent, while a connection is kept.
+    pub keepalive: Option<Duration>,
+    /// Ends a handshake that takes longer.
+    pub handshake_timeout: Duration,
+    /// Connections at most; a client beyond it is refused.
+    pub connections_max: usize,
+    /// Half-open handshakes up to which no cookie is asked for.
+    pub handshakes_without_cookie: usize,
+    /// UDP payload of the largest packet, until path MTU discovery exists.
+    pub datagram_size: u16,
+    /// Segments of one [`Transmit`](crate::Transmit) at most (generic segmentation offload).
+    pub segments_max: usize,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        Self {
+            server: None,
+            node_key: [0; 32],
+            stream_window: 256 << 10,
+            connection_window: 16 << 20,
+            streams_max: 1024,
+            send_buffer_max: 1 << 20,
+            idle_timeout: Duration::from_secs(60),
+            keepalive: Some(Duration::from_secs(10)),
+            handshake_timeout: Duration::from_secs(10),
+            connections_max: 100_000,
+            handshakes_without_cookie: 256,
+            datagram_size: 1452,
+            segments_max: 16,
+        }
+    }
+}
+
+impl fmt::Debug for EndpointConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointConfig").field("server", &self.server.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// Where a connection goes and what it speaks there.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The connection's id: fresh, from a [`GuuidGenerator`](crate::GuuidGenerator).
+    pub guuid: Guuid,
+    /// The server's address.
+    pub remote: SocketAddr,
+    /// The name that the server's certificate has to prove.
+    pub server_name: String,
+    /// The application protocol.
+    pub alpn: Alpn,
+    /// How the server is verified. Its ALPN list is set by the endpoint.
+    pub tls: Arc<rustls::ClientConfig>,
+}

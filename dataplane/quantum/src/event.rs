@@ -1,0 +1,33 @@
+//! What the application hears from the core.
+
+use std::net::SocketAddr;
+
+use crate::{Alpn, CloseReason, Guuid, StreamId};
+
+/// Something that happened on a connection. Events of one connection come in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The handshake is complete; streams may be opened and written. First event of a connection that succeeds.
+    Connected {
+        /// The connection's id, the same on both sides.
+        guuid: Guuid,
+        /// Where the peer is.
+        remote: SocketAddr,
+        /// The application protocol that both sides agreed on.
+        alpn: Alpn,
+    },
+    /// The peer opened a stream.
+    StreamOpened(StreamId),
+    /// There is data, an end or a reset to read on the stream. Comes again only after a read found nothing.
+    StreamReadable(StreamId),
+    /// A write that found the send buffer full can go on.
+    StreamWritable(StreamId),
+    /// All that was written to the stream and its end have been acknowledged.
+    StreamDelivered(StreamId),
+    /// The peer asks to stop sending on the stream, with its code; further writes fail.
+    StreamStopped(StreamId, u64),
+    /// The peer allows more streams; an open that was refused can be tried again.
+    StreamsAvailable,
+    /// The connection is over. Last event of a connection, the only one if it never connected.
+    Closed(CloseReason),
+}

@@ -1,0 +1,26 @@
+//! Quantum: a reliable, encrypted, multiplexed datagram protocol, without I/O.
+//!
+//! The crate never opens a socket, reads a clock or starts a thread. An [`Endpoint`] owns its connections; whoever drives it
+//! passes the time and the datagrams in and takes datagrams, deadlines and events out. `PROTOCOL.md` beside this crate is the
+//! wire specification.
+#![forbid(unsafe_code)]
+
+mod config;
+mod endpoint;
+mod error;
+mod event;
+mod guuid;
+mod stats;
+mod stream_id;
+mod time;
+
+pub use config::{Alpn, ConnectOptions, EndpointConfig};
+pub use endpoint::{
+    ConnectError, ConnectionHandle, ConnectionRef, Endpoint, OpenError, Read, Received, Transmit, WriteError,
+};
+pub use error::{CloseReason, TransportError, TransportErrorCode};
+pub use event::Event;
+pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
+pub use stats::{CongestionStats, ConnectionStats, EndpointStats};
+pub use stream_id::{Side, StreamId};
+pub use time::Time;

@@ -1,0 +1,74 @@
+//! Counters and gauges that a connection and an endpoint keep.
+
+use std::time::Duration;
+
+/// What a connection has done and how its path looks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConnectionStats {
+    /// Packets sent, handshake and acknowledgements included.
+    pub packets_sent: u64,
+    /// Packets received and authenticated.
+    pub packets_received: u64,
+    /// UDP payload bytes sent.
+    pub bytes_sent: u64,
+    /// UDP payload bytes received in authenticated packets.
+    pub bytes_received: u64,
+    /// Sent packets declared lost.
+    pub packets_lost: u64,
+    /// Packets that carried frames again that had been sent before.
+    pub retransmissions: u64,
+    /// Probe timeouts that fired.
+    pub probe_timeouts: u64,
+    /// Smoothed round-trip time; zero before the first sample.
+    pub rtt_smoothed: Duration,
+    /// Least round-trip time of the path.
+    pub rtt_min: Duration,
+    /// The latest round-trip time sample.
+    pub rtt_latest: Duration,
+    /// The congestion controller's view.
+    pub congestion: CongestionStats,
+}
+
+/// What the congestion controller knows and allows (contract 1.7, `BBRStats`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CongestionStats {
+    /// `startup`, `drain`, `probe_bw_down`, `probe_bw_cruise`, `probe_bw_refill`, `probe_bw_up`.
+    pub state: &'static str,
+    /// Estimated bottleneck bandwidth, bytes per second.
+    pub bandwidth: u64,
+    /// Pacing rate, bytes per second.
+    pub pacing_rate: u64,
+    /// Congestion window in bytes.
+    pub window_bytes: u64,
+    /// Bytes sent and neither acknowledged nor lost.
+    pub in_flight_bytes: u64,
+    /// The factor between bandwidth and pacing rate.
+    pub pacing_gain: f64,
+    /// The factor between the bandwidth-delay product and the window.
+    pub window_gain: f64,
+}
+
+/// What an endpoint has seen, beside its connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointStats {
+    /// Connections that exist, half-open ones included.
+    pub connections: u64,
+    /// Half-open handshakes of clients.
+    pub handshakes: u64,
+    /// Segments that were no packet: short, wrong magic, bad lengths.
+    pub malformed: u64,
+    /// Packets of another version of the protocol.
+    pub wrong_version: u64,
+    /// Packets that failed authentication.
+    pub unauthenticated: u64,
+    /// Packets of connections that this endpoint does not know.
+    pub unknown: u64,
+    /// Packets whose number had been received before.
+    pub duplicates: u64,
+    /// Cookies asked for.
+    pub cookies_sent: u64,
+    /// Stateless resets sent.
+    pub resets_sent: u64,
+    /// Handshakes turned away because a limit was reached.
+    pub refused: u64,
+}

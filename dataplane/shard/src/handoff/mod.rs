@@ -1,0 +1,9 @@
+//! The hand-off between a shard and the control plane.
+
+mod message;
+
+pub use message::{ConnectTarget, ConnectionKey, ToControl, ToShard};
+
+/// Bytes of one direction of one stream that may be in the hand-off: sent by the shard and not consumed, or written by the
+/// control plane and not taken by the core.
+pub const HANDOFF_WINDOW: usize = 256 << 10;
