@@ -6,13 +6,16 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod crypto;
 mod endpoint;
 mod error;
 mod event;
 mod guuid;
+mod sent_frame;
 mod stats;
 mod stream_id;
 mod time;
+pub mod wire;
 
 pub use config::{Alpn, ConnectOptions, EndpointConfig};
 pub use endpoint::{

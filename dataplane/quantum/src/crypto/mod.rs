@@ -1,0 +1,4 @@
+//! Everything with keys: packet protection, cookies, stateless resets.
+
+pub(crate) mod cookie;
+pub(crate) mod reset;
