@@ -1,4 +1,4 @@
-//! The 16-byte id of everything: a UUIDv7 (RFC 9562 section 5.7).
+//! The 16-byte id of everything: a `UUIDv7` (RFC 9562 section 5.7).
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 
-/// A UUIDv7: 48 bits of Unix milliseconds, the version, a 12-bit counter, the variant, 62 random bits. Ids compare as their
+/// A `UUIDv7`: 48 bits of Unix milliseconds, the version, a 12-bit counter, the variant, 62 random bits. Ids compare as their
 /// bytes do, which is the order in which one generator made them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Guuid(pub [u8; 16]);
