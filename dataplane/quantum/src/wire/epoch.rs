@@ -34,6 +34,11 @@ impl Epoch {
         self as u8
     }
 
+    /// Whether the keys are those of a complete handshake.
+    pub const fn is_one_rtt(self) -> bool {
+        matches!(self, Self::OneRtt0 | Self::OneRtt1)
+    }
+
     /// Whether packets of this epoch carry application data.
     pub const fn is_application(self) -> bool {
         matches!(self, Self::OneRtt0 | Self::OneRtt1 | Self::ZeroRtt)

@@ -24,3 +24,5 @@ pub use writer::{FrameWriter, crypto_capacity, crypto_header_len, stream_capacit
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vector_tests;
