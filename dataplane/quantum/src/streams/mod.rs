@@ -1,0 +1,262 @@
+//! The streams of a connection: ordered bytes both ways, each stream on its own, within the credit of either side.
+//!
+//! Nothing here knows packets, time or the network. The connection passes frames in, asks [`Streams::fill`] for frames to
+//! send, and tells what became of them by [`SentFrame`](crate::sent_frame::SentFrame).
+//!
+//! Memory of a connection: at most `streams_max` streams of the peer and as many of this side as the peer allows, each with
+//! `stream_window` bytes to be read (see [`reassembly`] for what surrounds them) and `send_buffer_max` bytes to be sent.
+
+mod credit;
+mod frames;
+mod ids;
+mod ranges;
+mod reassembly;
+mod receive;
+mod schedule;
+mod send;
+mod send_buffer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+pub(crate) use self::frames::Filled;
+
+use self::credit::{Granted, Received};
+use self::ids::{IdMap, Ids, Named};
+use self::receive::Receiving;
+use self::schedule::{Line, Place};
+use self::send::Sending;
+use crate::{Event, OpenError, Read, Side, StreamId, TransportError, WriteError};
+
+/// What this side allows the peer, and itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamsConfig {
+    /// Bytes that the peer may send on a stream beyond what the application has read.
+    pub(crate) stream_window: u64,
+    /// Bytes that the peer may send on all streams beyond what has been received.
+    pub(crate) connection_window: u64,
+    /// Streams that the peer may have open at once.
+    pub(crate) streams_max: u64,
+    /// Bytes that a stream keeps for sending and resending.
+    pub(crate) send_buffer_max: usize,
+}
+
+/// What the peer allows at first, from its transport parameters.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PeerLimits {
+    /// Bytes on each stream.
+    pub(crate) stream_window: u64,
+    /// Bytes on all streams.
+    pub(crate) connection_window: u64,
+    /// Streams that this side may open.
+    pub(crate) streams_max: u64,
+}
+
+/// Gauges and counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StreamsStats {
+    /// Streams of either side that are not over in both directions.
+    pub(crate) live: usize,
+    /// Bytes written and not yet acknowledged.
+    pub(crate) send_buffered_bytes: usize,
+    /// Bytes received and not yet read.
+    pub(crate) receive_buffered_bytes: usize,
+    /// Stream bytes that have been sent again.
+    pub(crate) resent_bytes: u64,
+}
+
+/// All streams of a connection.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    config: StreamsConfig,
+    peer: PeerLimits,
+    ids: Ids,
+    live: IdMap<Stream>,
+    /// Connection credit given: the highest offsets received of all streams count as consumed at once, read or not.
+    granted: Granted,
+    /// Connection credit had.
+    received: Received,
+    lines: Lines,
+    events: VecDeque<Event>,
+    stats: StreamsStats,
+}
+
+/// Who wants to send.
+#[derive(Debug, Default)]
+struct Lines {
+    /// RESET_STREAM, STOP_SENDING and MAX_STREAM_DATA.
+    control: Line,
+    /// STREAM frames that take no connection credit: lost ones, and ends.
+    resend: Line,
+    /// Bytes that have not been sent yet.
+    fresh: Line,
+}
+
+#[derive(Debug)]
+struct Stream {
+    sending: Sending,
+    receiving: Receiving,
+    control: Place,
+    resend: Place,
+    fresh: Place,
+    /// Bytes sent in the current turn.
+    turn_bytes: u64,
+    /// What the stream's share of the statistics was last.
+    send_buffered: usize,
+    receive_buffered: usize,
+}
+
+impl Streams {
+    /// No streams. None can be opened before [`set_peer_limits`](Self::set_peer_limits).
+    pub(crate) fn new(side: Side, config: StreamsConfig) -> Self {
+        assert!(config.send_buffer_max > 0, "a stream has to be able to send");
+        Self {
+            config,
+            peer: PeerLimits::default(),
+            ids: Ids::new(side, config.streams_max),
+            live: IdMap::default(),
+            granted: Granted::new(config.connection_window),
+            received: Received::default(),
+            lines: Lines::default(),
+            events: VecDeque::new(),
+            stats: StreamsStats::default(),
+        }
+    }
+
+    /// The peer's transport parameters are known. To be called before the first frame of a stream is passed in.
+    pub(crate) fn set_peer_limits(&mut self, limits: PeerLimits) {
+        self.peer = limits;
+        self.received.raise(limits.connection_window);
+        self.on_max_streams(limits.streams_max);
+    }
+
+    /// Opens the next stream of this side. If it is refused, [`Event::StreamsAvailable`] follows.
+    pub(crate) fn open(&mut self) -> Result<StreamId, OpenError> {
+        let id = self.ids.open().ok_or(OpenError::Blocked)?;
+        self.start(id);
+        Ok(id)
+    }
+
+    /// Takes as much of `data` as there is room for. If some is left, [`Event::StreamWritable`] follows.
+    pub(crate) fn write(&mut self, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
+        let buffer_max = self.config.send_buffer_max;
+        self.with(id, |stream| stream.sending.write(data, buffer_max)).unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Ends this side's direction after what has been written. [`Event::StreamDelivered`] follows.
+    pub(crate) fn finish(&mut self, id: StreamId) -> Result<(), WriteError> {
+        self.with(id, |stream| stream.sending.finish()).unwrap_or(Err(WriteError::Closed))
+    }
+
+    /// Abandons this side's direction. Does nothing if it is over.
+    pub(crate) fn reset(&mut self, id: StreamId, code: u64) {
+        self.with(id, |stream| stream.sending.reset(code));
+    }
+
+    /// Asks the peer to stop, and drops what still comes. Does nothing if that direction is over.
+    pub(crate) fn stop(&mut self, id: StreamId, code: u64) {
+        self.with(id, |stream| stream.receiving.stop(code));
+    }
+
+    /// Reads at most `max` bytes (at least one). A stream that does not exist, is over or was stopped has
+    /// [`Read::Finished`] to say.
+    pub(crate) fn read(&mut self, id: StreamId, max: usize) -> Read {
+        self.with(id, |stream| stream.receiving.read(max)).unwrap_or(Read::Finished)
+    }
+
+    /// The next thing that the application should know.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > 256 {
+            self.events = VecDeque::new();
+        }
+        event
+    }
+
+    /// Gauges and counters.
+    pub(crate) fn stats(&self) -> StreamsStats {
+        StreamsStats { live: self.live.len(), ..self.stats }
+    }
+
+    /// Makes sure that the stream of a frame exists, if the frame opens it. Tells whether it lives.
+    fn locate(&mut self, id: StreamId) -> Result<bool, TransportError> {
+        if self.ids.name(id)? == Named::Known {
+            return Ok(self.live.contains_key(&id));
+        }
+        self.start(id);
+        self.events.push_back(Event::StreamOpened(id));
+        Ok(true)
+    }
+
+    fn start(&mut self, id: StreamId) {
+        let stream = Stream {
+            sending: Sending::new(self.peer.stream_window),
+            receiving: Receiving::new(self.config.stream_window),
+            control: Place::default(),
+            resend: Place::default(),
+            fresh: Place::default(),
+            turn_bytes: 0,
+            send_buffered: 0,
+            receive_buffered: 0,
+        };
+        let before = self.live.insert(id, stream);
+        debug_assert!(before.is_none(), "ids are never used twice");
+    }
+
+    /// Does something with a stream and draws the consequences. `None`: there is no such stream.
+    fn with<T>(&mut self, id: StreamId, act: impl FnOnce(&mut Stream) -> T) -> Option<T> {
+        let stream = self.live.get_mut(&id)?;
+        let result = act(stream);
+        self.settle(id);
+        Some(result)
+    }
+
+    /// Brings everything that depends on a stream's state up to date: events, lines, statistics, and whether it lives.
+    fn settle(&mut self, id: StreamId) {
+        let Some(stream) = self.live.get_mut(&id) else { return };
+        if stream.receiving.take_readable() {
+            self.events.push_back(Event::StreamReadable(id));
+        }
+        if stream.sending.take_room(self.config.send_buffer_max) {
+            self.events.push_back(Event::StreamWritable(id));
+        }
+        let (sent, received) = (stream.sending.buffered(), stream.receiving.buffered());
+        self.stats.send_buffered_bytes += sent;
+        self.stats.send_buffered_bytes -= std::mem::replace(&mut stream.send_buffered, sent);
+        self.stats.receive_buffered_bytes += received;
+        self.stats.receive_buffered_bytes -= std::mem::replace(&mut stream.receive_buffered, received);
+        let wants_control = stream.wants_control();
+        self.lines.control.set(id, &mut stream.control, wants_control);
+        self.lines.resend.set(id, &mut stream.resend, stream.sending.wants_resend());
+        self.lines.fresh.set(id, &mut stream.fresh, stream.sending.wants_fresh());
+        if stream.sending.is_over() && stream.receiving.is_over() {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: StreamId) {
+        let stream = self.live.remove(&id);
+        debug_assert!(stream.is_some_and(|stream| stream.is_idle()), "what is over wants and keeps nothing");
+        self.ids.close(id);
+        if self.live.capacity() > 64 && self.live.len() < self.live.capacity() / 8 {
+            self.live.shrink_to(2 * self.live.len());
+        }
+    }
+}
+
+impl Stream {
+    fn wants_control(&self) -> bool {
+        self.sending.wants_reset().is_some()
+            || self.receiving.wants_stop().is_some()
+            || self.receiving.wants_credit().is_some()
+    }
+
+    fn is_idle(&self) -> bool {
+        let wants = self.wants_control() || self.sending.wants_resend() || self.sending.wants_fresh();
+        !wants && self.sending.buffered() == 0 && self.receiving.buffered() == 0
+    }
+}
