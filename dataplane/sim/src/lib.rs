@@ -1,1 +1,11 @@
-//! Skeleton.
+//! A network in one process: link effects as nodes, on a virtual clock for the protocol's tests and on the real one for the
+//! emulator of `aetherflow-bench link`.
+//!
+//! Time comes in as an argument and randomness from a seed, so the same seed gives the same network.
+#![forbid(unsafe_code)]
+
+mod link;
+mod rng;
+
+pub use link::{BadLink, Blackout, Burst, Datagram, Link, LinkConfig, LinkStats, RandomOutage};
+pub use rng::Rng;

@@ -1,0 +1,56 @@
+//! The bottleneck: a rate, and a queue before it that drops what does not fit.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use quantum::Time;
+
+use super::LinkStats;
+use super::node::Flow;
+
+const NANOS_PER_S: u128 = 1_000_000_000;
+
+/// Serialises datagrams at a rate. What waits, the datagram being sent included, holds at most `bytes_max`; a datagram always
+/// fits an empty queue.
+#[derive(Debug)]
+pub(super) struct Queue<M> {
+    rate_bits_per_s: u64,
+    bytes_max: u64,
+    bytes: u64,
+    /// When the last datagram that waits will have been sent.
+    free_at: Time,
+    /// What waits, `at` being the time at which its last bit has been sent.
+    waiting: VecDeque<Flow<M>>,
+}
+
+impl<M> Queue<M> {
+    pub(super) const fn new(rate_bits_per_s: u64, bytes_max: u64) -> Self {
+        Self { rate_bits_per_s, bytes_max, bytes: 0, free_at: Time::ZERO, waiting: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self, mut flow: Flow<M>, stats: &mut LinkStats) {
+        let len = flow.datagram.payload.len() as u64;
+        if self.bytes > 0 && self.bytes + len > self.bytes_max {
+            stats.dropped_queue += 1;
+            return;
+        }
+        self.bytes += len;
+        stats.queue_bytes_peak = stats.queue_bytes_peak.max(self.bytes);
+        let send_ns = u128::from(len) * 8 * NANOS_PER_S / u128::from(self.rate_bits_per_s);
+        self.free_at = self.free_at.max(flow.at) + Duration::from_nanos(u64::try_from(send_ns).unwrap_or(u64::MAX));
+        flow.at = self.free_at;
+        self.waiting.push_back(flow);
+    }
+
+    pub(super) fn advance(&mut self, now: Time, out: &mut Vec<Flow<M>>) {
+        while self.next_time().is_some_and(|due| due <= now) {
+            let flow = self.waiting.pop_front().expect("the queue has a first element, since it has a next time");
+            self.bytes -= flow.datagram.payload.len() as u64;
+            out.push(flow);
+        }
+    }
+
+    pub(super) fn next_time(&self) -> Option<Time> {
+        self.waiting.front().map(|flow| flow.at)
+    }
+}
