@@ -1,2 +1,98 @@
-//! Skeleton.
-fn main() {}
+//! The `aetherflow` command.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use control::up::{Ports, Running, UpOptions};
+
+const EXAMPLES: &str = "Examples:
+  aetherflow up                                  both services on loopback, data in ./data
+  aetherflow up --data /var/lib/aetherflow       data elsewhere
+  aetherflow up --ports 19000                    on ports 19001, 19002, 19101 and 19102
+  aetherflow up --bind 0.0.0.0 --allow-anonymous for everybody on the network, without authentication
+  aetherflow completions bash > /etc/bash_completion.d/aetherflow
+
+Set RUST_LOG (for example RUST_LOG=debug) for more or fewer logs.";
+
+/// Sessions and documents that people edit together, over gRPC.
+#[derive(Parser)]
+#[command(name = "aetherflow", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the session and the document service in this process
+    #[command(after_help = EXAMPLES)]
+    Up(Up),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args)]
+struct Up {
+    /// Where databases and keys are kept; created if it is missing
+    #[arg(long, value_name = "DIR", default_value = "data", env = "AETHERFLOW_DATA")]
+    data: PathBuf,
+    /// The address to listen on
+    #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST.into())]
+    bind: IpAddr,
+    /// Allow a non-loopback address although authentication is off
+    #[arg(long)]
+    allow_anonymous: bool,
+    /// gRPC listens on BASE+1 (sessions) and BASE+2 (documents), metrics on BASE+101 and BASE+102
+    #[arg(long, value_name = "BASE", default_value_t = 9000)]
+    ports: u16,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "aetherflow", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Up(up) => {
+            control::telemetry::init_logs();
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+            let result = runtime.block_on(serve(up));
+            runtime.shutdown_background();
+            result
+        }
+    }
+}
+
+async fn serve(up: Up) -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let options =
+        UpOptions { data: up.data, bind: up.bind, allow_anonymous: up.allow_anonymous, ports: Ports::Base(up.ports) };
+    let running = control::up::start(options).await?;
+    announce(&running)?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: streams end, open calls finish");
+    running.shutdown().await;
+    Ok(())
+}
+
+fn announce(running: &Running) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "AetherFlow is up. Press Ctrl-C to stop.")?;
+    writeln!(out, "  sessions   gRPC over TCP  http://{}", running.session_addr)?;
+    writeln!(out, "             readiness      http://{}/readyz", running.session_metrics_addr)?;
+    writeln!(out, "             metrics        http://{}/metrics", running.session_metrics_addr)?;
+    writeln!(out, "  documents  gRPC over TCP  http://{}", running.statesync_addr)?;
+    writeln!(out, "             readiness      http://{}/readyz", running.statesync_metrics_addr)?;
+    writeln!(out, "             metrics        http://{}/metrics", running.statesync_metrics_addr)?;
+    out.flush()
+}

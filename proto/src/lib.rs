@@ -4,13 +4,23 @@
 //! [`bytes::Bytes`](https://docs.rs/bytes), so that a payload is not copied from the wire to the handler.
 
 /// `session.SessionService` and its messages.
-#[expect(missing_docs, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated code; the .proto file documents it")]
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto file documents it"
+)]
 pub mod session {
     tonic::include_proto!("session");
 }
 
 /// `aetherflow.statesync.StateSyncService` and its messages.
-#[expect(missing_docs, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated code; the .proto file documents it")]
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto file documents it"
+)]
 pub mod statesync {
     tonic::include_proto!("aetherflow.statesync");
 }

@@ -1,0 +1,200 @@
+//! `session.SessionService` over the store.
+
+use std::net::IpAddr;
+
+use aws_lc_rs::digest;
+use metrics::{counter, gauge};
+use proto::session as pb;
+use proto::session::session_service_server::SessionService;
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+use tonic::{Code, Request, Response, Status};
+use uuid::Uuid;
+
+use super::model::{self, Session};
+use super::store::SessionStore;
+use crate::clock::{self, timestamp};
+use crate::status::{self, invalid, not_found, of_store, required, unimplemented, with_info};
+
+const USER_ID_BYTES_MAX: usize = 255;
+const METADATA_ENTRIES_MAX: usize = 64;
+const METADATA_KEY_BYTES_MAX: usize = 128;
+const METADATA_VALUE_BYTES_MAX: usize = 4096;
+/// Where a caller who acts for a session sends its token.
+const TOKEN_KEY: &str = "x-session-token";
+
+/// Answers the session RPCs.
+#[derive(Clone)]
+pub struct SessionServer {
+    store: SessionStore,
+}
+
+impl SessionServer {
+    /// A server over `store`.
+    pub fn new(store: SessionStore) -> Self {
+        Self { store }
+    }
+
+    async fn live(&self, session_id: &str) -> Result<Session, Status> {
+        let id = status::uuid("session_id", session_id)?;
+        match self.store.get(id).await.map_err(|error| of_store(&error))? {
+            Some(session) if session.expires_at() > clock::now() => Ok(session),
+            _ => Err(not_found("session", session_id)),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl SessionService for SessionServer {
+    async fn create_session(
+        &self,
+        request: Request<pb::CreateSessionRequest>,
+    ) -> Result<Response<pb::CreateSessionResponse>, Status> {
+        let connection_id = crate::up::connection_id(request.extensions()).unwrap_or_else(Uuid::now_v7);
+        let request = request.into_inner();
+        let client_port = check_create(&request)?;
+        let (token, token_hash) = mint_token()?;
+        let now = clock::now();
+        let session = Session {
+            id: Uuid::now_v7(),
+            user_id: request.user_id,
+            connection_id,
+            client_ip: request.client_ip,
+            client_port,
+            state: pb::SessionState::Active,
+            created_at: now,
+            last_active_at: now,
+            timeout: model::timeout(request.timeout_seconds),
+            metadata: request.metadata,
+            stats: pb::SessionStats::default(),
+            token_hash,
+        };
+        let answer = session.to_proto();
+        self.store.insert(session).await.map_err(|error| of_store(&error))?;
+        counter!("session_total").increment(1);
+        gauge!("session_active").increment(1);
+        Ok(Response::new(pb::CreateSessionResponse { session: Some(answer), token }))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<pb::GetSessionRequest>,
+    ) -> Result<Response<pb::GetSessionResponse>, Status> {
+        let session = self.live(&request.get_ref().session_id).await?;
+        Ok(Response::new(pb::GetSessionResponse { session: Some(session.to_proto()) }))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<pb::HeartbeatRequest>,
+    ) -> Result<Response<pb::HeartbeatResponse>, Status> {
+        let session = self.live(&request.get_ref().session_id).await?;
+        check_token(&request, &session)?;
+        let now = clock::now();
+        self.store.heartbeat(session.id, now).await.map_err(|error| of_store(&error))?;
+        counter!("session_heartbeat_total").increment(1);
+        Ok(Response::new(pb::HeartbeatResponse {
+            success: true,
+            server_timestamp: Some(timestamp(now)),
+            remaining_seconds: session.timeout.as_secs() as u32,
+        }))
+    }
+
+    async fn update_session(
+        &self,
+        _: Request<pb::UpdateSessionRequest>,
+    ) -> Result<Response<pb::UpdateSessionResponse>, Status> {
+        Err(unimplemented("UpdateSession"))
+    }
+
+    async fn delete_session(
+        &self,
+        _: Request<pb::DeleteSessionRequest>,
+    ) -> Result<Response<pb::DeleteSessionResponse>, Status> {
+        Err(unimplemented("DeleteSession"))
+    }
+
+    async fn list_sessions(
+        &self,
+        _: Request<pb::ListSessionsRequest>,
+    ) -> Result<Response<pb::ListSessionsResponse>, Status> {
+        Err(unimplemented("ListSessions"))
+    }
+
+    async fn get_stats(&self, _: Request<pb::GetStatsRequest>) -> Result<Response<pb::GetStatsResponse>, Status> {
+        Err(unimplemented("GetStats"))
+    }
+}
+
+/// Checks a request to create a session and returns its port.
+#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
+fn check_create(request: &pb::CreateSessionRequest) -> Result<u16, Status> {
+    required("user_id", &request.user_id, USER_ID_BYTES_MAX)?;
+    required("client_ip", &request.client_ip, 64)?;
+    if request.client_ip.parse::<IpAddr>().is_err() {
+        return Err(invalid("client_ip", "is not an IP address"));
+    }
+    if request.metadata.len() > METADATA_ENTRIES_MAX {
+        return Err(invalid("metadata", format!("has more than {METADATA_ENTRIES_MAX} entries")));
+    }
+    for (key, value) in &request.metadata {
+        required("metadata key", key, METADATA_KEY_BYTES_MAX)?;
+        status::bounded("metadata value", value, METADATA_VALUE_BYTES_MAX)?;
+    }
+    u16::try_from(request.client_port).map_err(|_| invalid("client_port", "is larger than 65535"))
+}
+
+#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
+fn mint_token() -> Result<(String, [u8; 32]), Status> {
+    let mut secret = [0; 32];
+    OsRng.try_fill_bytes(&mut secret).map_err(|_| Status::internal("the system gives no random numbers"))?;
+    let token = base64_url(&secret);
+    let hash = hash_token(&token);
+    Ok((token, hash))
+}
+
+fn hash_token(token: &str) -> [u8; 32] {
+    digest::digest(&digest::SHA256, token.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// A token that is sent has to be right. Without authentication it need not be sent.
+#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
+fn check_token<T>(request: &Request<T>, session: &Session) -> Result<(), Status> {
+    let Some(token) = request.metadata().get(TOKEN_KEY) else { return Ok(()) };
+    let right = token.to_str().is_ok_and(|token| {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&hash_token(token), &session.token_hash).is_ok()
+    });
+    if right {
+        return Ok(());
+    }
+    Err(with_info(Code::Unauthenticated, "the token is not this session's", "WRONG_SESSION_TOKEN", &[]))
+}
+
+/// URL-safe base64 with padding (RFC 4648 section 5).
+fn base64_url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        for place in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * place)) as usize & 63];
+            text.push(if place <= group.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64_url;
+
+    #[test]
+    fn base64_matches_the_vectors_of_rfc_4648() {
+        assert_eq!(base64_url(b""), "");
+        assert_eq!(base64_url(b"f"), "Zg==");
+        assert_eq!(base64_url(b"fo"), "Zm8=");
+        assert_eq!(base64_url(b"foobar"), "Zm9vYmFy");
+        assert_eq!(base64_url(&[0xFB, 0xFF]), "-_8=");
+        assert_eq!(base64_url(&[7; 32]).len(), 44);
+    }
+}

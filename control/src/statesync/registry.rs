@@ -1,0 +1,128 @@
+//! The documents in memory, and how to reach one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::document::{Command, DocumentActor, Reply};
+use super::store::DocumentStore;
+use crate::status::{not_found, of_store, with_info};
+
+/// Commands that wait for one document; when it is full, callers wait.
+const COMMANDS: usize = 1024;
+/// Documents in memory at once.
+const DOCUMENTS_MAX: usize = 10_000;
+/// How often a command is sent again to a document that was just being unloaded.
+const ATTEMPTS: usize = 8;
+
+/// Finds or starts the actor of a document.
+pub(super) struct Registry {
+    store: DocumentStore,
+    documents: Mutex<HashMap<Uuid, mpsc::Sender<Command>>>,
+    stop: CancellationToken,
+}
+
+impl Registry {
+    /// No documents in memory. Streams end when `stop` is cancelled.
+    pub(super) fn new(store: DocumentStore, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { store, documents: Mutex::new(HashMap::new()), stop })
+    }
+
+    /// Ends the streams when cancelled.
+    pub(super) fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Sends a command to a document and waits for the answer.
+    ///
+    /// # Errors
+    /// What the document answers; `NOT_FOUND` if there is none.
+    pub(super) async fn ask<T>(self: &Arc<Self>, id: Uuid, command: impl Fn(Reply<T>) -> Command) -> Result<T, Status> {
+        for _ in 0..ATTEMPTS {
+            let (reply, answer) = oneshot::channel();
+            let document = self.document(id)?;
+            if document.send(command(reply)).await.is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return answer;
+            }
+            // The actor has left, or is about to: its entry is gone or will be replaced.
+            self.forget(id, &document);
+        }
+        Err(with_info(Code::Unavailable, "the document is being loaded; try again", "DOCUMENT_RELOADING", &[]))
+    }
+
+    /// Lets every document go; what they wrote is with the store.
+    pub(super) fn close(&self) {
+        self.lock().clear();
+    }
+
+    /// Tells a document, if it is in memory, that a subscriber is gone.
+    pub(super) async fn leave(&self, id: Uuid, subscriber: Uuid) {
+        let document = self.lock().get(&id).cloned();
+        if let Some(document) = document {
+            // A document that is just leaving memory has no subscribers left to tell.
+            let _ = document.send(Command::Leave(subscriber)).await;
+        }
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
+    fn document(self: &Arc<Self>, id: Uuid) -> Result<mpsc::Sender<Command>, Status> {
+        let mut documents = self.lock();
+        if let Some(document) = documents.get(&id)
+            && !document.is_closed()
+        {
+            return Ok(document.clone());
+        }
+        if documents.len() >= DOCUMENTS_MAX {
+            return Err(with_info(Code::ResourceExhausted, "too many documents are in use", "TOO_MANY_DOCUMENTS", &[]));
+        }
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        documents.insert(id, sender.clone());
+        tokio::spawn(run(Arc::clone(self), id, sender.clone(), commands));
+        Ok(sender)
+    }
+
+    fn forget(&self, id: Uuid, document: &mpsc::Sender<Command>) {
+        let mut documents = self.lock();
+        if documents.get(&id).is_some_and(|known| known.same_channel(document) && known.is_closed()) {
+            documents.remove(&id);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, mpsc::Sender<Command>>> {
+        self.documents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The life of one document in memory. The receiver is closed before the entry goes, so an actor that is loaded next can never
+/// run beside this one: what reaches this one is dropped unseen, and asked again.
+async fn run(registry: Arc<Registry>, id: Uuid, sender: mpsc::Sender<Command>, mut commands: mpsc::Receiver<Command>) {
+    let weak = sender.downgrade();
+    drop(sender);
+    match DocumentActor::load(registry.store.clone(), id).await {
+        Ok(Some(actor)) => actor.run(&mut commands).await,
+        Ok(None) => refuse(&mut commands, &not_found("document", &id.to_string())),
+        Err(error) => refuse(&mut commands, &of_store(&error)),
+    }
+    commands.close();
+    if let Some(sender) = weak.upgrade() {
+        registry.forget(id, &sender);
+    }
+}
+
+fn refuse(commands: &mut mpsc::Receiver<Command>, status: &Status) {
+    commands.close();
+    while let Ok(command) = commands.try_recv() {
+        match command {
+            Command::Apply(_, reply) => drop(reply.send(Err(status.clone()))),
+            Command::Read(reply) => drop(reply.send(Err(status.clone()))),
+            Command::Attach(_, reply) => drop(reply.send(Err(status.clone()))),
+            Command::Leave(_) => {}
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Events and those who read them.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metrics::gauge;
+use proto::statesync as pb;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::document::{Attach, Command};
+use super::model::{DocumentRecord, LogRow};
+use super::registry::Registry;
+use super::store::DocumentStore;
+use crate::clock;
+use crate::status::{of_store, with_info};
+
+/// Events that wait for one subscriber; when it is full the subscriber has lagged.
+const QUEUE: usize = 1024;
+
+/// An event as the document gives it to its subscribers, which share it.
+#[derive(Debug)]
+pub(super) struct Published {
+    event: pb::OperationEvent,
+    update: Bytes,
+}
+
+impl Published {
+    /// The event of an accepted operation.
+    pub(super) fn operation(row: Arc<LogRow>, epoch: &str) -> Self {
+        let event = pb::OperationEvent {
+            id: row.operation.id.clone(),
+            r#type: "operation_applied".into(),
+            doc_id: row.operation.doc_id.clone(),
+            user_id: row.operation.user_id.clone(),
+            timestamp: row.operation.timestamp,
+            sequence: row.sequence,
+            epoch: epoch.to_owned(),
+            version: row.operation.version,
+            operation: Some(row.operation.clone()),
+            ..Default::default()
+        };
+        Self { event, update: row.update.clone() }
+    }
+
+    /// Somebody came or went. `at` is the document and the event's number.
+    pub(super) fn presence(kind: &str, user_id: &str, at: (&DocumentRecord, u64)) -> Self {
+        let (record, sequence) = at;
+        let event = pb::OperationEvent {
+            id: Uuid::now_v7().to_string(),
+            r#type: kind.to_owned(),
+            doc_id: record.id.to_string(),
+            user_id: user_id.to_owned(),
+            timestamp: Some(clock::timestamp(clock::now())),
+            sequence,
+            epoch: record.epoch.clone(),
+            version: record.version,
+            ..Default::default()
+        };
+        Self { event, update: Bytes::new() }
+    }
+
+    /// The document's version after it.
+    pub(super) fn version(&self) -> u64 {
+        self.event.version
+    }
+
+    /// The operation in it, if it is of one.
+    pub(super) fn applied_operation(&self) -> Option<&pb::Operation> {
+        self.event.operation.as_ref()
+    }
+
+    fn to_event(&self, want_updates: bool) -> pb::OperationEvent {
+        let update = if want_updates { self.update.clone() } else { Bytes::new() };
+        pb::OperationEvent { update, ..self.event.clone() }
+    }
+}
+
+/// Where a subscriber starts.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// The version line.
+    pub epoch: String,
+    /// The version that the first of `events` follows.
+    pub version: u64,
+    /// The number of the event before the first of `events`.
+    pub sequence: u64,
+    /// The state, unless the log has everything the subscriber misses.
+    pub document: Option<pb::Document>,
+    /// The state as a Yjs update, if wanted.
+    pub snapshot: Bytes,
+    /// What happens from then on. It ends when the subscriber has lagged.
+    pub events: mpsc::Receiver<Arc<Published>>,
+}
+
+struct Subscriber {
+    user_id: String,
+    /// None while the subscriber lags.
+    events: Option<mpsc::Sender<Arc<Published>>>,
+}
+
+/// The subscribers of one document.
+#[derive(Default)]
+pub(super) struct Subscribers {
+    subscribers: HashMap<Uuid, Subscriber>,
+}
+
+impl Subscribers {
+    /// A queue for one subscriber.
+    pub(super) fn queue() -> (mpsc::Sender<Arc<Published>>, mpsc::Receiver<Arc<Published>>) {
+        mpsc::channel(QUEUE)
+    }
+
+    /// Adds a subscriber, or gives one that lagged a queue again.
+    pub(super) fn insert(&mut self, attach: Attach, events: mpsc::Sender<Arc<Published>>) {
+        let subscriber = Subscriber { user_id: attach.user_id, events: Some(events) };
+        if self.subscribers.insert(attach.subscriber, subscriber).is_none() {
+            gauge!("statesync_subscribers_active").increment(1);
+        }
+    }
+
+    /// Removes a subscriber and says whose it was.
+    pub(super) fn remove(&mut self, subscriber: Uuid) -> Option<String> {
+        let removed = self.subscribers.remove(&subscriber)?;
+        gauge!("statesync_subscribers_active").decrement(1);
+        Some(removed.user_id)
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.subscribers.is_empty()
+    }
+
+    /// The users, each once.
+    pub(super) fn users(&self) -> Vec<String> {
+        let mut users: Vec<String> = self.subscribers.values().map(|subscriber| subscriber.user_id.clone()).collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+
+    /// Gives an event to every subscriber and waits for none.
+    pub(super) fn publish(&mut self, event: &Arc<Published>) {
+        for subscriber in self.subscribers.values_mut() {
+            let Some(events) = &subscriber.events else { continue };
+            if events.try_send(Arc::clone(event)).is_err() {
+                subscriber.events = None;
+            }
+        }
+    }
+}
+
+impl Drop for Subscribers {
+    fn drop(&mut self) {
+        gauge!("statesync_subscribers_active").decrement(self.subscribers.len() as f64);
+    }
+}
+
+/// Tells the document when the stream ends, however it ends.
+struct LeaveGuard {
+    registry: Arc<Registry>,
+    doc_id: Uuid,
+    subscriber: Uuid,
+}
+
+impl Drop for LeaveGuard {
+    fn drop(&mut self) {
+        let (registry, doc_id, subscriber) = (Arc::clone(&self.registry), self.doc_id, self.subscriber);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { registry.leave(doc_id, subscriber).await });
+        }
+    }
+}
+
+/// What one subscriber reads.
+pub(super) struct Subscription {
+    doc_id: Uuid,
+    attach: Attach,
+    registry: Arc<Registry>,
+    store: DocumentStore,
+    stop: CancellationToken,
+    attached: Attached,
+    /// The version of the last event given out.
+    version: u64,
+    replay: VecDeque<pb::OperationEvent>,
+    _leave: LeaveGuard,
+}
+
+impl Subscription {
+    /// Subscribes; the first event is the welcome.
+    ///
+    /// # Errors
+    /// The status that ends the call.
+    pub(super) async fn start(
+        registry: Arc<Registry>,
+        store: DocumentStore,
+        doc_id: Uuid,
+        attach: Attach,
+    ) -> Result<(Self, pb::OperationEvent), Status> {
+        let attached = registry.ask(doc_id, |reply| Command::Attach(attach.clone(), reply)).await?;
+        let stop = registry.stop_token();
+        let leave = LeaveGuard { registry: Arc::clone(&registry), doc_id, subscriber: attach.subscriber };
+        let mut subscription = Self {
+            doc_id,
+            attach,
+            registry,
+            store,
+            stop,
+            attached,
+            version: 0,
+            replay: VecDeque::new(),
+            _leave: leave,
+        };
+        let welcome = subscription.starting_event(false);
+        Ok((subscription, welcome))
+    }
+
+    /// The next event.
+    ///
+    /// # Errors
+    /// The status that ends the stream.
+    pub(super) async fn next(&mut self) -> Result<pb::OperationEvent, Status> {
+        loop {
+            if let Some(event) = self.next_missed().await? {
+                return Ok(event);
+            }
+            let event = tokio::select! {
+                event = self.attached.events.recv() => event,
+                () = self.stop.cancelled() => return Err(stopping()),
+            };
+            let Some(event) = event else { return self.catch_up().await };
+            // An event of an operation that the replay or the state had already.
+            if event.applied_operation().is_some() && event.version() <= self.version {
+                continue;
+            }
+            self.version = event.version().max(self.version);
+            return Ok(event.to_event(self.attach.want_updates));
+        }
+    }
+
+    /// The next operation between what the subscriber has and where its queue starts.
+    async fn next_missed(&mut self) -> Result<Option<pb::OperationEvent>, Status> {
+        if self.version >= self.attached.version {
+            return Ok(None);
+        }
+        if self.replay.is_empty() {
+            let rows =
+                self.store.operations_after(self.doc_id, self.version).await.map_err(|error| of_store(&error))?;
+            let epoch = &self.attached.epoch;
+            let events = rows.into_iter().filter(|row| row.operation.version <= self.attached.version);
+            self.replay = events
+                .map(|row| Published::operation(Arc::new(row), epoch).to_event(self.attach.want_updates))
+                .collect();
+        }
+        let Some(event) = self.replay.pop_front() else {
+            return Err(with_info(Code::DataLoss, "the log has a gap; subscribe afresh", "LOG_GAP", &[]));
+        };
+        self.version = event.version;
+        Ok(Some(event))
+    }
+
+    async fn catch_up(&mut self) -> Result<pb::OperationEvent, Status> {
+        let resume = Some((self.attached.epoch.clone(), self.version));
+        self.attach = Attach { resume, again: true, ..self.attach.clone() };
+        let attach = self.attach.clone();
+        self.replay.clear();
+        self.attached = tokio::select! {
+            attached = self.registry.ask(self.doc_id, |reply| Command::Attach(attach.clone(), reply)) => attached?,
+            () = self.stop.cancelled() => return Err(stopping()),
+        };
+        Ok(self.starting_event(true))
+    }
+
+    /// The event that says where the stream stands, with the state if operations alone do not lead there.
+    fn starting_event(&mut self, lagged: bool) -> pb::OperationEvent {
+        let document = self.attached.document.take();
+        let have = self.attach.resume.as_ref().map_or(0, |(_, version)| *version);
+        self.version = if document.is_some() { self.attached.version } else { have };
+        pb::OperationEvent {
+            id: self.attach.subscriber.to_string(),
+            r#type: if lagged { "document_updated".into() } else { "user_joined".into() },
+            doc_id: self.doc_id.to_string(),
+            user_id: self.attach.user_id.clone(),
+            document,
+            timestamp: Some(clock::timestamp(clock::now())),
+            sequence: self.attached.sequence,
+            epoch: self.attached.epoch.clone(),
+            version: self.version,
+            snapshot: std::mem::take(&mut self.attached.snapshot),
+            lagged,
+            ..Default::default()
+        }
+    }
+}
+
+fn stopping() -> Status {
+    with_info(
+        Code::Unavailable,
+        "the server is shutting down; subscribe again with the last epoch and version",
+        "STOPPING",
+        &[],
+    )
+}

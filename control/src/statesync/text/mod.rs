@@ -1,0 +1,345 @@
+//! The text engine: one `Y.Text` named "content", edited by JSON operations and by Yjs updates alike.
+//!
+//! Three views of the same text are kept in step: the CRDT (what is persisted), its UTF-16 units (what is read and checked
+//! against), and a window of recent history (what a JSON position is resolved in).
+
+mod edit;
+mod guard;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use yrs::types::Delta;
+use yrs::types::text::TextEvent;
+use yrs::updates::decoder::Decode;
+use yrs::{
+    Any, Doc, GetString, Observable, OffsetKind, Options, Out, ReadTxn, StateVector, Text, TextRef, Transact, Update,
+};
+
+pub use edit::{Edit, Payload, decode_payload, encode_edits};
+pub use window::SessionIndex;
+use window::{View, Window};
+
+/// The name of the root type: a public contract with every Yjs client.
+pub const ROOT: &str = "content";
+/// The most UTF-16 units a text may have. With it a document, in UTF-8, fits a default gRPC message of 4 MiB.
+pub const TEXT_UNITS_MAX: usize = 1 << 20;
+/// The most bytes a document's CRDT state may have, for the same reason.
+pub const STATE_BYTES_MAX: usize = 3 << 20;
+
+/// Why an operation on a text was refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TextError {
+    /// The payload breaks a rule that the message names.
+    #[error("{0}")]
+    Invalid(String),
+    /// An update builds on changes that the document does not have.
+    #[error("the update builds on changes that this document does not have: {0}")]
+    MissingDependency(String),
+    /// The text or its history would become too large.
+    #[error("the document is full: {0}")]
+    Full(&'static str),
+    /// The base version is not in the window any more.
+    #[error("prev_version is older than the retained log, which starts at version {0}")]
+    TooOld(u64),
+    /// The engine's state can no longer be trusted; it has to be rebuilt from disk.
+    #[error("the document has to be reloaded: {0}")]
+    Broken(&'static str),
+}
+
+/// What an applied operation did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The edits, relative to the state before the operation.
+    pub edits: Vec<Edit>,
+    /// The same as a Yjs update, format v1.
+    pub update: Bytes,
+}
+
+/// Where an operation stands: the version it makes and who wrote it.
+#[derive(Debug, Clone, Copy)]
+pub struct Author {
+    /// The version that the document has after the operation.
+    pub version: u64,
+    /// The writer.
+    pub session: SessionIndex,
+}
+
+/// One text document in memory.
+pub struct TextEngine {
+    doc: Doc,
+    text: TextRef,
+    units: Vec<u16>,
+    window: Window,
+    state_bytes_estimate: usize,
+}
+
+impl TextEngine {
+    /// Restores a text from `state`, a Yjs update of everything (empty: an empty text), at `version`. `yjs_client` is the
+    /// server's own client id in this document.
+    ///
+    /// # Errors
+    /// [`TextError::Broken`] if the state cannot be read.
+    pub fn restore(yjs_client: u64, state: &[u8], version: u64) -> Result<Self, TextError> {
+        let mut options = Options::with_client_id(yrs::block::ClientID::new(yjs_client));
+        options.offset_kind = OffsetKind::Utf16;
+        let doc = Doc::with_options(options);
+        let text = doc.get_or_insert_text(ROOT);
+        let mut engine =
+            Self { doc, text, units: Vec::new(), window: Window::new(0, version), state_bytes_estimate: 0 };
+        if !state.is_empty() {
+            engine.replay(state)?;
+        }
+        engine.finish_restore(version);
+        Ok(engine)
+    }
+
+    /// Applies a logged update while a document is being loaded.
+    ///
+    /// # Errors
+    /// [`TextError::Broken`] if the update cannot be read.
+    pub fn replay(&mut self, update: &[u8]) -> Result<(), TextError> {
+        let update_len = update.len();
+        let update = Update::decode_v1(update).map_err(|_| TextError::Broken("a logged update does not decode"))?;
+        self.doc
+            .transact_mut()
+            .apply_update(update)
+            .map_err(|_| TextError::Broken("a logged update does not apply"))?;
+        self.state_bytes_estimate += update_len;
+        Ok(())
+    }
+
+    /// Ends loading at `version`: the units are read from the CRDT and the window starts here.
+    pub fn finish_restore(&mut self, version: u64) {
+        self.units = self.text.get_string(&self.doc.transact()).encode_utf16().collect();
+        self.window = Window::new(self.units.len(), version);
+    }
+
+    /// Rebuilds the window from logged edits, oldest first, so that JSON operations with an older base can be placed.
+    pub fn restore_window(&mut self, floor: u64, log: &[(Author, Vec<Edit>)]) {
+        let grown: i64 =
+            log.iter().flat_map(|(_, edits)| edits).map(|edit| edit.ins_units() as i64 - i64::from(edit.del)).sum();
+        let Ok(length) = usize::try_from(self.units.len() as i64 - grown) else { return };
+        let mut window = Window::new(length, floor);
+        for (author, edits) in log {
+            for edit in edits {
+                if window.apply(edit, View::Latest, *author).is_err() {
+                    return;
+                }
+            }
+            window.finish(*author);
+        }
+        if window.visible() == self.units.len() {
+            self.window = window;
+        }
+    }
+
+    /// The text in UTF-8.
+    pub fn content(&self) -> String {
+        String::from_utf16_lossy(&self.units)
+    }
+
+    /// The whole state as a Yjs update, format v1.
+    pub fn state(&self) -> Vec<u8> {
+        self.doc.transact().encode_diff_v1(&StateVector::default())
+    }
+
+    /// Tells the engine how large its state really is, after [`state`](Self::state) was taken.
+    pub fn set_state_bytes(&mut self, bytes: usize) {
+        self.state_bytes_estimate = bytes;
+    }
+
+    /// The oldest version that a JSON operation may name as its base.
+    pub fn floor(&self) -> u64 {
+        self.window.floor()
+    }
+
+    /// Applies edits whose positions refer to the state after `prev_version` plus the writer's own later operations.
+    ///
+    /// # Errors
+    /// [`TextError`]; after any but [`TextError::Broken`] the text is as before.
+    pub fn apply_edits(&mut self, edits: &[Edit], prev_version: u64, author: Author) -> Result<Change, TextError> {
+        if prev_version < self.window.floor() {
+            return Err(TextError::TooOld(self.window.floor()));
+        }
+        let view = self.window.view(prev_version, author.session);
+        self.check_bounds(edits, view)?;
+        let mut placed = Vec::with_capacity(edits.len());
+        for (index, edit) in edits.iter().enumerate() {
+            let broken =
+                |error| if index == 0 { error } else { TextError::Broken("an edit after the first was refused") };
+            let before = placed.len();
+            self.check_surrogates(edit, view).map_err(broken)?;
+            placed.extend(self.window.apply(edit, view, author).map_err(TextError::Broken)?);
+            for edit in &placed[before..] {
+                splice(&mut self.units, edit);
+            }
+        }
+        self.window.finish(author);
+        let update = self.write_crdt(&placed)?;
+        Ok(Change { edits: placed, update })
+    }
+
+    /// Replaces the whole text.
+    ///
+    /// # Errors
+    /// As [`apply_edits`](Self::apply_edits).
+    pub fn replace(&mut self, content: &str, author: Author) -> Result<Change, TextError> {
+        let edits: Vec<Edit> = edit::difference(&self.units, content).into_iter().collect();
+        self.apply_edits(&edits, author.version - 1, author)
+    }
+
+    /// Merges a Yjs update of a client.
+    ///
+    /// # Errors
+    /// [`TextError`]; after any but [`TextError::Broken`] the text is as before.
+    pub fn apply_update(&mut self, bytes: &[u8], author: Author) -> Result<Change, TextError> {
+        self.check_state_quota(bytes.len())?;
+        let scan = guard::scan(bytes)?;
+        {
+            let txn = self.doc.transact();
+            scan.check_dependencies(|client| txn.state_vector().get(&yrs::block::ClientID::new(client)))?;
+        }
+        if self.units.len() + scan.inserted_units > TEXT_UNITS_MAX {
+            return Err(TextError::Full("a text may have 1,048,576 UTF-16 units"));
+        }
+        let (update, edits) = catch_unwind(AssertUnwindSafe(|| self.merge(bytes)))
+            .map_err(|_| TextError::Broken("the CRDT failed on an update"))??;
+        for edit in &edits {
+            let end = edit.pos as usize + edit.del as usize;
+            if end > self.units.len() || splits_pair(&self.units, edit.pos as usize) || splits_pair(&self.units, end) {
+                return Err(TextError::Broken("an update splits a surrogate pair"));
+            }
+            self.window.apply(edit, View::Latest, author).map_err(TextError::Broken)?;
+            splice(&mut self.units, edit);
+        }
+        self.window.finish(author);
+        self.state_bytes_estimate += update.len();
+        Ok(Change { edits, update: update.into() })
+    }
+
+    fn merge(&mut self, bytes: &[u8]) -> Result<(Vec<u8>, Vec<Edit>), TextError> {
+        let update = Update::decode_v1(bytes).map_err(|error| TextError::Invalid(format!("data: {error}")))?;
+        let edits = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&edits);
+        self.text.observe("edits", move |txn, event: &TextEvent| {
+            sink.lock().expect("no holder panics").extend(edits_of_delta(event.delta(txn)));
+        });
+        let encoded = {
+            let mut txn = self.doc.transact_mut();
+            txn.apply_update(update).map_err(|_| TextError::Broken("an update does not apply"))?;
+            if txn.store().pending_update().is_some() || txn.store().pending_ds().is_some() {
+                return Err(TextError::Broken("an update left changes pending"));
+            }
+            txn.encode_update_v1()
+        };
+        self.text.unobserve("edits");
+        guard::scan(&encoded).map_err(|_| TextError::Broken("an update does not re-encode"))?;
+        let edits = std::mem::take(&mut *edits.lock().expect("no holder panics"));
+        Ok((encoded, edits))
+    }
+
+    fn write_crdt(&mut self, edits: &[Edit]) -> Result<Bytes, TextError> {
+        let update = catch_unwind(AssertUnwindSafe(|| {
+            let mut txn = self.doc.transact_mut();
+            for edit in edits {
+                if edit.del > 0 {
+                    self.text.remove_range(&mut txn, edit.pos, edit.del);
+                }
+                if !edit.ins.is_empty() {
+                    self.text.insert(&mut txn, edit.pos, &edit.ins);
+                }
+            }
+            txn.encode_update_v1()
+        }))
+        .map_err(|_| TextError::Broken("the CRDT failed on an edit"))?;
+        self.state_bytes_estimate += update.len();
+        Ok(update.into())
+    }
+
+    fn check_bounds(&self, edits: &[Edit], view: View) -> Result<(), TextError> {
+        let mut length = self.window.length(view) as u64;
+        let mut grown = self.units.len() as u64;
+        let mut bytes = 0;
+        for edit in edits {
+            let (pos, del) = (u64::from(edit.pos), u64::from(edit.del));
+            if pos + del > length {
+                return Err(TextError::Invalid(format!(
+                    "data: position {pos} with {del} deleted is outside the text of {length} UTF-16 units"
+                )));
+            }
+            length = length - del + edit.ins_units() as u64;
+            grown += edit.ins_units() as u64;
+            bytes += edit.ins.len() + 32;
+        }
+        if grown > TEXT_UNITS_MAX as u64 {
+            return Err(TextError::Full("a text may have 1,048,576 UTF-16 units"));
+        }
+        self.check_state_quota(bytes)
+    }
+
+    fn check_state_quota(&self, more: usize) -> Result<(), TextError> {
+        if self.state_bytes_estimate + more > STATE_BYTES_MAX {
+            return Err(TextError::Full("its history may have 3 MiB"));
+        }
+        Ok(())
+    }
+
+    /// The ends of `edit` must not fall between the halves of a pair, where the text still has that place.
+    fn check_surrogates(&self, edit: &Edit, view: View) -> Result<(), TextError> {
+        for pos in [edit.pos, edit.pos + edit.del] {
+            if let Some(here) = self.window.locate(pos, view)
+                && splits_pair(&self.units, here)
+            {
+                return Err(TextError::Invalid(format!("data: position {pos} is inside a surrogate pair")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn splits_pair(units: &[u16], pos: usize) -> bool {
+    pos > 0 && pos < units.len() && (0xD800..0xDC00).contains(&units[pos - 1]) && (0xDC00..0xE000).contains(&units[pos])
+}
+
+fn splice(units: &mut Vec<u16>, edit: &Edit) {
+    let start = edit.pos as usize;
+    units.splice(start..start + edit.del as usize, edit.ins.encode_utf16());
+}
+
+fn edits_of_delta(delta: &[Delta]) -> Vec<Edit> {
+    let mut edits: Vec<Edit> = Vec::new();
+    let mut pos = 0;
+    // Whether the last edit ends where the next delta starts, so that a deletion belongs to it.
+    let mut open = false;
+    for part in delta {
+        match part {
+            Delta::Retain(len, _) => {
+                pos += len;
+                open = false;
+            }
+            Delta::Deleted(len) => match edits.last_mut() {
+                Some(last) if open => last.del += len,
+                _ => {
+                    edits.push(Edit { pos, del: *len, ins: String::new() });
+                    open = true;
+                }
+            },
+            Delta::Inserted(Out::Any(Any::String(inserted)), _) => {
+                match edits.last_mut() {
+                    Some(last) if open => last.ins.push_str(inserted),
+                    _ => edits.push(Edit { pos, del: 0, ins: inserted.to_string() }),
+                }
+                open = true;
+                pos += inserted.encode_utf16().count() as u32;
+            }
+            Delta::Inserted(_, _) => {}
+        }
+    }
+    edits
+}

@@ -1,0 +1,366 @@
+//! Recent history as spans, so that a position in an earlier state, as one writer saw it, can be found in the text of today.
+//!
+//! The document is a sequence of spans, deleted ones included while some base version in the window may still see them. A span
+//! knows the version and session that inserted it and those that deleted it; whether it was visible after version P plus the
+//! later operations of session S follows from that alone. Spans lie in chunks that know their visible length and the last version
+//! that touched them, so chunks without recent changes are skipped whole.
+
+use smallvec::SmallVec;
+
+use super::{Author, Edit};
+
+/// Sessions are numbered per document, from 1.
+pub type SessionIndex = u32;
+
+/// How many versions back a base may be.
+const VERSIONS_MAX: u64 = 65_536;
+/// How many spans are kept; when there are more, the oldest half of the window is given up.
+const SPANS_MAX: usize = 200_000;
+const CHUNK_SPANS_MAX: usize = 64;
+
+/// A state that positions refer to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum View {
+    /// The text as it is.
+    Latest,
+    /// The state after `version` plus all later operations of `session`.
+    Of {
+        /// The base.
+        version: u64,
+        /// The writer.
+        session: SessionIndex,
+    },
+}
+
+impl View {
+    fn knows(self, version: u64, session: SessionIndex) -> bool {
+        match self {
+            View::Latest => true,
+            View::Of { version: base, session: own } => version <= base || session == own,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Span {
+    len: u32,
+    version: u64,
+    session: SessionIndex,
+    deletes: SmallVec<[(u64, SessionIndex); 1]>,
+}
+
+impl Span {
+    fn visible_in(&self, view: View) -> bool {
+        view.knows(self.version, self.session)
+            && !self.deletes.iter().any(|(version, session)| view.knows(*version, *session))
+    }
+
+    fn visible_now(&self) -> u32 {
+        if self.deletes.is_empty() { self.len } else { 0 }
+    }
+
+    fn split(&mut self, at: u32) -> Span {
+        let mut tail = self.clone();
+        tail.len = self.len - at;
+        self.len = at;
+        tail
+    }
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    spans: Vec<Span>,
+    visible: usize,
+    version_max: u64,
+}
+
+impl Chunk {
+    fn unchanged_since(&self, view: View) -> bool {
+        match view {
+            View::Latest => true,
+            View::Of { version, .. } => self.version_max <= version,
+        }
+    }
+
+    fn length(&self, view: View) -> usize {
+        if self.unchanged_since(view) {
+            return self.visible;
+        }
+        self.spans.iter().filter(|span| span.visible_in(view)).map(|span| span.len as usize).sum()
+    }
+
+    fn recount(&mut self) {
+        self.visible = self.spans.iter().map(|span| span.visible_now() as usize).sum();
+        let touched = |span: &Span| span.deletes.iter().map(|(version, _)| *version).fold(span.version, u64::max);
+        self.version_max = self.spans.iter().map(touched).max().unwrap_or(0);
+    }
+}
+
+/// A place between two units: `offset` units into a span.
+#[derive(Debug, Clone, Copy)]
+struct Gap {
+    chunk: usize,
+    span: usize,
+    offset: u32,
+    /// The same place in the text of today.
+    here: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Window {
+    chunks: Vec<Chunk>,
+    floor: u64,
+    visible: usize,
+    compacted_spans: usize,
+    span_count: usize,
+    last: (u64, SessionIndex),
+    last_of_others: u64,
+}
+
+impl Window {
+    pub(super) fn new(length: usize, version: u64) -> Self {
+        let mut chunk = Chunk::default();
+        if length > 0 {
+            chunk.spans.push(Span { len: length as u32, version: 0, session: 0, deletes: SmallVec::new() });
+        }
+        chunk.recount();
+        Self {
+            span_count: chunk.spans.len(),
+            chunks: vec![chunk],
+            floor: version,
+            visible: length,
+            compacted_spans: 1,
+            last: (version, 0),
+            last_of_others: 0,
+        }
+    }
+
+    pub(super) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub(super) fn visible(&self) -> usize {
+        self.visible
+    }
+
+    /// The view of `session` at `version`; the latest one if nobody else wrote since.
+    pub(super) fn view(&self, version: u64, session: SessionIndex) -> View {
+        let by_others = if self.last.1 == session { self.last_of_others } else { self.last.0 };
+        if by_others <= version { View::Latest } else { View::Of { version, session } }
+    }
+
+    pub(super) fn length(&self, view: View) -> usize {
+        match view {
+            View::Latest => self.visible,
+            View::Of { .. } => self.chunks.iter().map(|chunk| chunk.length(view)).sum(),
+        }
+    }
+
+    /// Where `pos` of `view` is in the text of today; `None` if it is outside.
+    pub(super) fn locate(&self, pos: u32, view: View) -> Option<usize> {
+        self.gap(pos, view).map(|gap| gap.here)
+    }
+
+    /// Applies an edit that was written in `view` and returns what it does to the text of today, in order.
+    pub(super) fn apply(&mut self, edit: &Edit, view: View, author: Author) -> Result<Vec<Edit>, &'static str> {
+        let gap = self.gap(edit.pos, view).ok_or("a position is outside the window")?;
+        let ins_units = edit.ins_units() as u32;
+        let mut placed = Vec::new();
+        if ins_units > 0 {
+            placed.push(Edit { pos: gap.here as u32, del: 0, ins: edit.ins.clone() });
+        }
+        // The units to delete come after the inserted ones in every view.
+        let gap = self.insert(gap, ins_units, author);
+        if edit.del > 0 {
+            self.delete(gap, edit.del, (view, author), &mut placed)?;
+        }
+        Ok(placed)
+    }
+
+    /// Ends one operation.
+    pub(super) fn finish(&mut self, author: Author) {
+        if self.last.1 != author.session {
+            self.last_of_others = self.last.0;
+        }
+        self.last = (author.version, author.session);
+        if self.span_count > 2 * self.compacted_spans + 4096 {
+            self.compact(author.version.saturating_sub(VERSIONS_MAX));
+            if self.span_count > SPANS_MAX {
+                self.compact(u64::midpoint(self.floor, author.version));
+            }
+            self.compacted_spans = self.span_count;
+        }
+    }
+
+    /// The place of `pos`: after the unit before it and after what the view knows to be deleted there, but before what others
+    /// have inserted there.
+    fn gap(&self, pos: u32, view: View) -> Option<Gap> {
+        let mut left = pos as usize;
+        let mut here = 0;
+        let mut chunk_at = 0;
+        while let Some(chunk) = self.chunks.get(chunk_at) {
+            let length = chunk.length(view);
+            if left <= length {
+                break;
+            }
+            left -= length;
+            here += chunk.visible;
+            chunk_at += 1;
+        }
+        let mut last = Gap { chunk: 0, span: 0, offset: 0, here };
+        while let Some(chunk) = self.chunks.get(chunk_at) {
+            for (span_at, span) in chunk.spans.iter().enumerate() {
+                let visible = span.visible_in(view);
+                if left == 0 && (visible || !view.knows(span.version, span.session)) {
+                    return Some(Gap { chunk: chunk_at, span: span_at, offset: 0, here });
+                }
+                if visible {
+                    if left < span.len as usize {
+                        here += if span.visible_now() > 0 { left } else { 0 };
+                        return Some(Gap { chunk: chunk_at, span: span_at, offset: left as u32, here });
+                    }
+                    left -= span.len as usize;
+                }
+                here += span.visible_now() as usize;
+            }
+            last = Gap { chunk: chunk_at, span: chunk.spans.len(), offset: 0, here };
+            chunk_at += 1;
+        }
+        (left == 0).then_some(last)
+    }
+
+    /// Inserts a span and returns the place after it.
+    fn insert(&mut self, gap: Gap, len: u32, author: Author) -> Gap {
+        if len == 0 {
+            return gap;
+        }
+        let inserted = Span { len, version: author.version, session: author.session, deletes: SmallVec::new() };
+        let chunk = &mut self.chunks[gap.chunk];
+        let mut at = gap.span;
+        if gap.offset > 0 {
+            let tail = chunk.spans[at].split(gap.offset);
+            at += 1;
+            chunk.spans.insert(at, tail);
+            self.span_count += 1;
+        }
+        chunk.spans.insert(at, inserted);
+        chunk.visible += len as usize;
+        chunk.version_max = author.version;
+        self.visible += len as usize;
+        self.span_count += 1;
+        let after = Gap { chunk: gap.chunk, span: at + 1, offset: 0, here: gap.here + len as usize };
+        self.split_chunk(after)
+    }
+
+    /// Marks `del` units of the view from `gap` on as deleted and adds to `placed` what that removes today.
+    fn delete(&mut self, gap: Gap, del: u32, by: (View, Author), placed: &mut Vec<Edit>) -> Result<(), &'static str> {
+        let (view, author) = by;
+        let Gap { mut chunk, mut span, mut offset, mut here } = gap;
+        let mut left = del;
+        while left > 0 {
+            let at = self.chunks.get_mut(chunk).ok_or("a deletion is outside the window")?;
+            if span >= at.spans.len() {
+                (chunk, span, offset) = (chunk + 1, 0, 0);
+                continue;
+            }
+            if !at.spans[span].visible_in(view) {
+                here += at.spans[span].visible_now() as usize;
+                span += 1;
+                continue;
+            }
+            if offset > 0 {
+                let tail = at.spans[span].split(offset);
+                at.spans.insert(span + 1, tail);
+                self.span_count += 1;
+                (span, offset) = (span + 1, 0);
+            }
+            if at.spans[span].len > left {
+                let tail = at.spans[span].split(left);
+                at.spans.insert(span + 1, tail);
+                self.span_count += 1;
+            }
+            let target = &mut at.spans[span];
+            left -= target.len;
+            let visible = target.visible_now();
+            target.deletes.push((author.version, author.session));
+            at.version_max = author.version;
+            if visible > 0 {
+                at.visible -= visible as usize;
+                self.visible -= visible as usize;
+                place_deletion(placed, here as u32, visible);
+            }
+            span += 1;
+            if at.spans.len() > 2 * CHUNK_SPANS_MAX {
+                let next = self.split_chunk(Gap { chunk, span, offset: 0, here });
+                (chunk, span) = (next.chunk, next.span);
+            }
+        }
+        if let Some(chunk_left) = self.chunks.get(chunk)
+            && chunk_left.spans.len() > CHUNK_SPANS_MAX
+        {
+            self.split_chunk(Gap { chunk, span, offset: 0, here });
+        }
+        Ok(())
+    }
+
+    /// Splits the chunk of `gap` if it is too large; returns where `gap` is then.
+    fn split_chunk(&mut self, gap: Gap) -> Gap {
+        let chunk = &mut self.chunks[gap.chunk];
+        if chunk.spans.len() <= CHUNK_SPANS_MAX {
+            return gap;
+        }
+        let middle = chunk.spans.len() / 2;
+        let mut tail = Chunk { spans: chunk.spans.split_off(middle), ..Chunk::default() };
+        chunk.recount();
+        tail.recount();
+        self.chunks.insert(gap.chunk + 1, tail);
+        if gap.span >= middle { Gap { chunk: gap.chunk + 1, span: gap.span - middle, ..gap } } else { gap }
+    }
+
+    /// Raises the floor: what was deleted by then goes, what was inserted by then is told apart no longer.
+    fn compact(&mut self, floor: u64) {
+        if floor <= self.floor {
+            return;
+        }
+        self.floor = floor;
+        let mut spans: Vec<Span> = Vec::with_capacity(self.span_count);
+        for mut span in self.chunks.drain(..).flat_map(|chunk| chunk.spans) {
+            if span.deletes.iter().any(|(version, _)| *version <= floor) {
+                continue;
+            }
+            if span.version <= floor {
+                (span.version, span.session) = (0, 0);
+            }
+            match spans.last_mut() {
+                Some(last)
+                    if (last.version, last.session, &last.deletes) == (span.version, span.session, &span.deletes) =>
+                {
+                    last.len += span.len;
+                }
+                _ => spans.push(span),
+            }
+        }
+        self.span_count = spans.len();
+        while !spans.is_empty() {
+            let rest = spans.split_off(spans.len().min(CHUNK_SPANS_MAX / 2));
+            let mut chunk = Chunk { spans, ..Chunk::default() };
+            chunk.recount();
+            self.chunks.push(chunk);
+            spans = rest;
+        }
+        if self.chunks.is_empty() {
+            self.chunks.push(Chunk::default());
+        }
+    }
+}
+
+/// A deletion next to the insert or the deletion before it belongs to it.
+fn place_deletion(placed: &mut Vec<Edit>, pos: u32, del: u32) {
+    if let Some(last) = placed.last_mut()
+        && last.pos + last.ins_units() as u32 == pos
+    {
+        last.del += del;
+        return;
+    }
+    placed.push(Edit { pos, del, ins: String::new() });
+}

@@ -1,0 +1,155 @@
+//! One writer per database, which commits everything that is waiting in one transaction.
+//!
+//! While one commit waits for the disk, the next group gathers; so the disk is synced once per group, not once per write, and
+//! nobody waits for a timer.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{Database, StoreError};
+
+/// Writes that wait; when it is full, senders wait too.
+const QUEUE: usize = 4096;
+/// The most writes and the most bytes in one transaction.
+const GROUP_WRITES_MAX: usize = 1024;
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// A write that can share a transaction with others.
+pub trait GroupWrite: Send + Sync + 'static {
+    /// Roughly how many bytes it writes.
+    fn bytes(&self) -> usize;
+    /// How many operations of clients it stands for.
+    fn operations(&self) -> u64;
+    /// Does the write inside the transaction that `connection` has open.
+    fn write<'a>(
+        &'a self,
+        connection: &'a mut SqliteConnection,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send + 'a;
+    /// Is called once it is on disk, or never will be.
+    fn done(self, result: Result<(), StoreError>);
+}
+
+/// Counts what the committer did.
+#[derive(Debug, Default)]
+pub struct CommitterStats {
+    /// Transactions committed, each with one sync of the log.
+    pub commits: AtomicU64,
+    /// Operations in them.
+    pub operations: AtomicU64,
+}
+
+/// The sending end of a database's writer.
+#[derive(Debug)]
+pub struct Committer<W> {
+    queue: mpsc::Sender<W>,
+    stats: Arc<CommitterStats>,
+}
+
+impl<W> Clone for Committer<W> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), stats: Arc::clone(&self.stats) }
+    }
+}
+
+impl<W: GroupWrite> Committer<W> {
+    /// Starts the writer of `database`. The task ends, with everything written, when all clones are gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] if it cannot connect.
+    pub async fn start(database: &Database) -> Result<(Self, JoinHandle<()>), StoreError> {
+        let connection = database.connect_writer().await?;
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let stats = Arc::new(CommitterStats::default());
+        let task = tokio::spawn(run(connection, database.clone(), waiting, Arc::clone(&stats)));
+        Ok((Self { queue, stats }, task))
+    }
+
+    /// Queues a write; its [`GroupWrite::done`] is called when it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] if the writer is gone.
+    pub async fn submit(&self, write: W) -> Result<(), StoreError> {
+        self.queue.send(write).await.map_err(|_| StoreError::Closed)
+    }
+
+    /// Whether the writer still runs.
+    pub fn is_running(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
+    /// What was committed so far.
+    pub fn stats(&self) -> &CommitterStats {
+        &self.stats
+    }
+}
+
+async fn run<W: GroupWrite>(
+    mut connection: SqliteConnection,
+    database: Database,
+    mut waiting: mpsc::Receiver<W>,
+    stats: Arc<CommitterStats>,
+) {
+    let mut group: Vec<W> = Vec::new();
+    while let Some(first) = waiting.recv().await {
+        let mut bytes = first.bytes();
+        group.push(first);
+        while group.len() < GROUP_WRITES_MAX && bytes < GROUP_BYTES_MAX {
+            let Ok(write) = waiting.try_recv() else { break };
+            bytes += write.bytes();
+            group.push(write);
+        }
+        match commit(&mut connection, &group).await {
+            Ok(()) => {
+                count(&stats, &group);
+                group.drain(..).for_each(|write| write.done(Ok(())));
+            }
+            Err(error) => {
+                tracing::warn!(%error, writes = group.len(), "a group commit failed; committing its writes one by one");
+                if let Ok(fresh) = database.connect_writer().await {
+                    connection = fresh;
+                }
+                commit_singly(&mut connection, &mut group, &stats).await;
+            }
+        }
+    }
+}
+
+/// One bad write must not fail the others in its group.
+async fn commit_singly<W: GroupWrite>(connection: &mut SqliteConnection, group: &mut Vec<W>, stats: &CommitterStats) {
+    for write in group.drain(..) {
+        let result = commit(connection, std::slice::from_ref(&write)).await;
+        match &result {
+            Ok(()) => count(stats, std::slice::from_ref(&write)),
+            Err(error) => tracing::error!(%error, "a write failed"),
+        }
+        write.done(result.map_err(StoreError::from));
+    }
+}
+
+fn count<W: GroupWrite>(stats: &CommitterStats, group: &[W]) {
+    stats.commits.fetch_add(1, Ordering::Relaxed);
+    stats.operations.fetch_add(group.iter().map(GroupWrite::operations).sum(), Ordering::Relaxed);
+}
+
+async fn commit<W: GroupWrite>(connection: &mut SqliteConnection, group: &[W]) -> Result<(), sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    let result = write_all(connection, group).await;
+    if result.is_err() {
+        // The error that matters is the first; a transaction that SQLite already rolled back has nothing to roll back.
+        let _ = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+    }
+    result
+}
+
+async fn write_all<W: GroupWrite>(connection: &mut SqliteConnection, group: &[W]) -> Result<(), sqlx::Error> {
+    for write in group {
+        write.write(connection).await?;
+    }
+    sqlx::query("COMMIT").execute(&mut *connection).await?;
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Rate, errors and duration of every RPC, from the status that really went out, and its deadline.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body as _, Frame, SizeHint};
+use metrics::{counter, gauge, histogram};
+use prost::Message;
+use tokio::time::Sleep;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const DEADLINE_EXCEEDED: &str = "4";
+const CANCELLED: &str = "1";
+const UNKNOWN: &str = "2";
+
+/// The service and method of an RPC, as labels. The peer cannot make up new ones.
+type Labels = (&'static str, &'static str);
+
+/// Measures one RPC; a middleware around all services of a server.
+pub async fn measure(request: Request, next: Next) -> Response {
+    let mut call = Call::start(labels(request.uri().path()));
+    let deadline = super::deadline::of_request(request.headers());
+    let mut expiry = deadline.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+    let response = match &mut expiry {
+        None => next.run(request).await,
+        Some(expiry) => tokio::select! {
+            biased;
+            response = next.run(request) => response,
+            () = expiry => return deadline_response(call),
+        },
+    };
+    if let Some(code) = response.headers().get(GRPC_STATUS) {
+        call.end(code);
+    } else if response.status() != http::StatusCode::OK {
+        call.end_with(UNKNOWN);
+    }
+    response.map(|body| Body::new(MeasuredBody { body, call, expiry, ended: false }))
+}
+
+fn deadline_response(mut call: Call) -> Response {
+    call.end_with(DEADLINE_EXCEEDED);
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response.headers_mut().extend(deadline_trailers());
+    response
+}
+
+fn deadline_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static(DEADLINE_EXCEEDED));
+    trailers.insert(GRPC_MESSAGE, HeaderValue::from_static("the deadline has passed"));
+    trailers
+}
+
+/// One RPC from its start; dropped without an end, it counts as cancelled.
+struct Call {
+    labels: Labels,
+    started: Instant,
+    ended: bool,
+}
+
+impl Call {
+    fn start(labels: Labels) -> Self {
+        gauge!("grpc_server_in_flight_requests", "service" => labels.0, "method" => labels.1).increment(1);
+        Self { labels, started: Instant::now(), ended: false }
+    }
+
+    fn end(&mut self, code: &HeaderValue) {
+        // Codes are 0 to 16; anything else a handler might make up is not worth a time series.
+        const CODES: [&str; 17] =
+            ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
+        let code = CODES.into_iter().find(|known| known.as_bytes() == code.as_bytes());
+        self.end_with(code.unwrap_or(UNKNOWN));
+    }
+
+    fn end_with(&mut self, code: &'static str) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let (service, method) = self.labels;
+        counter!("grpc_server_requests_total", "service" => service, "method" => method, "code" => code).increment(1);
+        histogram!("grpc_server_request_duration_seconds", "service" => service, "method" => method)
+            .record(self.started.elapsed());
+        gauge!("grpc_server_in_flight_requests", "service" => service, "method" => method).decrement(1);
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.end_with(CANCELLED);
+    }
+}
+
+/// A response body that is watched for its trailers and cut at the deadline.
+struct MeasuredBody {
+    body: Body,
+    call: Call,
+    expiry: Option<Pin<Box<Sleep>>>,
+    ended: bool,
+}
+
+impl http_body::Body for MeasuredBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            match &frame {
+                Some(Ok(frame)) => {
+                    if let Some(trailers) = frame.trailers_ref() {
+                        let code = trailers.get(GRPC_STATUS).cloned();
+                        self.call.end(&code.unwrap_or(HeaderValue::from_static(UNKNOWN)));
+                    }
+                }
+                Some(Err(_)) | None => self.call.end_with(UNKNOWN),
+            }
+            return Poll::Ready(frame);
+        }
+        if let Some(expiry) = &mut self.expiry
+            && expiry.as_mut().poll(context).is_ready()
+            && !self.call.ended
+        {
+            self.ended = true;
+            self.body = Body::empty();
+            self.call.end_with(DEADLINE_EXCEEDED);
+            return Poll::Ready(Some(Ok(Frame::trailers(deadline_trailers()))));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn labels(path: &str) -> Labels {
+    static METHODS: OnceLock<HashMap<String, Labels>> = OnceLock::new();
+    let methods = METHODS.get_or_init(|| {
+        let sets = [
+            proto::FILE_DESCRIPTOR_SET,
+            tonic_health::pb::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+            tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        ];
+        sets.into_iter().flat_map(methods_of).collect()
+    });
+    methods.get(path).copied().unwrap_or(("unknown", "unknown"))
+}
+
+/// Path and labels of every method in an encoded descriptor set. The names live as long as the process.
+fn methods_of(descriptors: &[u8]) -> Vec<(String, Labels)> {
+    let set = prost_types::FileDescriptorSet::decode(descriptors).unwrap_or_default();
+    let mut methods = Vec::new();
+    for file in &set.file {
+        for service in &file.service {
+            let service_name: &'static str =
+                Box::leak(format!("{}.{}", file.package(), service.name()).into_boxed_str());
+            for method in &service.method {
+                let method_name: &'static str = Box::leak(method.name().to_owned().into_boxed_str());
+                methods.push((format!("/{service_name}/{method_name}"), (service_name, method_name)));
+            }
+        }
+    }
+    methods
+}

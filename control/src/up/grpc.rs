@@ -1,0 +1,74 @@
+//! The gRPC servers: a service with health, reflection and measurement around it, on a transport.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use uuid::Uuid;
+
+use super::UpError;
+
+/// Calls open at once on one HTTP/2 connection; more wait at the client.
+const STREAMS_MAX: u32 = 4096;
+/// A connection that does not answer a ping in this time is dead.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// The transport's connection id of a call that came over Quantum.
+pub fn connection_id(_extensions: &tonic::Extensions) -> Option<Uuid> {
+    None
+}
+
+/// `service` with its companions, ready for any transport.
+pub(super) async fn routes<S>(service: S, stop: CancellationToken) -> Result<Routes, UpError>
+where
+    S: Service<http::Request<Body>, Error = std::convert::Infallible> + NamedService + Clone + Send + Sync + 'static,
+    S::Response: axum::response::IntoResponse,
+    S::Future: Send + 'static,
+{
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for name in ["", S::NAME] {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        for name in ["", S::NAME] {
+            health.set_service_status(name, ServingStatus::NotServing).await;
+        }
+    });
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name(S::NAME)
+            .with_service_name("grpc.health.v1.Health")
+    };
+    let failed = |error: tonic_reflection::server::Error| UpError::Server(error.to_string());
+    let routes = Routes::new(service)
+        .add_service(health_service)
+        .add_service(reflection().build_v1().map_err(failed)?)
+        .add_service(reflection().build_v1alpha().map_err(failed)?);
+    let measured = routes.into_axum_router().layer(axum::middleware::from_fn(crate::telemetry::measure));
+    Ok(Routes::from(measured))
+}
+
+/// Serves over HTTP/2 in plain text until `stop`, then until open calls have ended.
+pub(super) async fn serve_tcp(listener: TcpListener, routes: Routes, stop: CancellationToken) {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the gRPC server ended");
+    }
+}

@@ -1,0 +1,140 @@
+//! A running server and short ways to call it.
+#![allow(dead_code, missing_docs, reason = "each test binary uses its own part of this")]
+
+use std::time::Duration;
+
+use control::up::{Running, UpOptions, start};
+use proto::session::session_service_client::SessionServiceClient;
+use proto::statesync as pb;
+use proto::statesync::state_sync_service_client::StateSyncServiceClient;
+use tempfile::TempDir;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+use uuid::Uuid;
+
+pub type Documents = StateSyncServiceClient<Channel>;
+pub type Sessions = SessionServiceClient<Channel>;
+
+pub struct World {
+    pub running: Running,
+    pub documents: Documents,
+    pub sessions: Sessions,
+    pub data: TempDir,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        control::telemetry::init_logs();
+        let data = tempfile::tempdir().unwrap();
+        let running = start(UpOptions::new(data.path())).await.unwrap();
+        let documents = documents(running.statesync_addr).await;
+        let sessions = SessionServiceClient::connect(format!("http://{}", running.session_addr)).await.unwrap();
+        Self { running, documents, sessions, data }
+    }
+
+    /// The same data under a fresh server.
+    pub async fn restart(self) -> Self {
+        let Self { running, data, .. } = self;
+        running.shutdown().await;
+        let running = start(UpOptions::new(data.path())).await.unwrap();
+        let documents = documents(running.statesync_addr).await;
+        let sessions = SessionServiceClient::connect(format!("http://{}", running.session_addr)).await.unwrap();
+        Self { running, documents, sessions, data }
+    }
+}
+
+pub async fn documents(address: std::net::SocketAddr) -> Documents {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        match StateSyncServiceClient::connect(format!("http://{address}")).await {
+            Ok(client) => return client,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "cannot connect to {address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn create_text(client: &mut Documents, content: &str) -> String {
+    create(client, "text", content.as_bytes()).await
+}
+
+pub async fn create(client: &mut Documents, kind: &str, content: &[u8]) -> String {
+    let request = pb::CreateDocumentRequest {
+        name: "a document".into(),
+        r#type: kind.into(),
+        created_by: "ada".into(),
+        content: content.to_vec().into(),
+        metadata: None,
+    };
+    client.create_document(request).await.unwrap().into_inner().document.unwrap().id
+}
+
+pub async fn get(client: &mut Documents, doc_id: &str) -> pb::Document {
+    let request = pb::GetDocumentRequest { doc_id: doc_id.into() };
+    client.get_document(request).await.unwrap().into_inner().document.unwrap()
+}
+
+pub async fn text(client: &mut Documents, doc_id: &str) -> String {
+    String::from_utf8(get(client, doc_id).await.content.to_vec()).unwrap()
+}
+
+pub fn operation(doc_id: &str, session: Uuid, prev_version: u64, data: &str) -> pb::Operation {
+    pb::Operation {
+        doc_id: doc_id.into(),
+        user_id: "ada".into(),
+        session_id: session.to_string(),
+        r#type: "text".into(),
+        data: data.as_bytes().to_vec().into(),
+        prev_version,
+        ..Default::default()
+    }
+}
+
+pub fn insertion(doc_id: &str, session: Uuid, prev_version: u64, pos: usize, ins: &str) -> pb::Operation {
+    operation(doc_id, session, prev_version, &serde_json::json!({"pos": pos, "ins": ins}).to_string())
+}
+
+pub async fn apply(client: &mut Documents, operation: pb::Operation) -> Result<pb::Operation, Status> {
+    let request = pb::ApplyOperationRequest { operation: Some(operation) };
+    let response = client.apply_operation(request).await?.into_inner();
+    assert!(response.success && response.error.is_empty());
+    Ok(response.applied_operation.unwrap())
+}
+
+pub fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+pub fn expect_invalid(status: &Status, field: &str) {
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    let details = status.get_details_bad_request().expect("the status names a field");
+    assert_eq!(details.field_violations[0].field, field);
+}
+
+pub async fn subscribe(
+    client: &mut Documents,
+    request: pb::SubscribeDocumentRequest,
+) -> tonic::Streaming<pb::OperationEvent> {
+    client.subscribe_document(request).await.unwrap().into_inner()
+}
+
+pub fn subscription(doc_id: &str, user: &str) -> pb::SubscribeDocumentRequest {
+    pb::SubscribeDocumentRequest { doc_id: doc_id.into(), user_id: user.into(), ..Default::default() }
+}
+
+/// The next event, within ten seconds.
+pub async fn next(events: &mut tonic::Streaming<pb::OperationEvent>) -> pb::OperationEvent {
+    let event = tokio::time::timeout(Duration::from_secs(10), events.message()).await.expect("an event comes in time");
+    event.unwrap().expect("the stream goes on")
+}
+
+/// The next event of an operation.
+pub async fn next_operation(events: &mut tonic::Streaming<pb::OperationEvent>) -> pb::OperationEvent {
+    loop {
+        let event = next(events).await;
+        if event.r#type == "operation_applied" {
+            return event;
+        }
+    }
+}
