@@ -124,7 +124,7 @@ impl Guuid {
             let digit = alphabet.iter().position(|&of| of == byte).ok_or(GuuidParseError::Format)? as u128;
             if index < BASE64_LEN - 1 {
                 bits = bits << 6 | digit;
-            } else if digit & 0xf == 0 {
+            } else if digit.trailing_zeros() >= 4 {
                 bits = bits << 2 | digit >> 4;
             } else {
                 return Err(GuuidParseError::Format);

@@ -1,3 +1,5 @@
+use std::iter;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -61,7 +63,7 @@ fn texts_that_are_no_ids_are_refused_with_the_reason() {
 fn ids_ascend_while_the_clock_stands_steps_back_and_overflows() {
     let mut generator = GuuidGenerator::new([5; 32]);
     let mut last = Guuid::NIL;
-    let clock = [1_000_000; 20_000].into_iter().chain([999_000; 5_000]).chain(1_000_001..1_010_000);
+    let clock = iter::repeat_n(1_000_000, 20_000).chain(iter::repeat_n(999_000, 5_000)).chain(1_000_001..1_010_000);
     for unix_ms in clock {
         let guuid = generator.next(unix_ms);
         assert!(guuid > last, "{guuid} after {last}");

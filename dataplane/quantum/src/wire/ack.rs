@@ -18,7 +18,7 @@ pub struct EcnCounts {
     pub ce: u64,
 }
 
-/// An ACK or ACK_ECN frame.
+/// An ACK or `ACK_ECN` frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack<'a> {
     /// The largest number received.
@@ -27,7 +27,7 @@ pub struct Ack<'a> {
     pub delay_micros: u64,
     /// The numbers received, newest first.
     pub ranges: AckRanges<'a>,
-    /// The counts of an ACK_ECN frame.
+    /// The counts of an `ACK_ECN` frame.
     pub ecn: Option<EcnCounts>,
 }
 

@@ -8,7 +8,7 @@ use crate::{StreamId, TransportError, TransportErrorCode};
 pub const COOKIE_LEN_MAX: usize = 64;
 /// Bytes of a closing side's words at most.
 pub const REASON_LEN_MAX: usize = 256;
-/// Streams that MAX_STREAMS and STREAMS_BLOCKED may name at most: every id stays an integer that can be encoded.
+/// Streams that `MAX_STREAMS` and `STREAMS_BLOCKED` may name at most: every id stays an integer that can be encoded.
 pub const STREAMS_MAX: u64 = 1 << 60;
 
 /// The numbers of frame types. Each is one byte, below 0x40.
@@ -21,9 +21,9 @@ pub mod frame_type {
     pub const ACK: u8 = 0x02;
     /// ACK with ECN counts.
     pub const ACK_ECN: u8 = 0x03;
-    /// RESET_STREAM.
+    /// `RESET_STREAM`.
     pub const RESET_STREAM: u8 = 0x04;
-    /// STOP_SENDING.
+    /// `STOP_SENDING`.
     pub const STOP_SENDING: u8 = 0x05;
     /// CRYPTO.
     pub const CRYPTO: u8 = 0x06;
@@ -39,23 +39,23 @@ pub mod frame_type {
     pub const STREAM_LEN: u8 = 0x02;
     /// Bit of a STREAM type: an offset is present.
     pub const STREAM_OFF: u8 = 0x04;
-    /// MAX_DATA.
+    /// `MAX_DATA`.
     pub const MAX_DATA: u8 = 0x10;
-    /// MAX_STREAM_DATA.
+    /// `MAX_STREAM_DATA`.
     pub const MAX_STREAM_DATA: u8 = 0x11;
-    /// MAX_STREAMS.
+    /// `MAX_STREAMS`.
     pub const MAX_STREAMS: u8 = 0x12;
-    /// DATA_BLOCKED.
+    /// `DATA_BLOCKED`.
     pub const DATA_BLOCKED: u8 = 0x14;
-    /// STREAM_DATA_BLOCKED.
+    /// `STREAM_DATA_BLOCKED`.
     pub const STREAM_DATA_BLOCKED: u8 = 0x15;
-    /// STREAMS_BLOCKED.
+    /// `STREAMS_BLOCKED`.
     pub const STREAMS_BLOCKED: u8 = 0x16;
-    /// CONNECTION_CLOSE by the transport.
+    /// `CONNECTION_CLOSE` by the transport.
     pub const CONNECTION_CLOSE: u8 = 0x1c;
-    /// CONNECTION_CLOSE by the application.
+    /// `CONNECTION_CLOSE` by the application.
     pub const APPLICATION_CLOSE: u8 = 0x1d;
-    /// HANDSHAKE_DONE.
+    /// `HANDSHAKE_DONE`.
     pub const HANDSHAKE_DONE: u8 = 0x1e;
 }
 

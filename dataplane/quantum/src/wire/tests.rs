@@ -41,7 +41,7 @@ fn rejected(payload: &[u8]) -> bool {
 fn the_header_lies_on_the_wire_as_the_specification_draws_it() {
     let bytes = packet(&header(3), &[SackBlock { start: 1, end: 0x0102_0304 }], b"abc");
     let expected = "51554e54 32 22 017f22e279b07cc398c4dc0c0c07398f 11223344 55667788 0003 00000001 01020304 616263";
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     assert_eq!(hex, expected.replace(' ', ""));
 }
 
@@ -137,7 +137,8 @@ fn a_packet_of_version_one_is_answered_with_no_more_bytes_than_it_had() {
     assert_eq!((answer.guuid, answer.sequence), (GUUID, 0x1122_3344));
     assert!((0..32).all(|version| answer.supports(version) == (version == VERSION)));
     assert!(!answer.supports(200));
-    assert_eq!(encode_version_negotiation(&out.clone()[..len], &mut out), None, "no answer to an answer");
+    let answered = out;
+    assert_eq!(encode_version_negotiation(&answered[..len], &mut out), None, "no answer to an answer");
     assert_eq!(encode_version_negotiation(&packet(&header(0), &[], &[]), &mut out), None, "our own version");
     assert_eq!(encode_version_negotiation(&syn[..31], &mut out), None);
     assert!(decode_version_negotiation(&syn).is_err());

@@ -31,6 +31,6 @@ fn the_specification_shows_the_first_packet_that_is_really_sent() {
         .take(2)
         .flat_map(|line| line.trim_start().trim_start_matches("packet").trim().chars())
         .collect();
-    let sent: String = packet.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sent = packet.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     assert_eq!(shown, sent);
 }

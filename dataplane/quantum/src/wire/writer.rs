@@ -73,7 +73,7 @@ impl<'b> FrameWriter<'b> {
         self.integers(frame_type::PING, [])
     }
 
-    /// Writes ACK, or ACK_ECN if there are counts, with as many of the first `ranges` as fit, at most [`ACK_RANGES_MAX`].
+    /// Writes ACK, or `ACK_ECN` if there are counts, with as many of the first `ranges` as fit, at most [`ACK_RANGES_MAX`].
     /// They are newest first and do not touch each other. Gives how many it wrote; zero: nothing was written.
     #[must_use]
     pub fn ack<R>(&mut self, ranges: R, delay_micros: u64, ecn: Option<EcnCounts>) -> usize
@@ -118,13 +118,13 @@ impl<'b> FrameWriter<'b> {
         count
     }
 
-    /// Writes RESET_STREAM.
+    /// Writes `RESET_STREAM`.
     #[must_use]
     pub fn reset_stream(&mut self, id: StreamId, code: u64, final_size: u64) -> bool {
         self.integers(frame_type::RESET_STREAM, [id.0, code, final_size])
     }
 
-    /// Writes STOP_SENDING.
+    /// Writes `STOP_SENDING`.
     #[must_use]
     pub fn stop_sending(&mut self, id: StreamId, code: u64) -> bool {
         self.integers(frame_type::STOP_SENDING, [id.0, code])
@@ -179,43 +179,43 @@ impl<'b> FrameWriter<'b> {
         Some(self.take(len))
     }
 
-    /// Writes MAX_DATA.
+    /// Writes `MAX_DATA`.
     #[must_use]
     pub fn max_data(&mut self, max: u64) -> bool {
         self.integers(frame_type::MAX_DATA, [max])
     }
 
-    /// Writes MAX_STREAM_DATA.
+    /// Writes `MAX_STREAM_DATA`.
     #[must_use]
     pub fn max_stream_data(&mut self, id: StreamId, max: u64) -> bool {
         self.integers(frame_type::MAX_STREAM_DATA, [id.0, max])
     }
 
-    /// Writes MAX_STREAMS.
+    /// Writes `MAX_STREAMS`.
     #[must_use]
     pub fn max_streams(&mut self, max: u64) -> bool {
         self.integers(frame_type::MAX_STREAMS, [max])
     }
 
-    /// Writes DATA_BLOCKED.
+    /// Writes `DATA_BLOCKED`.
     #[must_use]
     pub fn data_blocked(&mut self, max: u64) -> bool {
         self.integers(frame_type::DATA_BLOCKED, [max])
     }
 
-    /// Writes STREAM_DATA_BLOCKED.
+    /// Writes `STREAM_DATA_BLOCKED`.
     #[must_use]
     pub fn stream_data_blocked(&mut self, id: StreamId, max: u64) -> bool {
         self.integers(frame_type::STREAM_DATA_BLOCKED, [id.0, max])
     }
 
-    /// Writes STREAMS_BLOCKED.
+    /// Writes `STREAMS_BLOCKED`.
     #[must_use]
     pub fn streams_blocked(&mut self, max: u64) -> bool {
         self.integers(frame_type::STREAMS_BLOCKED, [max])
     }
 
-    /// Writes CONNECTION_CLOSE, its reason cut to [`REASON_LEN_MAX`] and to what fits.
+    /// Writes `CONNECTION_CLOSE`, its reason cut to [`REASON_LEN_MAX`] and to what fits.
     #[must_use]
     pub fn connection_close(&mut self, code: u64, application: bool, reason: &[u8]) -> bool {
         let Some(room) = self.remaining().checked_sub(1 + varint::len(code) + 2) else { return false };
@@ -227,7 +227,7 @@ impl<'b> FrameWriter<'b> {
         true
     }
 
-    /// Writes HANDSHAKE_DONE.
+    /// Writes `HANDSHAKE_DONE`.
     #[must_use]
     pub fn handshake_done(&mut self) -> bool {
         self.integers(frame_type::HANDSHAKE_DONE, [])
