@@ -40,7 +40,7 @@ impl Streams {
         Ok(())
     }
 
-    /// RESET_STREAM.
+    /// `RESET_STREAM`.
     pub(crate) fn on_reset_stream(&mut self, id: StreamId, code: u64, final_size: u64) -> Result<(), TransportError> {
         if self.locate(id)? {
             self.advance(id, final_size, true)?;
@@ -49,7 +49,7 @@ impl Streams {
         Ok(())
     }
 
-    /// STOP_SENDING. The stream is reset with the peer's code.
+    /// `STOP_SENDING`. The stream is reset with the peer's code.
     pub(crate) fn on_stop_sending(&mut self, id: StreamId, code: u64) -> Result<(), TransportError> {
         if self.locate(id)? && self.with(id, |stream| stream.sending.on_stop(code)) == Some(true) {
             self.events.push_back(Event::StreamStopped(id, code));
@@ -57,12 +57,12 @@ impl Streams {
         Ok(())
     }
 
-    /// MAX_DATA.
+    /// `MAX_DATA`.
     pub(crate) fn on_max_data(&mut self, limit: u64) {
         self.received.raise(limit);
     }
 
-    /// MAX_STREAM_DATA.
+    /// `MAX_STREAM_DATA`.
     pub(crate) fn on_max_stream_data(&mut self, id: StreamId, limit: u64) -> Result<(), TransportError> {
         if self.locate(id)? {
             self.with(id, |stream| stream.sending.on_limit(limit));
@@ -70,14 +70,14 @@ impl Streams {
         Ok(())
     }
 
-    /// MAX_STREAMS.
+    /// `MAX_STREAMS`.
     pub(crate) fn on_max_streams(&mut self, limit: u64) {
-        if self.ids.on_limit(limit) {
+        if self.ids.on_limit(limit) && !self.closed {
             self.events.push_back(Event::StreamsAvailable);
         }
     }
 
-    /// STREAM_DATA_BLOCKED. Credit is given without being asked for, so DATA_BLOCKED and STREAMS_BLOCKED mean nothing here,
+    /// `STREAM_DATA_BLOCKED`. Credit is given without being asked for, so `DATA_BLOCKED` and `STREAMS_BLOCKED` mean nothing here,
     /// and this only if it names a stream that cannot be.
     pub(crate) fn on_stream_data_blocked(&mut self, id: StreamId) -> Result<(), TransportError> {
         self.locate(id).map(|_| ())
@@ -101,6 +101,9 @@ impl Streams {
 impl Streams {
     /// Whether [`fill`](Self::fill) would write something into an empty packet.
     pub(crate) fn has_pending(&self) -> bool {
+        if self.closed {
+            return false;
+        }
         self.granted.is_pending()
             || self.ids.wants_update()
             || !self.lines.control.is_empty()
@@ -112,6 +115,9 @@ impl Streams {
     /// or nothing is left. Adds to `sent` what it wrote.
     pub(crate) fn fill(&mut self, writer: &mut FrameWriter<'_>, sent: &mut SentFrames) -> Filled {
         let mut filled = Filled::default();
+        if self.closed {
+            return filled;
+        }
         self.fill_control(writer, sent);
         self.fill_lost(writer, sent, &mut filled);
         self.fill_fresh(writer, sent, &mut filled);
@@ -144,7 +150,7 @@ impl Streams {
             filled.message_end |= piece.message_end;
             filled.resent |= !is_first_end;
             sent.push(SentFrame::Stream { id, offset: piece.offset, len: piece.len, fin: piece.fin });
-            self.lines.resend.to_the_end(id, &mut stream.resend);
+            self.lines.resend.requeue(id, &mut stream.resend);
             self.settle(id);
         }
     }
@@ -160,7 +166,7 @@ impl Streams {
             stream.turn_bytes += u64::from(piece.len);
             if stream.turn_bytes >= TURN_BYTES || !stream.sending.wants_fresh() {
                 stream.turn_bytes = 0;
-                self.lines.fresh.to_the_end(id, &mut stream.fresh);
+                self.lines.fresh.requeue(id, &mut stream.fresh);
             }
             self.settle(id);
         }

@@ -108,6 +108,12 @@ impl Ids {
         &mut self.remote
     }
 
+    /// Streams of the peer that were skipped.
+    #[cfg(test)]
+    pub(super) fn unseen(&self) -> usize {
+        self.remote_unseen.len()
+    }
+
     /// Whether the peer is to be told how many streams it may open.
     pub(super) fn wants_update(&self) -> bool {
         self.remote.is_pending()

@@ -23,8 +23,6 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-pub(crate) use self::frames::Filled;
-
 use self::credit::{Granted, Received};
 use self::ids::{IdMap, Ids, Named};
 use self::receive::Receiving;
@@ -83,12 +81,14 @@ pub(crate) struct Streams {
     lines: Lines,
     events: VecDeque<Event>,
     stats: StreamsStats,
+    /// The connection is over.
+    closed: bool,
 }
 
 /// Who wants to send.
 #[derive(Debug, Default)]
 struct Lines {
-    /// RESET_STREAM, STOP_SENDING and MAX_STREAM_DATA.
+    /// `RESET_STREAM`, `STOP_SENDING` and `MAX_STREAM_DATA`.
     control: Line,
     /// STREAM frames that take no connection credit: lost ones, and ends.
     resend: Line,
@@ -124,7 +124,17 @@ impl Streams {
             lines: Lines::default(),
             events: VecDeque::new(),
             stats: StreamsStats::default(),
+            closed: false,
         }
+    }
+
+    /// The connection is over: frees everything. Streams cannot be opened, written or sent any more, frames are ignored.
+    pub(crate) fn clear(&mut self) {
+        self.live = IdMap::default();
+        self.lines = Lines::default();
+        self.events = VecDeque::new();
+        self.stats = StreamsStats { resent_bytes: self.stats.resent_bytes, ..StreamsStats::default() };
+        self.closed = true;
     }
 
     /// The peer's transport parameters are known. To be called before the first frame of a stream is passed in.
@@ -136,6 +146,9 @@ impl Streams {
 
     /// Opens the next stream of this side. If it is refused, [`Event::StreamsAvailable`] follows.
     pub(crate) fn open(&mut self) -> Result<StreamId, OpenError> {
+        if self.closed {
+            return Err(OpenError::Closed);
+        }
         let id = self.ids.open().ok_or(OpenError::Blocked)?;
         self.start(id);
         Ok(id)
@@ -184,6 +197,9 @@ impl Streams {
 
     /// Makes sure that the stream of a frame exists, if the frame opens it. Tells whether it lives.
     fn locate(&mut self, id: StreamId) -> Result<bool, TransportError> {
+        if self.closed {
+            return Ok(false);
+        }
         if self.ids.name(id)? == Named::Known {
             return Ok(self.live.contains_key(&id));
         }

@@ -68,6 +68,14 @@ impl Reassembly {
         (self.ready_end - self.read_offset) as usize + self.paged_bytes
     }
 
+    /// Bytes of memory taken.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        let ready: usize = self.ready.iter().map(BytesMut::capacity).sum();
+        let handles = self.ready.capacity() * size_of::<BytesMut>();
+        ready + handles + self.pages.len() * (PAGE_BYTES + size_of::<Page>())
+    }
+
     /// Drops what is kept.
     pub(super) fn clear(&mut self) {
         self.ready = VecDeque::new();
@@ -223,5 +231,42 @@ fn for_each_word(range: Range<usize>, mut act: impl FnMut(usize, u64)) {
         let len = (64 - at % 64).min(range.end - at);
         act(at / 64, (u64::MAX >> (64 - len)) << (at % 64));
         at += len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_the_fragments_the_first_bytes_to_come_are_read_in_order(
+            fragments in prop::collection::vec((0_u64..20_000, 1_usize..3_000, any::<bool>(), 1_usize..3_000), 1..80),
+        ) {
+            let mut reassembly = Reassembly::default();
+            let mut expected: Vec<Option<u8>> = vec![None; 32_000];
+            let mut read = Vec::new();
+            for (number, (offset, len, tiny, max)) in fragments.into_iter().enumerate() {
+                let data = vec![number as u8; if tiny { 1 + len % 9 } else { len }];
+                reassembly.insert(offset, &data);
+                for (at, byte) in data.iter().enumerate() {
+                    expected[offset as usize + at].get_or_insert(*byte);
+                }
+                let ready = expected.iter().position(Option::is_none).unwrap();
+                prop_assert_eq!(reassembly.ready_end(), ready as u64);
+                prop_assert_eq!(reassembly.is_readable(), read.len() < ready);
+                if let Some(bytes) = reassembly.read(max) {
+                    prop_assert!(bytes.len() <= max);
+                    read.extend_from_slice(&bytes);
+                }
+                prop_assert_eq!(reassembly.buffered(), expected.iter().flatten().count() - read.len());
+            }
+            while let Some(bytes) = reassembly.read(usize::MAX) {
+                read.extend_from_slice(&bytes);
+            }
+            prop_assert_eq!(read, expected.into_iter().map_while(|byte| byte).collect::<Vec<u8>>());
+        }
     }
 }

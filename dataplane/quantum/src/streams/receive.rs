@@ -79,7 +79,7 @@ impl Receiving {
         }
     }
 
-    /// Takes in a RESET_STREAM frame that has been checked.
+    /// Takes in a `RESET_STREAM` frame that has been checked.
     pub(super) fn on_reset(&mut self, code: u64, final_size: u64) {
         let ended = self.final_size.replace(final_size).is_some();
         self.highest = final_size;
@@ -151,7 +151,13 @@ impl Receiving {
         self.reassembly.buffered()
     }
 
-    /// The code of a STOP_SENDING that is to be sent.
+    /// Bytes of memory that the received data takes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.reassembly.memory()
+    }
+
+    /// The code of a `STOP_SENDING` that is to be sent.
     pub(super) fn wants_stop(&self) -> Option<u64> {
         match self.state {
             State::Stopped { code, signal: Signal::Pending } => Some(code),
@@ -159,38 +165,38 @@ impl Receiving {
         }
     }
 
-    /// STOP_SENDING is in a packet.
+    /// `STOP_SENDING` is in a packet.
     pub(super) fn on_stop_sent(&mut self) {
         if let State::Stopped { signal, .. } = &mut self.state {
             *signal = Signal::Sent;
         }
     }
 
-    /// STOP_SENDING has been acknowledged.
+    /// `STOP_SENDING` has been acknowledged.
     pub(super) fn on_stop_acked(&mut self) {
         if let State::Stopped { signal, .. } = &mut self.state {
             *signal = Signal::Acked;
         }
     }
 
-    /// STOP_SENDING was lost.
+    /// `STOP_SENDING` was lost.
     pub(super) fn on_stop_lost(&mut self) {
         if let State::Stopped { signal, .. } = &mut self.state {
             signal.lost();
         }
     }
 
-    /// The limit of a MAX_STREAM_DATA that is to be sent.
+    /// The limit of a `MAX_STREAM_DATA` that is to be sent.
     pub(super) fn wants_credit(&self) -> Option<u64> {
         (self.takes_credit() && self.credit.is_pending()).then(|| self.credit.latest())
     }
 
-    /// MAX_STREAM_DATA is in a packet.
+    /// `MAX_STREAM_DATA` is in a packet.
     pub(super) fn on_credit_sent(&mut self) {
         self.credit.sent();
     }
 
-    /// MAX_STREAM_DATA was lost.
+    /// `MAX_STREAM_DATA` was lost.
     pub(super) fn on_credit_lost(&mut self) {
         self.credit.lost();
     }

@@ -45,7 +45,7 @@ impl Line {
     }
 
     /// Moves the stream to the end if it waits.
-    pub(super) fn to_the_end(&mut self, id: StreamId, place: &mut Place) {
+    pub(super) fn requeue(&mut self, id: StreamId, place: &mut Place) {
         let waits = place.0.is_some();
         self.set(id, place, false);
         self.set(id, place, waits);

@@ -45,7 +45,7 @@ enum State {
     Delivered,
 }
 
-/// A FIN, RESET_STREAM or STOP_SENDING on its way.
+/// A FIN, `RESET_STREAM` or `STOP_SENDING` on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     /// To be sent, for the first time or again.
@@ -150,7 +150,7 @@ impl Sending {
         !self.lost.is_empty()
     }
 
-    /// The code and final size of a RESET_STREAM that is to be sent.
+    /// The code and final size of a `RESET_STREAM` that is to be sent.
     pub(super) fn wants_reset(&self) -> Option<(u64, u64)> {
         match self.state {
             State::Reset { code, signal: Signal::Pending } => Some((code, self.next)),
@@ -166,6 +166,12 @@ impl Sending {
     /// Bytes kept.
     pub(super) fn buffered(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// Chunks that the buffer consists of.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.buffer.chunks()
     }
 
     /// Whether the application waits for room and the buffer is at most half full. Tells once.
@@ -221,21 +227,21 @@ impl Sending {
         }
     }
 
-    /// RESET_STREAM is in a packet.
+    /// `RESET_STREAM` is in a packet.
     pub(super) fn on_reset_sent(&mut self) {
         if let State::Reset { signal, .. } = &mut self.state {
             *signal = Signal::Sent;
         }
     }
 
-    /// RESET_STREAM has been acknowledged.
+    /// `RESET_STREAM` has been acknowledged.
     pub(super) fn on_reset_acked(&mut self) {
         if let State::Reset { signal, .. } = &mut self.state {
             *signal = Signal::Acked;
         }
     }
 
-    /// RESET_STREAM was lost.
+    /// `RESET_STREAM` was lost.
     pub(super) fn on_reset_lost(&mut self) {
         if let State::Reset { signal, .. } = &mut self.state {
             signal.lost();

@@ -51,6 +51,12 @@ impl SendBuffer {
         (self.end - self.start) as usize
     }
 
+    /// How many pieces the bytes are in.
+    #[cfg(test)]
+    pub(super) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
     /// Appends `bytes`.
     pub(super) fn push(&mut self, bytes: Bytes) {
         let (offset, len) = (self.end, bytes.len());
