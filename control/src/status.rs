@@ -10,7 +10,7 @@ use crate::store::StoreError;
 /// The `domain` of every `google.rpc.ErrorInfo` here.
 pub const DOMAIN: &str = "aetherflow";
 
-/// A status with an `ErrorInfo`: `reason` is a constant in UPPER_SNAKE_CASE, `metadata` holds the facts.
+/// A status with an `ErrorInfo`: `reason` is a constant in `UPPER_SNAKE_CASE`, `metadata` holds the facts.
 pub fn with_info(code: Code, message: impl Into<String>, reason: &str, metadata: &[(&str, String)]) -> Status {
     let metadata: HashMap<String, String> =
         metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
@@ -49,7 +49,6 @@ pub fn of_store(error: &StoreError) -> Status {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` that names `field`.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 pub fn required(field: &str, value: &str, bytes_max: usize) -> Result<(), Status> {
     if value.is_empty() {
         return Err(invalid(field, "is required"));
@@ -61,7 +60,6 @@ pub fn required(field: &str, value: &str, bytes_max: usize) -> Result<(), Status
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` that names `field`.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 pub fn bounded(field: &str, value: &str, bytes_max: usize) -> Result<(), Status> {
     if value.len() > bytes_max {
         return Err(invalid(field, format!("is {} bytes long; at most {bytes_max} are allowed", value.len())));
@@ -73,7 +71,6 @@ pub fn bounded(field: &str, value: &str, bytes_max: usize) -> Result<(), Status>
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` that names `field`.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 pub fn uuid(field: &str, value: &str) -> Result<uuid::Uuid, Status> {
     if value.is_empty() {
         return Err(invalid(field, "is required"));

@@ -1,5 +1,5 @@
 //! The RPCs of both services over TCP, with the generated clients.
-#![expect(missing_docs, reason = "a test")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
 mod common;
 

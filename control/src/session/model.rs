@@ -9,9 +9,9 @@ use uuid::Uuid;
 use crate::clock::{UnixMicros, timestamp};
 
 /// Life without a heartbeat when the client does not say.
-pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30 * 60);
+pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_mins(30);
 /// The longest life a client can ask for.
-pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 
 /// One session as it is stored.
 #[derive(Debug, Clone, PartialEq)]

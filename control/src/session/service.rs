@@ -127,7 +127,6 @@ impl SessionService for SessionServer {
 }
 
 /// Checks a request to create a session and returns its port.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 fn check_create(request: &pb::CreateSessionRequest) -> Result<u16, Status> {
     required("user_id", &request.user_id, USER_ID_BYTES_MAX)?;
     required("client_ip", &request.client_ip, 64)?;
@@ -144,7 +143,6 @@ fn check_create(request: &pb::CreateSessionRequest) -> Result<u16, Status> {
     u16::try_from(request.client_port).map_err(|_| invalid("client_port", "is larger than 65535"))
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 fn mint_token() -> Result<(String, [u8; 32]), Status> {
     let mut secret = [0; 32];
     OsRng.try_fill_bytes(&mut secret).map_err(|_| Status::internal("the system gives no random numbers"))?;
@@ -158,7 +156,6 @@ fn hash_token(token: &str) -> [u8; 32] {
 }
 
 /// A token that is sent has to be right. Without authentication it need not be sent.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 fn check_token<T>(request: &Request<T>, session: &Session) -> Result<(), Status> {
     let Some(token) = request.metadata().get(TOKEN_KEY) else { return Ok(()) };
     let right = token.to_str().is_ok_and(|token| {

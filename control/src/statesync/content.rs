@@ -5,7 +5,7 @@ use proto::statesync as pb;
 use tonic::{Code, Status};
 
 use super::model::{DATA_BYTES_MAX, DocumentRecord, LogRow, Submission};
-use super::text::{Author, Edit, Payload, TextEngine, TextError, decode_payload, encode_edits};
+use super::text::{Author, Logged, Payload, TextEngine, TextError, decode_payload, encode_edits};
 use crate::status::{invalid, with_info};
 
 /// The content of one document in memory.
@@ -22,6 +22,8 @@ pub(super) struct Outcome {
     pub data: Bytes,
     /// The same as a Yjs update; empty for opaque content.
     pub update: Bytes,
+    /// The base and the data as they were sent, where they do not follow from the rest.
+    pub(super) sent: Option<(u64, Bytes)>,
 }
 
 /// Why an operation was refused.
@@ -37,7 +39,6 @@ impl Content {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` if a text is not UTF-8.
-    #[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
     pub(super) fn initial_snapshot(kind: &str, content: &Bytes, yjs_client: u64) -> Result<Bytes, Status> {
         if kind != "text" {
             return Ok(content.clone());
@@ -71,18 +72,16 @@ impl Content {
     /// Gives the text's window the history in `log`, whose rows follow version `floor`.
     pub(super) fn restore_window(&mut self, floor: u64, log: &[LogRow], session: impl Fn(&LogRow) -> u32) {
         let Self::Text(engine) = self else { return };
-        let edits: Vec<(Author, Vec<Edit>)> = log
-            .iter()
-            .map(|row| {
-                let author = Author { version: row.operation.version, session: session(row) };
-                let edits = match decode_payload(&row.operation.data) {
-                    Ok(Payload::Edits(edits)) => edits,
-                    _ => Vec::new(),
-                };
-                (author, edits)
-            })
-            .collect();
-        engine.restore_window(floor, &edits);
+        let edits_of = |data: &[u8]| match decode_payload(data) {
+            Ok(Payload::Edits(edits)) => edits,
+            _ => Vec::new(),
+        };
+        let logged = |row: &LogRow| Logged {
+            author: Author { version: row.operation.version, session: session(row) },
+            placed: edits_of(&row.operation.data),
+            sent: row.sent.as_ref().map(|(base, data)| (*base, edits_of(data))),
+        };
+        engine.restore_window(floor, &log.iter().map(logged).collect::<Vec<_>>());
     }
 
     /// What a client reads.
@@ -126,7 +125,7 @@ impl Content {
             Self::Opaque(content) => {
                 check_opaque(submission, current)?;
                 content.clone_from(&operation.data);
-                Ok(Outcome { data: operation.data.clone(), update: Bytes::new() })
+                Ok(Outcome { data: operation.data.clone(), update: Bytes::new(), sent: None })
             }
         }
     }
@@ -135,7 +134,8 @@ impl Content {
 fn apply_to_text(engine: &mut TextEngine, submission: &Submission, author: Author) -> Result<Outcome, Refusal> {
     let current = author.version - 1;
     let operation = &submission.operation;
-    let refused = |error| refusal_of_text(error, current);
+    let refused = |error| refusal_of_text(&error, current);
+    let mut sent = None;
     let change = if submission.encoding == pb::OperationEncoding::YjsUpdateV1 {
         engine.apply_update(&operation.data, author).map_err(refused)?
     } else {
@@ -145,14 +145,20 @@ fn apply_to_text(engine: &mut TextEngine, submission: &Submission, author: Autho
             _ => {}
         }
         match decode_payload(&operation.data).map_err(refused)? {
-            Payload::Edits(edits) => engine.apply_edits(&edits, operation.prev_version, author).map_err(refused)?,
+            Payload::Edits(edits) => {
+                let change = engine.apply_edits(&edits, operation.prev_version, author).map_err(refused)?;
+                if change.edits != edits {
+                    sent = Some((operation.prev_version, operation.data.clone()));
+                }
+                change
+            }
             Payload::Replace(_) if operation.prev_version != current => {
                 return Err(stale(operation.prev_version, current));
             }
             Payload::Replace(content) => engine.replace(&content, author).map_err(refused)?,
         }
     };
-    Ok(Outcome { data: encode_edits(&change.edits).into(), update: change.update })
+    Ok(Outcome { data: encode_edits(&change.edits).into(), update: change.update, sent })
 }
 
 fn check_opaque(submission: &Submission, current: u64) -> Result<(), Refusal> {
@@ -174,7 +180,7 @@ fn check_opaque(submission: &Submission, current: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn refusal_of_text(error: TextError, current: u64) -> Refusal {
+fn refusal_of_text(error: &TextError, current: u64) -> Refusal {
     let message = error.to_string();
     match error {
         TextError::Invalid(_) => Refusal::Status(invalid("operation.data", message.trim_start_matches("data: "))),

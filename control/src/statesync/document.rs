@@ -37,7 +37,7 @@ const LOADED_ROWS: u64 = 16_384;
 /// Repeated operation ids known without asking the disk.
 const RECENT_MAX: usize = 65_536;
 /// A document that nobody uses leaves memory after this time.
-const IDLE_TIME: Duration = Duration::from_secs(60);
+const IDLE_TIME: Duration = Duration::from_mins(1);
 /// Event numbers skipped when a document is loaded, more than it had events that are not in the log.
 const SEQUENCE_SKIP: u64 = 1 << 20;
 /// A subscriber that missed more operations than this gets the state instead.
@@ -363,12 +363,13 @@ impl DocumentActor {
             time: self.time,
             sequence: self.sequence,
             update: outcome.update,
+            sent: outcome.sent,
         });
         self.recent.insert(&row);
         self.unsnapshotted.0 += 1;
         self.unsnapshotted.1 += row.update.len().max(row.operation.data.len());
         self.unwritten.push(Arc::clone(&row));
-        Ok(Arc::new(Published::operation(row, &self.record.epoch)))
+        Ok(Arc::new(Published::operation(&row, &self.record.epoch)))
     }
 
     /// Sends what was applied to the disk.

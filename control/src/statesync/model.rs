@@ -92,6 +92,8 @@ pub struct LogRow {
     pub sequence: u64,
     /// As a Yjs update; empty for opaque content.
     pub update: Bytes,
+    /// The base and the data as they were sent, where that is not what `operation` has.
+    pub(super) sent: Option<(u64, Bytes)>,
 }
 
 /// How far a document's log is on disk.
@@ -127,7 +129,6 @@ impl Submission {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` or `RESOURCE_EXHAUSTED`.
-    #[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
     pub(super) fn check(operation: Option<pb::Operation>) -> Result<Self, Status> {
         let operation = operation.ok_or_else(|| invalid("operation", "is required"))?;
         let doc_id = status::uuid("operation.doc_id", &operation.doc_id)?;
@@ -167,7 +168,6 @@ fn digest(operation: &pb::Operation) -> [u8; 32] {
     context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 fn check_operation_metadata(metadata: Option<&pb::OpMetadata>) -> Result<(), Status> {
     let Some(metadata) = metadata else { return Ok(()) };
     bounded("operation.metadata.ip", &metadata.ip, NAME_BYTES_MAX)?;
@@ -176,7 +176,6 @@ fn check_operation_metadata(metadata: Option<&pb::OpMetadata>) -> Result<(), Sta
     check_map("operation.metadata.extra", &metadata.extra)
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 fn check_map(field: &str, map: &std::collections::HashMap<String, String>) -> Result<(), Status> {
     if map.len() > METADATA_ENTRIES_MAX {
         return Err(invalid(field, format!("has more than {METADATA_ENTRIES_MAX} entries")));
@@ -192,7 +191,6 @@ fn check_map(field: &str, map: &std::collections::HashMap<String, String>) -> Re
 ///
 /// # Errors
 /// `INVALID_ARGUMENT`.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 pub(super) fn check_create(request: &pb::CreateDocumentRequest) -> Result<(), Status> {
     required("name", &request.name, NAME_BYTES_MAX)?;
     required("created_by", &request.created_by, NAME_BYTES_MAX)?;
@@ -212,7 +210,6 @@ pub(super) fn check_create(request: &pb::CreateDocumentRequest) -> Result<(), St
     check_list("metadata.permissions.viewers", &permissions.viewers, PERMITTED_USERS_MAX)
 }
 
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
 fn check_list(field: &str, list: &[String], entries_max: usize) -> Result<(), Status> {
     if list.len() > entries_max {
         return Err(invalid(field, format!("has more than {entries_max} entries")));

@@ -42,7 +42,7 @@ struct Held<T> {
 
 /// Sessions and what they wait for.
 pub(super) struct Sessions<T> {
-    sessions: HashMap<Uuid, Session<T>>,
+    by_id: HashMap<Uuid, Session<T>>,
     held: usize,
     held_bytes: usize,
 }
@@ -50,7 +50,7 @@ pub(super) struct Sessions<T> {
 impl<T> Sessions<T> {
     /// No sessions.
     pub(super) fn new() -> Self {
-        Self { sessions: HashMap::new(), held: 0, held_bytes: 0 }
+        Self { by_id: HashMap::new(), held: 0, held_bytes: 0 }
     }
 
     /// The number of a session in this document, from 1.
@@ -60,7 +60,7 @@ impl<T> Sessions<T> {
 
     /// Whether more sessions were seen than are worth their memory.
     pub(super) fn is_crowded(&self) -> bool {
-        self.sessions.len() > SESSIONS_MAX
+        self.by_id.len() > SESSIONS_MAX
     }
 
     /// Whether anything waits.
@@ -101,14 +101,14 @@ impl<T> Sessions<T> {
 
     /// The operation whose turn it is now.
     pub(super) fn take_next(&mut self, id: Uuid) -> Option<T> {
-        let session = self.sessions.get_mut(&id)?;
+        let session = self.by_id.get_mut(&id)?;
         let held = session.held.remove(&session.next)?;
         Some(self.release(held))
     }
 
     /// Everything that waits in a session.
     pub(super) fn take_all(&mut self, id: Uuid) -> Vec<T> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Vec::new() };
+        let Some(session) = self.by_id.get_mut(&id) else { return Vec::new() };
         let held = std::mem::take(&mut session.held);
         held.into_values().map(|held| self.release(held)).collect()
     }
@@ -116,7 +116,7 @@ impl<T> Sessions<T> {
     /// Everything that waited too long, with the number that its session is due.
     pub(super) fn take_expired(&mut self, now: Instant) -> Vec<(T, u64)> {
         let mut expired = Vec::new();
-        for session in self.sessions.values_mut().filter(|session| !session.held.is_empty()) {
+        for session in self.by_id.values_mut().filter(|session| !session.held.is_empty()) {
             let due = session.next;
             expired.extend(session.held.extract_if(.., |_, held| held.deadline <= now).map(|(_, held)| (held, due)));
         }
@@ -130,8 +130,8 @@ impl<T> Sessions<T> {
     }
 
     fn session(&mut self, id: Uuid) -> &mut Session<T> {
-        let index = self.sessions.len() as SessionIndex + 1;
-        self.sessions.entry(id).or_insert_with(|| Session { index, next: 1, held: BTreeMap::new() })
+        let index = self.by_id.len() as SessionIndex + 1;
+        self.by_id.entry(id).or_insert_with(|| Session { index, next: 1, held: BTreeMap::new() })
     }
 }
 

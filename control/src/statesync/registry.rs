@@ -70,7 +70,6 @@ impl Registry {
         }
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's Status is the error of every handler")]
     fn document(self: &Arc<Self>, id: Uuid) -> Result<mpsc::Sender<Command>, Status> {
         let mut documents = self.lock();
         if let Some(document) = documents.get(&id)

@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS operations (
     sequence INTEGER NOT NULL,
     operation BLOB NOT NULL,
     yjs_update BLOB NOT NULL,
+    sent_base INTEGER,
+    sent_data BLOB,
     PRIMARY KEY (doc_id, version)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS operations_by_id ON operations (doc_id, op_id);
@@ -158,7 +160,9 @@ async fn append(
                 .push_bind(row.time.0 as i64)
                 .push_bind(row.sequence as i64)
                 .push_bind(row.operation.encode_to_vec())
-                .push_bind(row.update.as_ref());
+                .push_bind(row.update.as_ref())
+                .push_bind(row.sent.as_ref().map(|(base, _)| *base as i64))
+                .push_bind(row.sent.as_ref().map(|(_, data)| data.as_ref()));
         });
         insert.build().execute(&mut *connection).await?;
     }
@@ -309,6 +313,8 @@ fn operation_of_row(row: &SqliteRow) -> Result<pb::Operation, StoreError> {
 
 fn log_of_row(row: &SqliteRow) -> Result<LogRow, StoreError> {
     let update: Vec<u8> = row.try_get("yjs_update")?;
+    let base: Option<i64> = row.try_get("sent_base")?;
+    let data: Option<Vec<u8>> = row.try_get("sent_data")?;
     Ok(LogRow {
         operation: operation_of_row(row)?,
         op_id: Uuid::from_bytes(array(row, "op_id")?),
@@ -318,6 +324,7 @@ fn log_of_row(row: &SqliteRow) -> Result<LogRow, StoreError> {
         time: HybridTime(row.try_get::<i64, _>("hybrid_time")? as u64),
         sequence: row.try_get::<i64, _>("sequence")? as u64,
         update: update.into(),
+        sent: base.zip(data).map(|(base, data)| (base as u64, data.into())),
     })
 }
 

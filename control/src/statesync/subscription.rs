@@ -31,7 +31,7 @@ pub(super) struct Published {
 
 impl Published {
     /// The event of an accepted operation.
-    pub(super) fn operation(row: Arc<LogRow>, epoch: &str) -> Self {
+    pub(super) fn operation(row: &LogRow, epoch: &str) -> Self {
         let event = pb::OperationEvent {
             id: row.operation.id.clone(),
             r#type: "operation_applied".into(),
@@ -252,9 +252,8 @@ impl Subscription {
                 self.store.operations_after(self.doc_id, self.version).await.map_err(|error| of_store(&error))?;
             let epoch = &self.attached.epoch;
             let events = rows.into_iter().filter(|row| row.operation.version <= self.attached.version);
-            self.replay = events
-                .map(|row| Published::operation(Arc::new(row), epoch).to_event(self.attach.want_updates))
-                .collect();
+            self.replay =
+                events.map(|row| Published::operation(&row, epoch).to_event(self.attach.want_updates)).collect();
         }
         let Some(event) = self.replay.pop_front() else {
             return Err(with_info(Code::DataLoss, "the log has a gap; subscribe afresh", "LOG_GAP", &[]));

@@ -59,7 +59,7 @@ fn describe() {
     gauge!("statesync_subscribers_active").increment(0);
 }
 
-/// Sends logs to standard error, filtered by RUST_LOG (default: info).
+/// Sends logs to standard error, filtered by `RUST_LOG` (default: info).
 pub fn init_logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     // A second subscriber in one process is no reason to fail; the first stays.

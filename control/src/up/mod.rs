@@ -27,7 +27,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// How long what is queued for the disk may take after that.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// How often expired sessions are removed.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Which ports to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

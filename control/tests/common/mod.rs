@@ -1,5 +1,11 @@
 //! A running server and short ways to call it.
-#![allow(dead_code, missing_docs, reason = "each test binary uses its own part of this")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "each test binary uses its own part of this"
+)]
 
 use std::time::Duration;
 

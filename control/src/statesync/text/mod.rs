@@ -70,6 +70,17 @@ pub struct Author {
     pub session: SessionIndex,
 }
 
+/// An accepted operation as the log has it.
+#[derive(Debug, Clone)]
+pub struct Logged {
+    /// The version it made and its writer.
+    pub author: Author,
+    /// The edits relative to the state before it.
+    pub placed: Vec<Edit>,
+    /// The base and the edits as they were sent, if they differ.
+    pub sent: Option<(u64, Vec<Edit>)>,
+}
+
 /// One text document in memory.
 pub struct TextEngine {
     doc: Doc,
@@ -120,19 +131,23 @@ impl TextEngine {
         self.window = Window::new(self.units.len(), version);
     }
 
-    /// Rebuilds the window from logged edits, oldest first, so that JSON operations with an older base can be placed.
-    pub fn restore_window(&mut self, floor: u64, log: &[(Author, Vec<Edit>)]) {
-        let grown: i64 =
-            log.iter().flat_map(|(_, edits)| edits).map(|edit| edit.ins_units() as i64 - i64::from(edit.del)).sum();
+    /// Rebuilds the window from logged edits, oldest first, so that JSON operations with an older base can be placed. If the log
+    /// does not lead to the text, the window stays as it is and starts here.
+    pub fn restore_window(&mut self, floor: u64, log: &[Logged]) {
+        let grown = |edit: &Edit| edit.ins_units() as i64 - i64::from(edit.del);
+        let grown: i64 = log.iter().flat_map(|logged| &logged.placed).map(grown).sum();
         let Ok(length) = usize::try_from(self.units.len() as i64 - grown) else { return };
         let mut window = Window::new(length, floor);
-        for (author, edits) in log {
-            for edit in edits {
-                if window.apply(edit, View::Latest, *author).is_err() {
-                    return;
-                }
+        for logged in log {
+            // What was sent says more than what became of it: also which units were deleted that others had deleted already.
+            let (view, edits) = match &logged.sent {
+                Some((base, edits)) if *base >= floor => (window.view(*base, logged.author.session), edits),
+                _ => (View::Latest, &logged.placed),
+            };
+            if edits.iter().any(|edit| window.apply(edit, view, logged.author).is_err()) {
+                return;
             }
-            window.finish(*author);
+            window.finish(logged.author);
         }
         if window.visible() == self.units.len() {
             self.window = window;

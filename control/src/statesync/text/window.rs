@@ -318,7 +318,7 @@ impl Window {
     }
 
     /// Raises the floor: what was deleted by then goes, what was inserted by then is told apart no longer.
-    fn compact(&mut self, floor: u64) {
+    pub(super) fn compact(&mut self, floor: u64) {
         if floor <= self.floor {
             return;
         }

@@ -1,0 +1,273 @@
+//! The real binary: killed, interrupted, misconfigured, and called from Python.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
+mod common;
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::*;
+use proto::statesync as pb;
+use tonic::Code;
+use uuid::Uuid;
+
+struct Server {
+    child: Child,
+    base: u16,
+}
+
+impl Server {
+    /// Starts the binary on ports that are free.
+    fn start(data: &Path) -> Self {
+        let base = free_base();
+        let child = aetherflow(data, base).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { child, base }
+    }
+
+    fn address(&self, offset: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.base + offset))
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn aetherflow(data: &Path, base: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
+    command.args(["up", "--ports", &base.to_string(), "--data"]).arg(data);
+    command
+}
+
+fn free_base() -> u16 {
+    (0..500)
+        .map(|_| 10_000 + (Uuid::new_v4().as_u128() % 20_000) as u16)
+        .find(|base| [1, 2, 101, 102].iter().all(|offset| TcpListener::bind(("127.0.0.1", base + offset)).is_ok()))
+        .expect("some ports are free")
+}
+
+/// Runs the binary until it ends by itself and returns what it said.
+fn refused(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+async fn http_get(address: SocketAddr, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_kill_9() {
+    let data = tempfile::tempdir().unwrap();
+    let mut acknowledged: Vec<(String, u64)> = Vec::new();
+    let mut doc_id = String::new();
+    for round in 0..3 {
+        let server = Server::start(data.path());
+        let mut client = documents(server.address(2)).await;
+        if round == 0 {
+            doc_id = create_text(&mut client, "").await;
+        }
+        let request = pb::GetOperationHistoryRequest { doc_id: doc_id.clone(), limit: 1000 };
+        let history = client.get_operation_history(request).await.unwrap().into_inner().operations;
+        for (id, version) in &acknowledged {
+            let found = history.iter().find(|operation| operation.id == *id);
+            assert_eq!(found.map(|operation| operation.version), Some(*version), "an acknowledged operation is gone");
+        }
+        let document = get(&mut client, &doc_id).await;
+        assert_eq!(document.version, 1 + history.len() as u64);
+        assert_eq!(document.content.len(), history.len(), "every operation inserted one letter");
+        // Many writers at once; the server dies in the middle of them.
+        let (results, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..16 {
+            let (mut client, doc_id, results) = (client.clone(), doc_id.clone(), results.clone());
+            tokio::spawn(async move {
+                let session = Uuid::now_v7();
+                let base = document.version;
+                for index in 0.. {
+                    let operation = insertion(&doc_id, session, base, index, "x");
+                    let Ok(applied) = apply(&mut client, operation).await else { return };
+                    if results.send((applied.id, applied.version)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(results);
+        for _ in 0..200 {
+            acknowledged.push(answers.recv().await.expect("operations are acknowledged"));
+        }
+        server.signal("-KILL");
+        while let Some(answer) = answers.recv().await {
+            acknowledged.push(answer);
+        }
+    }
+    println!("{} operations were acknowledged before three kills", acknowledged.len());
+    let server = Server::start(data.path());
+    let mut client = documents(server.address(2)).await;
+    let newest = acknowledged.iter().map(|(_, version)| *version).max().unwrap();
+    assert!(get(&mut client, &doc_id).await.version >= newest);
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_it_within_five_seconds_with_streams_open() {
+    for signal in ["-INT", "-TERM"] {
+        let data = tempfile::tempdir().unwrap();
+        let mut server = Server::start(data.path());
+        let mut client = documents(server.address(2)).await;
+        let doc_id = create_text(&mut client, "").await;
+        let mut streams = Vec::new();
+        for _ in 0..10 {
+            let mut events = subscribe(&mut client, subscription(&doc_id, "bob")).await;
+            next(&mut events).await;
+            streams.push(events);
+        }
+        let started = Instant::now();
+        server.signal(signal);
+        let status = loop {
+            if let Some(status) = server.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(started.elapsed() < Duration::from_secs(5), "it still runs");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        println!("{signal} ended it in {:?}", started.elapsed());
+        assert!(status.success(), "{status}");
+        for events in &mut streams {
+            let ended = loop {
+                match events.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("a stream ended without a status"),
+                    Err(status) => break status,
+                }
+            };
+            assert_eq!(ended.code(), Code::Unavailable);
+        }
+    }
+}
+
+#[tokio::test]
+async fn readiness_and_metrics_tell_the_truth() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let mut client = documents(server.address(2)).await;
+    let doc_id = create_text(&mut client, "").await;
+    apply(&mut client, insertion(&doc_id, Uuid::now_v7(), 1, 0, "x")).await.unwrap();
+    let missing = pb::GetDocumentRequest { doc_id: Uuid::now_v7().to_string() };
+    client.get_document(missing).await.unwrap_err();
+    for offset in [101, 102] {
+        assert!(http_get(server.address(offset), "/readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(http_get(server.address(offset), "/healthz").await.starts_with("HTTP/1.1 200"));
+    }
+    let metrics = http_get(server.address(102), "/metrics").await;
+    let service = "service=\"aetherflow.statesync.StateSyncService\"";
+    for line in [
+        format!("grpc_server_requests_total{{{service},method=\"ApplyOperation\",code=\"0\"}} 1"),
+        format!("grpc_server_requests_total{{{service},method=\"GetDocument\",code=\"5\"}} 1"),
+        format!("grpc_server_request_duration_seconds_count{{{service},method=\"CreateDocument\"}} 1"),
+        format!("grpc_server_in_flight_requests{{{service},method=\"ApplyOperation\"}} 0"),
+        "statesync_operations_total 1".to_owned(),
+        "statesync_documents_total 1".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "{line} is missing in\n{metrics}");
+    }
+}
+
+#[test]
+fn what_prevents_a_start_is_said_with_its_remedy() {
+    let data = tempfile::tempdir().unwrap();
+    let base = free_base();
+    let taken = TcpListener::bind(("127.0.0.1", base + 1)).unwrap();
+    let said = refused(aetherflow(data.path(), base));
+    assert!(said.contains("--ports BASE") && said.contains("session gRPC"), "{said}");
+    drop(taken);
+
+    let mut public = aetherflow(data.path(), base);
+    public.args(["--bind", "0.0.0.0"]);
+    let said = refused(public);
+    assert!(said.contains("--allow-anonymous"), "{said}");
+
+    let said = refused(aetherflow(data.path(), 65_500));
+    assert!(said.contains("65433"), "{said}");
+
+    let file = data.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let said = refused(aetherflow(&file, base));
+    assert!(said.contains("--data DIR"), "{said}");
+}
+
+#[tokio::test]
+async fn a_data_directory_in_use_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    documents(server.address(2)).await;
+    let said = refused(aetherflow(data.path(), free_base()));
+    assert!(said.contains("in use by another aetherflow process"), "{said}");
+}
+
+/// A virtual environment with grpcio, made once; `None` if no package index is in reach.
+fn python() -> Option<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
+    let venv = target.join("python-grpc");
+    let python = venv.join("bin/python");
+    let works = |python: &Path| {
+        let check = "import grpc, grpc_reflection.v1alpha, grpc_health.v1, google.protobuf";
+        Command::new(python).args(["-c", check]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    };
+    if works(&python) {
+        return Some(python);
+    }
+    let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().is_ok_and(|status| status.success());
+    let packages = ["grpcio", "grpcio-reflection", "grpcio-health-checking"];
+    let install = || Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status();
+    (made && install().is_ok_and(|status| status.success()) && works(&python)).then_some(python)
+}
+
+#[tokio::test]
+async fn a_plain_python_client_works_by_reflection() {
+    let Some(python) = python() else {
+        println!("SKIPPED: no Python with grpcio, and pip cannot install it");
+        assert!(std::env::var_os("CI").is_none(), "CI has to have pip");
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    documents(server.address(2)).await;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/client.py");
+    let mut client = Command::new(python)
+        .arg(script)
+        .args([server.address(1).to_string(), server.address(2).to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = tokio::task::spawn_blocking(move || {
+        let status = client.wait().unwrap();
+        let mut said = String::new();
+        client.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+        client.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (status, said)
+    });
+    let (status, said) = status.await.unwrap();
+    println!("{said}");
+    assert!(status.success(), "{said}");
+}
