@@ -1,0 +1,59 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::load::bulk::BulkArgs;
+use crate::load::drive::DriveArgs;
+use crate::load::serve::ServeArgs;
+use crate::replay::ReplayArgs;
+use crate::{load, replay};
+
+/// Measures and proves `AetherFlow`: load, lossy links and recorded editing sessions.
+#[derive(Debug, Parser)]
+#[command(name = "aetherflow-bench", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answers `drive` and `bulk`
+    Serve(ServeArgs),
+    /// Sends requests at a fixed rate, or a fixed number in flight, and reports the latencies
+    Drive(DriveArgs),
+    /// Sends as much as the path takes, and reports the goodput
+    Bulk(BulkArgs),
+    /// Replays a recorded or generated editing session through real clients and checks that all converge
+    Replay(ReplayArgs),
+    /// Prints shell completions
+    Completions {
+        /// The shell to print them for
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses the command line and runs the subcommand.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let outcome = match cli.command {
+        Command::Serve(args) => load::serve::run(&args),
+        Command::Drive(args) => load::drive::run(&args),
+        Command::Bulk(args) => load::bulk::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "aetherflow-bench", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(2)
+    })
+}

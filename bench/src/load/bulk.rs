@@ -1,0 +1,87 @@
+//! `bulk`: as much as the path takes.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use bytes::Bytes;
+use clap::Args;
+use serde::Serialize;
+
+use super::{Echo, Meter};
+use crate::transport::{Transport, TransportArgs, tcp, tcp_grpc};
+
+const CHUNK_BYTES: usize = 64 << 10;
+const EXAMPLES: &str = "\
+Sends for the given time, then waits until the other side says how much arrived: goodput counts that, from the first byte to
+that answer, start-up included. wire_bytes_sent is what the interfaces of this network namespace sent meanwhile, IP headers
+included (for a peer on loopback: what went over lo, both directions).
+
+Examples:
+  aetherflow-bench bulk --transport tcp --connect 10.0.0.2:7000 --seconds 10
+  aetherflow-bench bulk --transport tcp-grpc --connect 127.0.0.1:7000 --seconds 5 --json";
+
+/// Arguments of `bulk`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BulkArgs {
+    #[command(flatten)]
+    transport: TransportArgs,
+    /// The server
+    #[arg(long, value_name = "ADDR")]
+    connect: SocketAddr,
+    /// How long to send
+    #[arg(long, value_name = "S")]
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct BulkResult {
+    transport: &'static str,
+    goodput_mbit: f64,
+    seconds: f64,
+    cpu_s: f64,
+    wire_bytes_sent: u64,
+}
+
+/// Runs `bulk`.
+///
+/// # Errors
+/// If the connection cannot be made or breaks.
+pub fn run(args: &BulkArgs) -> anyhow::Result<ExitCode> {
+    ensure!(args.seconds > 0.0 && args.seconds <= 86_400.0, "--seconds must be over 0 and at most a day");
+    let duration = Duration::from_secs_f64(args.seconds);
+    let chunk = Bytes::from(vec![0x5a; CHUNK_BYTES]);
+    let peer = args.connect.ip();
+    let (bytes, started, before) = match args.transport.transport {
+        Transport::Tcp => {
+            let before = Meter::read(peer);
+            let (bytes, started) = tcp::upload(args.connect, &chunk, duration)?;
+            (bytes, started, before)
+        }
+        Transport::TcpGrpc => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let client = tcp_grpc::connect(args.connect).await?;
+                let (before, started) = (Meter::read(peer), Instant::now());
+                let bytes = client.upload(chunk, started + duration).await?;
+                anyhow::Ok((bytes, started, before))
+            })?
+        }
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let spent = Meter::read(peer).since(&before);
+    let result = BulkResult {
+        transport: args.transport.transport.name(),
+        goodput_mbit: bytes as f64 * 8.0 / 1e6 / seconds,
+        seconds,
+        cpu_s: spent.cpu_s,
+        wire_bytes_sent: spent.wire_bytes_sent,
+    };
+    if !args.transport.json {
+        eprintln!("{}: {:.1} Mbit/s in {seconds:.2} s, {:.2} s of CPU", result.transport, result.goodput_mbit, result.cpu_s);
+    }
+    println!("{}", serde_json::to_string(&result)?);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,178 @@
+//! `drive`: requests at a fixed rate (open loop), or a fixed number in flight (closed loop).
+
+mod closed;
+mod open;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+use bytes::Bytes;
+use clap::Args;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::Meter;
+use crate::transport::{Transport, TransportArgs, tcp::FramedTcp, tcp_grpc};
+
+const REQUESTS_MAX: f64 = 200e6;
+const EXAMPLES: &str = "\
+Open loop (--rate over 0): request i is due at start + i / rate, whatever became of those before it; its latency counts from
+when it was due. The schedule starts once connected; requests due in the warm-up are not counted. At the end it waits
+max(2 s, 10 round trips) for answers; a request without one is an error and counts in the percentiles with its age.
+Closed loop (--rate 0): --concurrency requests are in flight; latency counts from the sending.
+
+JSON: latencies in microseconds; cpu_s is this process's processor time in the measured window; wire_bytes_* is what the
+interfaces of this network namespace sent and received in the window, IP headers included (for a peer on loopback: what went
+over lo, which is both directions).
+
+Examples:
+  aetherflow-bench drive --transport tcp-grpc --connect 10.0.0.2:7000 --rate 200 --size 256 --seconds 30
+  aetherflow-bench drive --transport tcp --connect 127.0.0.1:7000 --rate 0 --concurrency 64 --size 256 --seconds 5 --json";
+
+/// Arguments of `drive`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DriveArgs {
+    #[command(flatten)]
+    transport: TransportArgs,
+    /// The server
+    #[arg(long, value_name = "ADDR")]
+    connect: SocketAddr,
+    /// Requests per second; 0 is a closed loop
+    #[arg(long, value_name = "PER_S")]
+    rate: f64,
+    /// Payload of a request, which comes back
+    #[arg(long, value_name = "BYTES")]
+    size: usize,
+    /// The measured time
+    #[arg(long, value_name = "S")]
+    seconds: f64,
+    /// Requests in flight in the closed loop
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    concurrency: usize,
+    /// Time before the measured time
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    warmup: f64,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+struct Plan {
+    remote: SocketAddr,
+    rate: f64,
+    payload: Bytes,
+    seconds: f64,
+    concurrency: usize,
+    warmup: Duration,
+}
+
+/// What happened in the measured window.
+#[derive(Debug)]
+struct Measured {
+    histogram: Histogram<u64>,
+    sent: u64,
+    received: u64,
+    errors: u64,
+    seconds: f64,
+    spent: Meter,
+}
+
+#[derive(Debug, Serialize)]
+struct DriveResult {
+    transport: &'static str,
+    sent: u64,
+    received: u64,
+    errors: u64,
+    #[serde(flatten)]
+    latency: LatencyResult,
+    seconds: f64,
+    rps: f64,
+    cpu_s: f64,
+    wire_bytes_sent: u64,
+    wire_bytes_received: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LatencyResult {
+    p50_us: f64,
+    p90_us: f64,
+    p95_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    max_us: f64,
+    mean_us: f64,
+}
+
+/// Runs `drive`.
+///
+/// # Errors
+/// If the arguments contradict each other or the connection cannot be made.
+pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
+    let plan = plan(args)?;
+    let measured = match args.transport.transport {
+        Transport::Tcp => {
+            let connection = FramedTcp::connect(plan.remote)?;
+            if plan.rate > 0.0 { open::framed(connection, &plan)? } else { closed::framed(connection, &plan)? }
+        }
+        Transport::TcpGrpc => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let echo = runtime.block_on(tcp_grpc::connect(plan.remote))?;
+            if plan.rate > 0.0 { open::calls(&runtime, &echo, &plan) } else { closed::calls(&runtime, &echo, &plan) }
+        }
+    };
+    report(args, &measured)
+}
+
+fn plan(args: &DriveArgs) -> anyhow::Result<Plan> {
+    ensure!(args.seconds > 0.0 && args.seconds <= 86_400.0, "--seconds must be over 0 and at most a day");
+    ensure!((0.0..=3600.0).contains(&args.warmup), "--warmup must be 0 to an hour");
+    ensure!(args.rate >= 0.0, "--rate must not be negative");
+    ensure!(args.rate * (args.seconds + args.warmup) <= REQUESTS_MAX, "more than {REQUESTS_MAX} requests in all");
+    ensure!((1..=1_000_000).contains(&args.concurrency), "--concurrency must be 1 to 1000000");
+    ensure!(args.size <= crate::transport::tcp::PAYLOAD_BYTES_MAX - 1024, "--size must be under 64 MiB");
+    Ok(Plan {
+        remote: args.connect,
+        rate: args.rate,
+        payload: Bytes::from(vec![0x5a; args.size]),
+        seconds: args.seconds,
+        concurrency: args.concurrency,
+        warmup: Duration::from_secs_f64(args.warmup),
+    })
+}
+
+fn report(args: &DriveArgs, measured: &Measured) -> anyhow::Result<ExitCode> {
+    let us = |ns: u64| ns as f64 / 1e3;
+    let quantile = |share: f64| us(measured.histogram.value_at_quantile(share));
+    let result = DriveResult {
+        transport: args.transport.transport.name(),
+        sent: measured.sent,
+        received: measured.received,
+        errors: measured.errors,
+        latency: LatencyResult {
+            p50_us: quantile(0.5),
+            p90_us: quantile(0.9),
+            p95_us: quantile(0.95),
+            p99_us: quantile(0.99),
+            p999_us: quantile(0.999),
+            max_us: us(measured.histogram.max()),
+            mean_us: measured.histogram.mean() / 1e3,
+        },
+        seconds: measured.seconds,
+        rps: measured.received as f64 / measured.seconds,
+        cpu_s: measured.spent.cpu_s,
+        wire_bytes_sent: measured.spent.wire_bytes_sent,
+        wire_bytes_received: measured.spent.wire_bytes_received,
+    };
+    if !args.transport.json {
+        let latency = &result.latency;
+        eprintln!(
+            "{}: {} sent, {} received, {} errors, {:.0}/s; p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, max {:.0} us",
+            result.transport, result.sent, result.received, result.errors, result.rps, latency.p50_us, latency.p99_us, latency.p999_us,
+            latency.max_us
+        );
+    }
+    println!("{}", serde_json::to_string(&result)?);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,59 @@
+//! What a stretch of time cost: processor time of this process and bytes on the wire.
+
+use std::net::IpAddr;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// A reading of the counters.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Meter {
+    /// User and system time of this process, all threads, in seconds.
+    pub cpu_s: f64,
+    /// Bytes that left through the interfaces, IP headers included.
+    pub wire_bytes_sent: u64,
+    /// Bytes that came in.
+    pub wire_bytes_received: u64,
+}
+
+impl Meter {
+    /// Reads the counters: of the loopback interface if the peer is there, else of all others of this network namespace.
+    pub fn read(peer: IpAddr) -> Self {
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        let table = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+        let (wire_bytes_received, wire_bytes_sent) = interface_bytes(&table, peer.is_loopback());
+        Self { cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9, wire_bytes_sent, wire_bytes_received }
+    }
+
+    /// What was counted since an earlier reading.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            cpu_s: self.cpu_s - earlier.cpu_s,
+            wire_bytes_sent: self.wire_bytes_sent.saturating_sub(earlier.wire_bytes_sent),
+            wire_bytes_received: self.wire_bytes_received.saturating_sub(earlier.wire_bytes_received),
+        }
+    }
+}
+
+/// Received and sent bytes in the kernel's table (`proc_net(5)`): eight columns for receive, then eight for transmit.
+fn interface_bytes(table: &str, loopback: bool) -> (u64, u64) {
+    let rows = table.lines().skip(2).filter_map(|line| line.split_once(':'));
+    let rows = rows.filter(|(name, _)| (name.trim() == "lo") == loopback);
+    rows.fold((0, 0), |(received, sent), (_, columns)| {
+        let mut columns = columns.split_whitespace().map(|column| column.parse().unwrap_or(0));
+        (received + columns.next().unwrap_or(0), sent + columns.nth(7).unwrap_or(0))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::interface_bytes;
+
+    #[test]
+    fn the_right_columns_of_the_right_interfaces_are_counted() {
+        let table = "Inter-|   Receive    |  Transmit\n face |bytes ...\n    lo:  11 2 0 0 0 0 0 0  13 2 0 0 0 0 0 0\n\
+                     afl0: 100 1 0 0 0 0 0 0 200 1 0 0 0 0 0 0\n  eth1:1 1 0 0 0 0 0 0 2 1 0 0 0 0 0 0\n";
+        assert_eq!(interface_bytes(table, true), (11, 13));
+        assert_eq!(interface_bytes(table, false), (101, 202));
+    }
+}

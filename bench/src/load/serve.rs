@@ -1,0 +1,58 @@
+//! `serve`: answers `drive` and `bulk`.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::transport::{Transport, TransportArgs, tcp, tcp_grpc};
+
+const EXAMPLES: &str = "\
+Runs until it is killed. The line on standard output names the address, so port 0 may be given.
+
+Examples:
+  aetherflow-bench serve --transport tcp-grpc --listen 127.0.0.1:7000
+  aetherflow-bench serve --transport tcp --listen 10.0.0.2:7000 --json";
+
+/// Arguments of `serve`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    transport: TransportArgs,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+}
+
+/// Runs `serve`.
+///
+/// # Errors
+/// If the address cannot be bound or the server fails.
+pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    match args.transport.transport {
+        Transport::Tcp => {
+            let listener = TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+            announce(args, listener.local_addr()?);
+            tcp::serve(&listener)?;
+        }
+        Transport::TcpGrpc => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let (address, server) = tcp_grpc::bind(args.listen)?;
+                announce(args, address);
+                server.await
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(args: &ServeArgs, address: SocketAddr) {
+    let transport = args.transport.transport.name();
+    if !args.transport.json {
+        eprintln!("answering {transport} on {address}; Ctrl-C ends it");
+    }
+    println!("{}", serde_json::json!({ "transport": transport, "listen": address.to_string() }));
+}

@@ -1,0 +1,145 @@
+//! Replays an editing session as its real number of independent clients and checks that everybody ends with the same text.
+
+mod client;
+mod operation;
+mod outcome;
+mod shared;
+mod wire;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::trace::{Causality, Trace};
+use client::Client;
+pub use outcome::Outcome;
+use shared::Shared;
+use wire::Dialer;
+
+const EXAMPLES: &str = "\
+Positions in a trace count unicode code points; on the wire they are UTF-16 units. Every client has its own connection,
+session, subscription and replica, and makes a transaction only when its replica holds exactly the transaction's ancestors.
+Transactions that nothing foreign separates travel in one operation, and up to 8 operations of a client are on their way at
+once (Operation.session_sequence keeps their order).
+
+Exit code 0: every replica and the server hold exactly the trace's endContent. 1: they do not; the first difference is printed.
+
+Examples:
+  aetherflow-bench replay --trace friendsforever.json.gz --to 127.0.0.1:9002 --transport tcp-grpc
+  aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport tcp-grpc --encoding json --json
+  aetherflow-bench replay --trace sveltecomponent.json.gz --to 10.0.0.2:7002 --session-addr 10.0.0.2:7001 --resume";
+
+/// What carries the calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReplayTransport {
+    /// gRPC over plaintext HTTP/2 over TCP
+    TcpGrpc,
+}
+
+impl ReplayTransport {
+    fn name(self) -> &'static str {
+        match self {
+            Self::TcpGrpc => "tcp-grpc",
+        }
+    }
+}
+
+/// How operations are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Encoding {
+    /// Yjs updates, format v1
+    Yjs,
+    /// JSON items {"pos", "del", "ins"}
+    Json,
+}
+
+impl Encoding {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Yjs => "yjs",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ReplayArgs {
+    /// A trace in the public editing-traces format (gzip or not), or generate:WRITERS,OPERATIONS,SEED
+    #[arg(long, value_name = "FILE|generate:W,N,SEED")]
+    pub trace: String,
+    /// The statesync service, HOST:PORT
+    #[arg(long, value_name = "STATESYNC")]
+    pub to: String,
+    /// The session service, HOST:PORT [default: the same host, one port lower]
+    #[arg(long, value_name = "ADDR")]
+    pub session_addr: Option<String>,
+    /// What carries the calls
+    #[arg(long, value_enum)]
+    pub transport: ReplayTransport,
+    /// How operations are written
+    #[arg(long, value_enum, default_value = "yjs")]
+    pub encoding: Encoding,
+    /// Multiples of recorded time; 0 is as fast as causality allows
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub speed: f64,
+    /// When a connection breaks, reconnect, resume the subscription and send unanswered operations again
+    #[arg(long)]
+    pub resume: bool,
+    /// Print only the JSON line, without progress
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs `replay`.
+///
+/// # Errors
+/// If the trace is malformed, or a client meets a failure that it may not or cannot get over.
+pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
+    let trace = crate::trace::load(&args.trace).with_context(|| format!("trace {}", args.trace))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(play(args, trace))?;
+    // Connections close in the background; nothing of the result depends on them.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    for difference in &outcome.differences {
+        eprintln!("{difference}");
+    }
+    if !args.json {
+        eprintln!("{}", outcome.summary());
+    }
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(if outcome.converged { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Replays a trace against running services.
+///
+/// # Errors
+/// If the trace contradicts itself, or a client meets a failure that it may not or cannot get over.
+pub async fn play(args: &ReplayArgs, trace: Trace) -> anyhow::Result<Outcome> {
+    ensure!(args.speed.is_finite() && args.speed >= 0.0, "--speed must be a number that is not negative");
+    let causality = Causality::new(&trace)?;
+    let dialer = Dialer::new(args)?;
+    // One writer alone would show nothing to anybody: a client that only watches is beside it.
+    let clients = if trace.agents == 1 { 2 } else { trace.agents };
+    let document = dialer.create_document().await.context("cannot create the document")?;
+    let shared = Arc::new(Shared::new(args, trace, causality, document, usize::from(clients)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for agent in 0..clients {
+        let (shared, dialer) = (shared.clone(), dialer.clone());
+        tasks.spawn(async move {
+            let client = Client::join(agent, shared, dialer).await;
+            let played = async { client?.play().await }.await;
+            played.with_context(|| format!("client {agent}"))
+        });
+    }
+    let mut texts = Vec::new();
+    while let Some(text) = tasks.join_next().await {
+        texts.push(text.context("a client panicked")??);
+    }
+    let server = dialer.document_text(&shared.document).await.context("cannot read the document back")?;
+    shared.progress.finish_and_clear();
+    Ok(Outcome::new(args, &shared, &texts, &server))
+}

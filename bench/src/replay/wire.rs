@@ -1,0 +1,119 @@
+//! Connections of replaying clients.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use proto::session::session_service_client::SessionServiceClient;
+use proto::statesync::state_sync_service_client::StateSyncServiceClient;
+use proto::statesync::{CreateDocumentRequest, GetDocumentRequest, Metadata, Permissions};
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tower::Service;
+
+use super::{ReplayArgs, ReplayTransport};
+
+/// The services answer every call in this time, or the call failed.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// A document of 16 MiB and what is around it.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Makes connections.
+#[derive(Clone, Debug)]
+pub(super) struct Dialer {
+    statesync: String,
+    session: String,
+    transport: ReplayTransport,
+}
+
+/// One connection.
+#[derive(Clone)]
+pub(super) enum Wire {
+    Tcp(Channel),
+}
+
+impl Service<http::Request<Body>> for Wire {
+    type Response = http::Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        match self {
+            Self::Tcp(channel) => channel.poll_ready(context).map_err(Into::into),
+        }
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self {
+            Self::Tcp(channel) => {
+                let answer = channel.call(request);
+                Box::pin(async move { answer.await.map_err(Into::into) })
+            }
+        }
+    }
+}
+
+impl Dialer {
+    pub(super) fn new(args: &ReplayArgs) -> anyhow::Result<Self> {
+        let statesync = args.to.clone();
+        let session = if let Some(address) = &args.session_addr {
+            address.clone()
+        } else {
+            let (host, port) = statesync.rsplit_once(':').context("--to must be HOST:PORT")?;
+            let port: u16 = port.parse().context("--to must be HOST:PORT")?;
+            ensure!(port > 1, "--to has port {port}; give --session-addr");
+            format!("{host}:{}", port - 1)
+        };
+        Ok(Self { statesync, session, transport: args.transport })
+    }
+
+    /// A connection to the statesync service of its own.
+    pub(super) async fn statesync(&self) -> anyhow::Result<StateSyncServiceClient<Wire>> {
+        let wire = self.wire(&self.statesync).await?;
+        let client = StateSyncServiceClient::new(wire);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// A connection to the session service of its own.
+    pub(super) async fn session(&self) -> anyhow::Result<SessionServiceClient<Wire>> {
+        Ok(SessionServiceClient::new(self.wire(&self.session).await?))
+    }
+
+    /// Makes an empty text document; gives its id.
+    pub(super) async fn create_document(&self) -> anyhow::Result<String> {
+        let permissions = Permissions { public: true, ..Permissions::default() };
+        let request = CreateDocumentRequest {
+            name: "replayed session".to_owned(),
+            r#type: "text".to_owned(),
+            created_by: "writer-0".to_owned(),
+            metadata: Some(Metadata { permissions: Some(permissions), ..Metadata::default() }),
+            ..CreateDocumentRequest::default()
+        };
+        let answer = self.statesync().await?.create_document(request).await?.into_inner();
+        Ok(answer.document.context("the answer has no document")?.id)
+    }
+
+    /// What the server holds.
+    pub(super) async fn document_text(&self, document: &str) -> anyhow::Result<String> {
+        let request = GetDocumentRequest { doc_id: document.to_owned() };
+        let answer = self.statesync().await?.get_document(request).await?.into_inner();
+        let content = answer.document.context("the answer has no document")?.content;
+        String::from_utf8(content.to_vec()).context("the document is not UTF-8")
+    }
+
+    async fn wire(&self, address: &str) -> anyhow::Result<Wire> {
+        match self.transport {
+            ReplayTransport::TcpGrpc => {
+                let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+                let endpoint = endpoint.tcp_nodelay(true).connect_timeout(CONNECT_TIMEOUT);
+                let channel = endpoint.connect().await.with_context(|| format!("cannot connect to {address}"))?;
+                Ok(Wire::Tcp(channel))
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What carries the load generator's requests.
+
+pub mod tcp;
+pub mod tcp_grpc;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// What carries requests and answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// Frames (length, number, payload) over kernel TCP with NODELAY
+    Tcp,
+    /// gRPC (tonic) over plaintext HTTP/2 over TCP with NODELAY
+    TcpGrpc,
+}
+
+impl Transport {
+    /// The name in the JSON result.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::TcpGrpc => "tcp-grpc",
+        }
+    }
+}
+
+/// Arguments that `serve`, `drive` and `bulk` share.
+#[derive(Debug, Clone, Args)]
+pub struct TransportArgs {
+    /// What carries requests and answers
+    #[arg(long, value_enum)]
+    pub transport: Transport,
+    /// Print only the JSON line
+    #[arg(long)]
+    pub json: bool,
+    /// Folder of the certificate that both sides share; made by whoever comes first
+    #[arg(long, value_name = "DIR", default_os_t = crate::certs::default_dir())]
+    pub certs: PathBuf,
+}
+
+/// The generated messages and stubs of `proto/bench.proto`.
+#[expect(missing_docs, clippy::pedantic, reason = "generated code; the .proto file documents it")]
+pub mod bench_proto {
+    tonic::include_proto!("aetherflow.bench");
+}
