@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 
 use super::Encoding;
-use super::operation::{Author, deleted, operation, span};
+use super::operation::{AFTER_KEY, Author, DELETED_KEY, named, operation, span};
 use super::shared::Shared;
 use super::wire::{CALL_TIMEOUT, Dialer, Wire};
 use crate::replica::{PositionalReplica, Received, Replica, Span, YjsReplica};
@@ -128,7 +128,11 @@ impl Client {
             let transactions = &shared.causality.own(self.agent)[span.first as usize..span.end as usize];
             let patches = transactions.iter().flat_map(|transaction| &shared.trace.transactions[*transaction as usize].patches);
             let edited = self.replica.edit(span, patches);
-            let edit = edited.with_context(|| format!("transactions from {first} on"))?;
+            let mut edit = edited.with_context(|| format!("transactions from {first} on"))?;
+            if shared.trace.agents <= 2 {
+                // There is no third writer who could need the names.
+                (edit.deleted, edit.after) = (String::new(), String::new());
+            }
             self.next = span.end;
             self.sequence += 1;
             let sequence = self.sequence;
@@ -234,8 +238,8 @@ impl Client {
         } else {
             self.shared.seen(transactions[span.first as usize]);
         }
-        let deleted = if self.received.len() > 2 { deleted(&operation) } else { String::new() };
-        self.replica.receive(Received { span, data: operation.data, update: event.update, deleted }, own)?;
+        let (deleted, after) = (named(&operation, DELETED_KEY), named(&operation, AFTER_KEY));
+        self.replica.receive(Received { span, data: operation.data, update: event.update, deleted, after }, own)?;
         Ok(())
     }
 

@@ -13,7 +13,12 @@ use crate::replica::{Edit, Span};
 const SPAN_KEY: &str = "trace_span";
 
 /// The key that names the characters it deletes ([`Edit::deleted`]).
-const DELETED_KEY: &str = "trace_deleted";
+pub(super) const DELETED_KEY: &str = "trace_deleted";
+/// The key that names the characters after which it inserts ([`Edit::after`]).
+pub(super) const AFTER_KEY: &str = "trace_after";
+/// The services take 4096 bytes a value, and 64 values.
+const NAME_BYTES_MAX: usize = 4096;
+const NAME_PIECES_MAX: usize = 31;
 
 /// Who sends operations, and to which document.
 #[derive(Debug, Clone)]
@@ -31,9 +36,8 @@ pub(super) fn operation(author: &Author, span: Span, edit: Edit, encoding: Encod
     };
     let id = Uuid::now_v7().to_string();
     let mut extra = HashMap::from([(SPAN_KEY.to_owned(), format!("{}:{}:{}", span.agent, span.first, span.end))]);
-    if !edit.deleted.is_empty() {
-        extra.insert(DELETED_KEY.to_owned(), edit.deleted);
-    }
+    name(&mut extra, DELETED_KEY, &edit.deleted);
+    name(&mut extra, AFTER_KEY, &edit.after);
     Operation {
         idempotency_key: id.clone(),
         id,
@@ -50,10 +54,17 @@ pub(super) fn operation(author: &Author, span: Span, edit: Edit, encoding: Encod
     }
 }
 
-/// The names of the characters that an operation deletes.
-pub(super) fn deleted(operation: &Operation) -> String {
-    let extra = operation.metadata.as_ref().and_then(|metadata| metadata.extra.get(DELETED_KEY));
-    extra.cloned().unwrap_or_default()
+/// The names under a key, put together again.
+pub(super) fn named(operation: &Operation, key: &str) -> String {
+    let Some(metadata) = &operation.metadata else { return String::new() };
+    (0..NAME_PIECES_MAX).map_while(|piece| metadata.extra.get(&format!("{key}_{piece}"))).map(String::as_str).collect()
+}
+
+/// Puts names under a key, in pieces that the services take.
+fn name(extra: &mut HashMap<String, String>, key: &str, names: &str) {
+    for (piece, bytes) in names.as_bytes().chunks(NAME_BYTES_MAX).enumerate() {
+        extra.insert(format!("{key}_{piece}"), String::from_utf8_lossy(bytes).into_owned());
+    }
 }
 
 /// Which transactions an operation holds.

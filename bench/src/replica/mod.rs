@@ -50,8 +50,10 @@ pub struct Received {
     pub data: Bytes,
     /// The Yjs update, if the subscriber asked for updates.
     pub update: Bytes,
-    /// [`Edit::deleted`], as the sender named it.
+    /// [`Edit::deleted`], as the sender named them, or nothing.
     pub deleted: String,
+    /// [`Edit::after`], as the sender named them, or nothing.
+    pub after: String,
 }
 
 /// An edit, ready to be sent.
@@ -62,6 +64,8 @@ pub struct Edit {
     /// JSON only: the names of the characters that it deletes, for clients that have seen this edit but not another one that
     /// deleted the same.
     pub deleted: String,
+    /// JSON only: the names of the characters after which its insertions stand.
+    pub after: String,
 }
 
 /// How a client holds the text.
@@ -80,7 +84,7 @@ impl Replica {
     /// If a patch lies outside the text.
     pub fn edit<'a>(&mut self, span: Span, patches: impl Iterator<Item = &'a Patch>) -> Result<Edit, ReplicaError> {
         match self {
-            Self::Yjs(replica) => Ok(Edit { data: replica.edit(patches)?, deleted: String::new() }),
+            Self::Yjs(replica) => Ok(Edit { data: replica.edit(patches)?, deleted: String::new(), after: String::new() }),
             Self::Positional(replica) => replica.edit(span, patches),
         }
     }

@@ -49,6 +49,19 @@ struct Operation {
     inserted: u32,
 }
 
+/// The name of the place before everything.
+const START: &str = "^";
+/// The name of the operation's own last character.
+const SAME: &str = "=";
+
+/// What an edit names beside its positions. Positions cannot tell places apart between which the server has nothing left;
+/// a third writer, who has not seen that it is gone, must.
+#[derive(Default)]
+struct Names {
+    deleted: Vec<Run>,
+    after: Vec<String>,
+}
+
 /// Characters of one operation, from `offset` to `end` of those that it inserted.
 struct Run {
     agent: u16,
@@ -124,13 +137,13 @@ impl PositionalReplica {
     pub fn edit<'a>(&mut self, span: Span, patches: impl Iterator<Item = &'a Patch>) -> Result<Edit, ReplicaError> {
         let operation = self.add(span, SEEN | HELD)?;
         self.unconfirmed.insert(span.first, operation);
-        let (mut items, mut deleted) = (Vec::new(), Vec::new());
+        let (mut items, mut names) = (Vec::new(), Names::default());
         for patch in patches {
-            self.patch(operation, patch, &mut items, &mut deleted)?;
+            self.patch(operation, patch, &mut items, &mut names)?;
         }
         let data = Bytes::from(serde_json::to_vec(&items).expect("numbers and strings are always JSON"));
-        let deleted: Vec<String> = deleted.iter().map(|run| run.to_string()).collect();
-        Ok(Edit { data, deleted: deleted.join(",") })
+        let deleted: Vec<String> = names.deleted.iter().map(Run::to_string).collect();
+        Ok(Edit { data, deleted: deleted.join(","), after: names.after.join(",") })
     }
 
     /// Applies an operation as the server applied it: positions refer to what the server had before it.
@@ -151,10 +164,20 @@ impl PositionalReplica {
         };
         let operation = self.add(received.span, CONFIRMED | HELD)?;
         self.unseen.push(operation);
+        let inserts = items.iter().filter(|item| !item.ins.is_empty()).count();
+        let mut after: Vec<&str> = received.after.split(',').filter(|name| !name.is_empty()).collect();
+        if after.len() != inserts && !after.is_empty() {
+            return Err(ReplicaError::Operation(format!("{inserts} insertions and {} names", after.len())));
+        }
+        after.reverse();
         for item in items {
             let fault = || ReplicaError::Operation(format!("position {} with {} deleted is past the end", item.pos, item.del));
-            let at = self.find_utf16(item.pos).ok_or_else(fault)?;
+            let mut at = self.find_utf16(item.pos).ok_or_else(fault)?;
             self.delete_utf16(operation, at, item.del).ok_or_else(fault)?;
+            if let Some(name) = after.pop_if(|_| !item.ins.is_empty()) {
+                let astray = || ReplicaError::Operation(format!("position {} is not after {name}", item.pos));
+                at = self.find_after(operation, name, at).ok_or_else(astray)?;
+            }
             self.insert(operation, at, &item.ins);
         }
         self.delete_runs(operation, &received.deleted)
@@ -214,7 +237,7 @@ impl PositionalReplica {
         operation: u32,
         patch: &Patch,
         items: &mut Vec<Item>,
-        deleted: &mut Vec<Run>,
+        names: &mut Names,
     ) -> Result<(), ReplicaError> {
         let past_end = || ReplicaError::PastEnd { position: patch.position, deleted: patch.deleted };
         let (mut at, mut seen, mut start) = (0, 0, 0);
@@ -233,7 +256,7 @@ impl PositionalReplica {
                 left -= 1;
                 run += held;
                 self.delete(operation, index);
-                self.note(deleted, &character);
+                self.note_deleted(names, &character);
             } else if held > 0 {
                 flush(&mut deletions, position, &mut run);
                 position += held;
@@ -248,6 +271,9 @@ impl PositionalReplica {
             _ => deletions.push(Item { pos: start, del: 0, ins: patch.inserted.clone() }),
         }
         items.append(&mut deletions);
+        if !patch.inserted.is_empty() {
+            self.note_after(names, operation, at);
+        }
         self.insert(operation, at, &patch.inserted);
         Ok(())
     }
@@ -299,13 +325,44 @@ impl PositionalReplica {
         Ok(())
     }
 
+    /// Adds the character before `at` to the names of those after which text goes in.
+    fn note_after(&self, names: &mut Names, operation: u32, at: usize) {
+        let name = match at.checked_sub(1).map(|before| self.characters[before]) {
+            None => START.to_owned(),
+            Some(before) if before.writer == operation && before.offset + 1 == self.operations[operation as usize].inserted => {
+                SAME.to_owned()
+            }
+            Some(before) => {
+                let span = self.operations[before.writer as usize].span;
+                Run { agent: span.agent, first: span.first, offset: before.offset, end: before.offset + 1 }.to_string()
+            }
+        };
+        names.after.push(name);
+    }
+
+    /// The index after the named character. It has to lie where the position says: nothing that the server had stands between.
+    fn find_after(&self, operation: u32, name: &str, at: usize) -> Option<usize> {
+        let (writer, offset) = match name {
+            START => return (at == 0).then_some(0),
+            SAME => (operation, self.operations[operation as usize].inserted.checked_sub(1)?),
+            name => {
+                let run = Run::parse(name)?;
+                (*self.numbers.get(&(run.agent, run.first))?, run.offset)
+            }
+        };
+        let hidden = self.characters[at..].iter().take_while(|character| !self.visible(character, CONFIRMED)).count();
+        let named = |character: &Character| character.writer == writer && character.offset == offset;
+        let found = (at.saturating_sub(1)..at + hidden).find(|index| named(&self.characters[*index]));
+        found.map(|index| index + 1)
+    }
+
     /// Adds a character to the names of those deleted.
-    fn note(&self, deleted: &mut Vec<Run>, character: &Character) {
+    fn note_deleted(&self, names: &mut Names, character: &Character) {
         let span = self.operations[character.writer as usize].span;
         let offset = character.offset;
-        match deleted.last_mut() {
+        match names.deleted.last_mut() {
             Some(run) if (run.agent, run.first, run.end) == (span.agent, span.first, offset) => run.end += 1,
-            _ => deleted.push(Run { agent: span.agent, first: span.first, offset, end: offset + 1 }),
+            _ => names.deleted.push(Run { agent: span.agent, first: span.first, offset, end: offset + 1 }),
         }
     }
 

@@ -16,7 +16,7 @@ fn play(trace: &Trace, mut replicas: Vec<Replica>, yjs: bool) {
         done[agent] += 1;
         replicas[agent].see(causality.frontier(index as u32)).unwrap();
         let edit = replicas[agent].edit(span, transaction.patches.iter()).unwrap();
-        let received = Received { span, data: edit.data.clone(), update: edit.data, deleted: edit.deleted };
+        let received = Received { span, data: edit.data.clone(), update: edit.data, deleted: edit.deleted, after: edit.after };
         for (other, replica) in replicas.iter_mut().enumerate() {
             replica.receive(received.clone(), other == agent).unwrap();
         }
@@ -77,12 +77,12 @@ fn operations_past_the_end_or_inside_a_surrogate_pair_are_refused() {
         .enumerate()
     {
         let span = Span { agent: 2, first: first as u32, end: first as u32 + 1 };
-        let received = Received { span, data: Bytes::from(data), update: Bytes::new(), deleted: String::new() };
+        let received = Received { span, data: Bytes::from(data), update: Bytes::new(), deleted: String::new(), after: String::new() };
         assert!(replica.receive(&received, false).is_err(), "{data}");
     }
     for deleted in ["x", "1:0", "9:9:0:1", "1:0:0:1:1", "70000:0:0:1"] {
         let span = Span { agent: 3, first: 0, end: 1 };
-        let received = Received { span, data: Bytes::from_static(b"[]"), update: Bytes::new(), deleted: deleted.to_owned() };
+        let received = Received { span, data: Bytes::from_static(b"[]"), update: Bytes::new(), deleted: deleted.to_owned(), after: String::new() };
         assert!(replica.receive(&received, false).is_err(), "{deleted}");
     }
     let past = Patch { position: u32::MAX, deleted: u32::MAX, inserted: String::new() };
@@ -92,5 +92,5 @@ fn operations_past_the_end_or_inside_a_surrogate_pair_are_refused() {
 }
 
 fn received(agent: u16, data: &[u8]) -> Received {
-    Received { span: Span { agent, first: 0, end: 1 }, data: Bytes::copy_from_slice(data), update: Bytes::new(), deleted: String::new() }
+    Received { span: Span { agent, first: 0, end: 1 }, data: Bytes::copy_from_slice(data), update: Bytes::new(), deleted: String::new(), after: String::new() }
 }

@@ -36,7 +36,7 @@ pub struct TransportArgs {
     #[arg(long)]
     pub json: bool,
     /// Folder of the certificate that both sides share; made by whoever comes first
-    #[arg(long, value_name = "DIR", default_os_t = crate::certs::default_dir())]
+    #[arg(long, value_name = "DIR", default_value_os_t = crate::certs::default_dir())]
     pub certs: PathBuf,
 }
 

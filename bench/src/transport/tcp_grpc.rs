@@ -53,7 +53,7 @@ pub fn service() -> BenchServer<EchoService> {
 pub fn bind(listen: SocketAddr) -> anyhow::Result<(SocketAddr, impl Future<Output = anyhow::Result<()>> + Send)> {
     let incoming = TcpIncoming::bind(listen).with_context(|| format!("cannot listen on {listen}"))?.with_nodelay(Some(true));
     let address = incoming.local_addr()?;
-    let server = Server::builder().initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    let mut server = Server::builder().initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
     let running = server.add_service(service()).serve_with_incoming(incoming);
     Ok((address, async move { Ok(running.await?) }))
 }

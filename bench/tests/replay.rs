@@ -1,0 +1,87 @@
+//! Replays against a running control plane in this process.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aetherflow_bench::replay::{Encoding, Outcome, ReplayArgs, ReplayTransport, play};
+use aetherflow_bench::trace::{self, Trace};
+use control::up::{UpOptions, start};
+
+/// A replay's arguments against services on free ports.
+fn arguments(statesync: &str, session: &str, transport: ReplayTransport, encoding: Encoding) -> ReplayArgs {
+    ReplayArgs {
+        trace: String::new(),
+        to: statesync.to_owned(),
+        session_addr: Some(session.to_owned()),
+        transport,
+        encoding,
+        speed: 0.0,
+        resume: false,
+        json: true,
+    }
+}
+
+async fn replayed(trace: Trace, transport: ReplayTransport, encoding: Encoding) -> Outcome {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(UpOptions::new(data.path())).await.unwrap();
+    let addresses = (running.statesync_addr.to_string(), running.session_addr.to_string());
+    let args = arguments(&addresses.0, &addresses.1, transport, encoding);
+    let outcome = tokio::time::timeout(Duration::from_secs(240), play(&args, trace)).await.unwrap().unwrap();
+    running.shutdown().await;
+    outcome
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn generated_traces_converge_over_tcp_in_both_encodings() {
+    for (writers, operations) in [(1, 200), (2, 800)] {
+        for encoding in [Encoding::Yjs, Encoding::Json] {
+            let trace = trace::generate(writers, operations, 11);
+            let outcome = replayed(trace, ReplayTransport::TcpGrpc, encoding).await;
+            assert!(outcome.converged, "{writers} writers, {encoding:?}: {:?}", outcome.differences);
+            assert_eq!((outcome.operations, outcome.clients), (operations, usize::from(writers.max(2))));
+            assert!(outcome.p50_us > 0.0 && outcome.p99_us >= outcome.p50_us, "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_that_does_not_end_as_it_says_is_found_out() {
+    let mut trace = trace::generate(2, 100, 3);
+    trace.end_content.push('!');
+    let outcome = replayed(trace, ReplayTransport::TcpGrpc, Encoding::Yjs).await;
+    assert!(!outcome.converged);
+    assert_eq!(outcome.differences.len(), 3, "two clients and the server: {:?}", outcome.differences);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_past_the_end_is_an_error_that_names_the_transaction() {
+    let json = br#"{"endContent":"x","txns":[{"patches":[[0,0,"x"]]},{"patches":[[5,1,""]]}]}"#;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(UpOptions::new(data.path())).await.unwrap();
+    let addresses = (running.statesync_addr.to_string(), running.session_addr.to_string());
+    for encoding in [Encoding::Yjs, Encoding::Json] {
+        let args = arguments(&addresses.0, &addresses.1, ReplayTransport::TcpGrpc, encoding);
+        let error = format!("{:#}", play(&args, trace::parse(json).unwrap()).await.unwrap_err());
+        assert!(error.contains("position 5") && error.contains("past the end"), "{error}");
+    }
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recorded_traces_converge_over_tcp_in_both_encodings() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let named: Vec<PathBuf> = ["friendsforever.json.gz", "sveltecomponent.json.gz"].map(|name| shared.join(name)).into();
+    for file in named {
+        let trace = if file.exists() {
+            trace::load(file.to_str().unwrap()).unwrap()
+        } else {
+            println!("SKIPPED: {} is not there; a generated trace takes its place", file.display());
+            trace::generate(2, 5000, 1)
+        };
+        for encoding in [Encoding::Yjs, Encoding::Json] {
+            let outcome = replayed(trace.clone(), ReplayTransport::TcpGrpc, encoding).await;
+            assert!(outcome.converged, "{encoding:?}: {:?}", outcome.differences);
+            println!("{}", outcome.summary());
+        }
+    }
+}
