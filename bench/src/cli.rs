@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::link::LinkArgs;
 use crate::load::bulk::BulkArgs;
 use crate::load::drive::DriveArgs;
 use crate::load::serve::ServeArgs;
 use crate::replay::ReplayArgs;
-use crate::{load, replay};
+use crate::{link, load, replay};
 
 /// Measures and proves `AetherFlow`: load, lossy links and recorded editing sessions.
 #[derive(Debug, Parser)]
@@ -28,6 +29,7 @@ enum Command {
     Bulk(BulkArgs),
     /// Replays a recorded or generated editing session through real clients and checks that all converge
     Replay(ReplayArgs),
+    Link(LinkArgs),
     /// Prints shell completions
     Completions {
         /// The shell to print them for
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Drive(args) => load::drive::run(&args),
         Command::Bulk(args) => load::bulk::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Link(args) => link::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "aetherflow-bench", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

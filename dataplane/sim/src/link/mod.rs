@@ -21,6 +21,9 @@ pub use stats::LinkStats;
 use crate::Rng;
 use node::{Flow, Node};
 
+/// Datagrams under way at most; more are dropped as if a queue were full. A second of full packets at 12 Gbit/s.
+const IN_FLIGHT_MAX: u64 = 1 << 20;
+
 /// What travels over a link: bytes, and whatever the two ends want to know about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram<M> {
@@ -68,6 +71,10 @@ impl<M: Clone> Link<M> {
     pub fn process(&mut self, now: Time, datagram: Datagram<M>) {
         self.stats.sent += 1;
         self.stats.bytes_sent += datagram.payload.len() as u64;
+        if self.in_flight() > IN_FLIGHT_MAX {
+            self.stats.dropped_queue += 1;
+            return;
+        }
         let sequence = self.sequence_next;
         self.sequence_next += 1;
         self.flows.push(Flow { at: now, sequence, datagram });
