@@ -242,3 +242,17 @@ async fn a_subscriber_that_does_not_read_delays_nobody_and_catches_up_without_a_
     assert!(lagged, "the queue of the subscriber that does not read overflowed");
     assert_eq!(String::from_utf16(&slow_units).unwrap(), text(&mut world.documents, &doc_id).await);
 }
+
+#[tokio::test]
+async fn a_stream_ends_at_its_deadline_with_deadline_exceeded() {
+    let mut world = World::start().await;
+    let doc_id = create_text(&mut world.documents, "").await;
+    let mut request = tonic::Request::new(subscription(&doc_id, "bob"));
+    request.set_timeout(std::time::Duration::from_millis(300));
+    let mut events = world.documents.subscribe_document(request).await.unwrap().into_inner();
+    next(&mut events).await;
+    next(&mut events).await;
+    let ended =
+        tokio::time::timeout(std::time::Duration::from_secs(10), events.message()).await.expect("it ends in time");
+    assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
+}

@@ -19,7 +19,7 @@ use super::content::{Content, Refusal};
 use super::model::{DocumentRecord, Durability, LogRow, Submission};
 use super::order::{Sessions, Turn};
 use super::store::{DocumentStore, Write};
-use super::subscription::{Attached, Published, Subscribers};
+use super::subscription::{Attached, EventSender, Published, Subscribers};
 use super::text::Author;
 use crate::clock::{self, HybridTime};
 use crate::status::with_info;
@@ -27,13 +27,16 @@ use crate::store::StoreError;
 
 /// Operations that wait for the disk; beyond it the document takes no more commands until some are there.
 const WAITING_MAX: usize = 8192;
+/// The same in bytes of operations.
+const WAITING_BYTES_MAX: usize = 32 << 20;
 /// Commands handled before what they wrote is sent to the disk.
 const BATCH_MAX: usize = 256;
 /// A snapshot is kept after so many operations or bytes of updates, which bounds the work of loading.
 const SNAPSHOT_OPERATIONS: u64 = 1000;
 const SNAPSHOT_BYTES: usize = 512 << 10;
 /// Rows of history read when a document is loaded, for JSON operations with an older base and for repeated ids.
-const LOADED_ROWS: u64 = 16_384;
+const LOADED_ROWS: u32 = 16_384;
+const LOADED_BYTES: u64 = 16 << 20;
 /// Repeated operation ids known without asking the disk.
 const RECENT_MAX: usize = 65_536;
 /// A document that nobody uses leaves memory after this time.
@@ -86,7 +89,7 @@ enum Waiting {
     Operation(Arc<Published>, Reply<Applied>),
     Repeated(u64, Reply<Applied>),
     Read(pb::Document, Reply<pb::Document>),
-    Attach(Attach, Attached, mpsc::Sender<Arc<Published>>, Reply<Attached>),
+    Attach(Attach, Attached, EventSender, Reply<Attached>),
     Event(Arc<Published>),
 }
 
@@ -130,6 +133,7 @@ pub(super) struct DocumentActor {
     recent: Recent,
     subscribers: Subscribers,
     waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
     durable: watch::Sender<Durability>,
     unwritten: Vec<Arc<LogRow>>,
     unsnapshotted: (u64, usize),
@@ -151,8 +155,9 @@ impl DocumentActor {
     /// [`StoreError`].
     pub(super) async fn load(store: DocumentStore, id: Uuid) -> Result<Option<Self>, StoreError> {
         let Some(record) = store.document(id).await? else { return Ok(None) };
+        let oldest = store.newest_rows(id, (LOADED_ROWS, LOADED_BYTES)).await?.unwrap_or(record.version);
         // Version 1 is the creation, which is no row.
-        let floor = record.version.saturating_sub(LOADED_ROWS).min(record.snapshot_version).max(1);
+        let floor = oldest.min(record.snapshot_version).max(1);
         let mut log = Vec::new();
         while log.last().map_or(floor, |row: &LogRow| row.operation.version) < record.version {
             let page = store.operations_after(id, log.last().map_or(floor, |row| row.operation.version)).await?;
@@ -186,6 +191,7 @@ impl DocumentActor {
             recent,
             subscribers: Subscribers::default(),
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             unwritten: Vec::new(),
             retired: false,
         }))
@@ -215,7 +221,7 @@ impl DocumentActor {
     }
 
     fn takes_commands(&self) -> bool {
-        !self.retired && self.waiting.len() < WAITING_MAX
+        !self.retired && self.waiting.len() < WAITING_MAX && self.waiting_bytes < WAITING_BYTES_MAX
     }
 
     async fn handle_batch(&mut self, first: Command, commands: &mut mpsc::Receiver<Command>) {
@@ -265,17 +271,28 @@ impl DocumentActor {
         let (session, sequence) = (submission.session_id, submission.operation.session_sequence);
         match self.sessions.turn(session, sequence) {
             Turn::Now => self.apply_and_follow(submission, reply),
-            Turn::Later => {
-                let bytes = submission.operation.data.len() + 1024;
-                if let Some((_, reply)) = self.sessions.hold(session, sequence, (submission, reply), bytes) {
-                    let message = "too many operations wait for earlier ones of their sessions";
-                    answer(reply, Err(with_info(Code::ResourceExhausted, message, "TOO_MANY_EARLY", &[])));
-                }
-            }
+            Turn::Later => self.hold(submission, reply),
             Turn::Passed(due) => {
                 let message = format!("session_sequence {sequence} was used for another operation; {due} is next");
                 let metadata = [("next_session_sequence", due.to_string())];
                 answer(reply, Err(with_info(Code::AlreadyExists, message, "SEQUENCE_USED", &metadata)));
+            }
+        }
+    }
+
+    fn hold(&mut self, submission: Arc<Submission>, reply: Reply<Applied>) {
+        let (session, sequence) = (submission.session_id, submission.operation.session_sequence);
+        let bytes = submission.operation.data.len() + 1024;
+        match self.sessions.hold(session, sequence, (submission, reply), bytes) {
+            Ok(None) => {}
+            Ok(Some((_, replaced))) => {
+                let message =
+                    "the operation was sent again while it waited for earlier ones; the later call has the answer";
+                answer(replaced, Err(with_info(Code::Aborted, message, "SENT_AGAIN", &[])));
+            }
+            Err((_, reply)) => {
+                let message = "too many operations wait for earlier ones of their sessions";
+                answer(reply, Err(with_info(Code::ResourceExhausted, message, "TOO_MANY_EARLY", &[])));
             }
         }
     }
@@ -297,6 +314,7 @@ impl DocumentActor {
             match self.apply(&submission) {
                 Ok(published) => {
                     self.sessions.accepted(session, submission.operation.session_sequence);
+                    self.waiting_bytes += published.bytes();
                     self.waiting.push_back(Waiting::Operation(published, reply));
                     next = self.sessions.take_next(session);
                 }
@@ -400,6 +418,7 @@ impl DocumentActor {
             match self.waiting.pop_front().expect("its front was just seen") {
                 Waiting::Operation(published, reply) => {
                     counter!("statesync_operations_total").increment(1);
+                    self.waiting_bytes -= published.bytes();
                     self.subscribers.publish(&published);
                     answer(reply, Ok(Applied::Now(published)));
                 }

@@ -87,16 +87,19 @@ impl<T> Sessions<T> {
         }
     }
 
-    /// Keeps an operation until its turn; gives it back if there is no room, or in place of an earlier one with its number.
-    pub(super) fn hold(&mut self, id: Uuid, sequence: u64, item: T, bytes: usize) -> Option<T> {
+    /// Keeps an operation until its turn, in place of an earlier one with its number, which it returns.
+    ///
+    /// # Errors
+    /// The operation itself if there is no room.
+    pub(super) fn hold(&mut self, id: Uuid, sequence: u64, item: T, bytes: usize) -> Result<Option<T>, T> {
         if self.held >= HELD_MAX || self.held_bytes + bytes > HELD_BYTES_MAX {
-            return Some(item);
+            return Err(item);
         }
         self.held += 1;
         self.held_bytes += bytes;
         let held = Held { item, bytes, deadline: Instant::now() + HOLD_TIME };
-        let replaced = self.session(id).held.insert(sequence, held)?;
-        Some(self.release(replaced))
+        let replaced = self.session(id).held.insert(sequence, held);
+        Ok(replaced.map(|replaced| self.release(replaced)))
     }
 
     /// The operation whose turn it is now.
@@ -144,8 +147,9 @@ mod tests {
         let mut sessions = Sessions::new();
         let id = Uuid::now_v7();
         assert_eq!(sessions.turn(id, 2), Turn::Later);
-        assert!(sessions.hold(id, 3, "c", 1).is_none());
-        assert!(sessions.hold(id, 2, "b", 1).is_none());
+        assert_eq!(sessions.hold(id, 3, "c", 1), Ok(None));
+        assert_eq!(sessions.hold(id, 2, "lost", 1), Ok(None));
+        assert_eq!(sessions.hold(id, 2, "b", 1), Ok(Some("lost")));
         assert!(sessions.take_next(id).is_none());
         assert_eq!(sessions.turn(id, 1), Turn::Now);
         sessions.accepted(id, 1);
@@ -162,10 +166,10 @@ mod tests {
         let mut sessions = Sessions::new();
         let id = Uuid::now_v7();
         for sequence in 0..HELD_MAX as u64 {
-            assert!(sessions.hold(id, sequence + 2, (), 1).is_none());
+            assert_eq!(sessions.hold(id, sequence + 2, (), 1), Ok(None));
         }
-        assert!(sessions.hold(id, 1 << 40, (), 1).is_some());
+        assert_eq!(sessions.hold(id, 1 << 40, (), 1), Err(()));
         assert_eq!(sessions.take_all(id).len(), HELD_MAX);
-        assert!(sessions.hold(id, 2, (), HELD_BYTES_MAX + 1).is_some());
+        assert_eq!(sessions.hold(id, 2, (), HELD_BYTES_MAX + 1), Err(()));
     }
 }

@@ -13,7 +13,7 @@ use super::store::DocumentStore;
 use crate::status::{not_found, of_store, with_info};
 
 /// Commands that wait for one document; when it is full, callers wait.
-const COMMANDS: usize = 1024;
+const COMMANDS: usize = 256;
 /// Documents in memory at once.
 const DOCUMENTS_MAX: usize = 10_000;
 /// How often a command is sent again to a document that was just being unloaded.

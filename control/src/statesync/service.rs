@@ -21,9 +21,6 @@ use crate::status::{self, invalid, not_found, of_store, required, unimplemented}
 
 const PAGE_DEFAULT: u32 = 50;
 const PAGE_MAX: u32 = 1000;
-/// The most bytes of operations in one answer; the oldest are left out. It keeps the answer within a default message.
-const HISTORY_BYTES_MAX: usize = 3 << 20;
-
 /// Answers the document RPCs.
 #[derive(Clone)]
 pub struct StateSyncServer {
@@ -122,14 +119,7 @@ impl StateSyncService for StateSyncServer {
         if self.store.document(id).await.map_err(|error| of_store(&error))?.is_none() {
             return Err(not_found("document", &request.doc_id));
         }
-        let mut operations = self.store.operations_last(id, limit).await.map_err(|error| of_store(&error))?;
-        let mut bytes = 0;
-        let kept = operations.iter().rev().take_while(|operation| {
-            bytes += operation.data.len() + 1024;
-            bytes <= HISTORY_BYTES_MAX
-        });
-        let dropped = operations.len() - kept.count().max(1).min(operations.len());
-        operations.drain(..dropped);
+        let operations = self.store.operations_last(id, limit).await.map_err(|error| of_store(&error))?;
         Ok(Response::new(pb::GetOperationHistoryResponse { operations, error: String::new() }))
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use prost::Message;
 use proto::statesync as pb;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -17,8 +18,9 @@ use crate::store::{Committer, CommitterStats, Database, GroupWrite, StoreError};
 
 /// Rows in one INSERT statement.
 const INSERT_ROWS_MAX: usize = 64;
-/// Updates read at once while a document is loaded.
-const LOAD_PAGE: u32 = 1000;
+/// Rows, and bytes in them, that are read at once; a row may exceed the bytes alone.
+const PAGE_ROWS: u32 = 1000;
+const PAGE_BYTES: usize = 3 << 20;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS documents (
@@ -234,25 +236,61 @@ impl DocumentStore {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn operations_after(&self, id: Uuid, after: u64) -> Result<Vec<LogRow>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM operations WHERE doc_id = ? AND version > ? ORDER BY version LIMIT ?")
-            .bind(id.as_bytes().as_slice())
-            .bind(after as i64)
-            .bind(LOAD_PAGE)
-            .fetch_all(&self.database.readers)
-            .await?;
-        rows.iter().map(log_of_row).collect()
+    pub(super) async fn operations_after(&self, id: Uuid, after: u64) -> Result<Vec<LogRow>, StoreError> {
+        let mut rows =
+            sqlx::query("SELECT * FROM operations WHERE doc_id = ? AND version > ? ORDER BY version LIMIT ?")
+                .bind(id.as_bytes().as_slice())
+                .bind(after as i64)
+                .bind(PAGE_ROWS)
+                .fetch(&self.database.readers);
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await? {
+            let row = log_of_row(&row)?;
+            bytes += row.operation.data.len() + row.update.len();
+            page.push(row);
+            if bytes > PAGE_BYTES {
+                break;
+            }
+        }
+        Ok(page)
     }
 
-    /// The newest operations, oldest first.
+    /// The version before the newest rows that fit `limits`, in number and in bytes; `None` if there is not one.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn operations_last(&self, id: Uuid, limit: u32) -> Result<Vec<pb::Operation>, StoreError> {
+    pub(super) async fn newest_rows(&self, id: Uuid, limits: (u32, u64)) -> Result<Option<u64>, StoreError> {
+        let query = "SELECT min(version) FROM (
+                SELECT version, sum(length(operation) + length(yjs_update)) OVER (ORDER BY version DESC) AS total
+                FROM (SELECT * FROM operations WHERE doc_id = ? ORDER BY version DESC LIMIT ?)
+            ) WHERE total <= ?";
+        let oldest: Option<i64> = sqlx::query_scalar(query)
+            .bind(id.as_bytes().as_slice())
+            .bind(limits.0)
+            .bind(limits.1 as i64)
+            .fetch_one(&self.database.readers)
+            .await?;
+        Ok(oldest.map(|version| version as u64 - 1))
+    }
+
+    /// The newest operations, oldest first: at most `limit`, and no more than fit a message.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn operations_last(&self, id: Uuid, limit: u32) -> Result<Vec<pb::Operation>, StoreError> {
         let query = "SELECT operation FROM operations WHERE doc_id = ? ORDER BY version DESC LIMIT ?";
-        let query = sqlx::query(query).bind(id.as_bytes().as_slice()).bind(limit);
-        let rows = query.fetch_all(&self.database.readers).await?;
-        rows.iter().rev().map(operation_of_row).collect()
+        let mut rows = sqlx::query(query).bind(id.as_bytes().as_slice()).bind(limit).fetch(&self.database.readers);
+        let (mut operations, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await? {
+            let operation = operation_of_row(&row)?;
+            bytes += operation.encoded_len();
+            if bytes > PAGE_BYTES && !operations.is_empty() {
+                break;
+            }
+            operations.push(operation);
+        }
+        operations.reverse();
+        Ok(operations)
     }
 
     /// The operation that made `version`.

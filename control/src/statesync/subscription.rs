@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use metrics::gauge;
@@ -19,8 +20,9 @@ use super::store::DocumentStore;
 use crate::clock;
 use crate::status::{of_store, with_info};
 
-/// Events that wait for one subscriber; when it is full the subscriber has lagged.
+/// Events, and bytes in them, that wait for one subscriber; with more the subscriber has lagged.
 const QUEUE: usize = 1024;
+const QUEUE_BYTES: usize = 4 << 20;
 
 /// An event as the document gives it to its subscribers, which share it.
 #[derive(Debug)]
@@ -69,6 +71,11 @@ impl Published {
         self.event.version
     }
 
+    /// Roughly the memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        512 + self.update.len() + self.event.operation.as_ref().map_or(0, |operation| operation.data.len())
+    }
+
     /// The operation in it, if it is of one.
     pub(super) fn applied_operation(&self) -> Option<&pb::Operation> {
         self.event.operation.as_ref()
@@ -94,13 +101,46 @@ pub(super) struct Attached {
     /// The state as a Yjs update, if wanted.
     pub snapshot: Bytes,
     /// What happens from then on. It ends when the subscriber has lagged.
-    pub events: mpsc::Receiver<Arc<Published>>,
+    pub events: EventReceiver,
+}
+
+/// The sending end of a subscriber's queue, which knows how much is in it.
+#[derive(Debug)]
+pub(super) struct EventSender {
+    queue: mpsc::Sender<Arc<Published>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl EventSender {
+    /// Queues an event if there is room; one event fits an empty queue, however large it is.
+    fn send(&self, event: &Arc<Published>) -> bool {
+        if self.bytes.load(Ordering::Relaxed) > QUEUE_BYTES {
+            return false;
+        }
+        self.bytes.fetch_add(event.bytes(), Ordering::Relaxed);
+        self.queue.try_send(Arc::clone(event)).is_ok()
+    }
+}
+
+/// The receiving end of a subscriber's queue.
+#[derive(Debug)]
+pub(super) struct EventReceiver {
+    queue: mpsc::Receiver<Arc<Published>>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl EventReceiver {
+    async fn recv(&mut self) -> Option<Arc<Published>> {
+        let event = self.queue.recv().await?;
+        self.bytes.fetch_sub(event.bytes(), Ordering::Relaxed);
+        Some(event)
+    }
 }
 
 struct Subscriber {
     user_id: String,
     /// None while the subscriber lags.
-    events: Option<mpsc::Sender<Arc<Published>>>,
+    events: Option<EventSender>,
 }
 
 /// The subscribers of one document.
@@ -111,12 +151,14 @@ pub(super) struct Subscribers {
 
 impl Subscribers {
     /// A queue for one subscriber.
-    pub(super) fn queue() -> (mpsc::Sender<Arc<Published>>, mpsc::Receiver<Arc<Published>>) {
-        mpsc::channel(QUEUE)
+    pub(super) fn queue() -> (EventSender, EventReceiver) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        (EventSender { queue: sender, bytes: Arc::clone(&bytes) }, EventReceiver { queue: receiver, bytes })
     }
 
     /// Adds a subscriber, or gives one that lagged a queue again.
-    pub(super) fn insert(&mut self, attach: Attach, events: mpsc::Sender<Arc<Published>>) {
+    pub(super) fn insert(&mut self, attach: Attach, events: EventSender) {
         let subscriber = Subscriber { user_id: attach.user_id, events: Some(events) };
         if self.subscribers.insert(attach.subscriber, subscriber).is_none() {
             gauge!("statesync_subscribers_active").increment(1);
@@ -147,7 +189,7 @@ impl Subscribers {
     pub(super) fn publish(&mut self, event: &Arc<Published>) {
         for subscriber in self.subscribers.values_mut() {
             let Some(events) = &subscriber.events else { continue };
-            if events.try_send(Arc::clone(event)).is_err() {
+            if !events.send(event) {
                 subscriber.events = None;
             }
         }
