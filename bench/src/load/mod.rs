@@ -13,7 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 pub use meter::Meter;
-pub use record::Latencies;
+pub use record::{Latencies, histogram};
 
 /// A connection that answers requests with what they carried.
 pub trait Echo: Clone + Send + Sync + 'static {

@@ -53,7 +53,7 @@ impl Shared {
             reconnections: AtomicU64::new(0),
             origin: Instant::now(),
             started_ns: AtomicU64::new(0),
-            latencies_ns: Mutex::new(Histogram::new(3).expect("3 significant digits are possible")),
+            latencies_ns: Mutex::new(crate::load::histogram()),
         }
     }
 

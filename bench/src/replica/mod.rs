@@ -61,8 +61,9 @@ pub struct Received {
 pub struct Edit {
     /// `Operation.data`.
     pub data: Bytes,
-    /// JSON only: the names of the characters that it deletes, for clients that have seen this edit but not another one that
-    /// deleted the same.
+    /// What it deletes, by name (JSON: characters; Yjs: an update in hexadecimal digits). Events show only what an operation
+    /// changed when the server came to it; a third client, that has seen this edit but not another one that deleted the same
+    /// before, must still see it gone.
     pub deleted: String,
     /// JSON only: the names of the characters after which its insertions stand.
     pub after: String,
@@ -84,7 +85,7 @@ impl Replica {
     /// If a patch lies outside the text.
     pub fn edit<'a>(&mut self, span: Span, patches: impl Iterator<Item = &'a Patch>) -> Result<Edit, ReplicaError> {
         match self {
-            Self::Yjs(replica) => Ok(Edit { data: replica.edit(patches)?, deleted: String::new(), after: String::new() }),
+            Self::Yjs(replica) => replica.edit(patches),
             Self::Positional(replica) => replica.edit(span, patches),
         }
     }

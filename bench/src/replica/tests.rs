@@ -1,4 +1,6 @@
 use bytes::Bytes;
+use yrs::Transact;
+use yrs::updates::decoder::Decode;
 
 use super::{PositionalReplica, Received, Replica, Span, YjsReplica};
 use crate::trace::{Causality, Patch, Trace, generate};
@@ -10,18 +12,26 @@ fn play(trace: &Trace, mut replicas: Vec<Replica>, yjs: bool) {
     let mut done = vec![0u32; usize::from(trace.agents)];
     // Every transaction is its own operation and reaches everybody at once, but is seen only when its time comes.
     let mut server = PositionalReplica::default();
+    let relay = yrs::Doc::new();
+    let _ = relay.get_or_insert_text("content");
     for (index, transaction) in trace.transactions.iter().enumerate() {
         let agent = usize::from(transaction.agent);
         let span = Span { agent: transaction.agent, first: done[agent], end: done[agent] + 1 };
         done[agent] += 1;
         replicas[agent].see(causality.frontier(index as u32)).unwrap();
         let edit = replicas[agent].edit(span, transaction.patches.iter()).unwrap();
-        let received = Received { span, data: edit.data.clone(), update: edit.data, deleted: edit.deleted, after: edit.after };
+        let mut received = Received { span, data: edit.data.clone(), update: edit.data, deleted: edit.deleted, after: edit.after };
+        if yjs {
+            // As the server gives it out: only what changed there.
+            let update = yrs::Update::decode_v1(&received.update).unwrap();
+            let mut transaction = relay.transact_mut();
+            transaction.apply_update(update).unwrap();
+            received.update = Bytes::from(transaction.encode_update_v1());
+        } else {
+            server.receive(&received, false).unwrap();
+        }
         for (other, replica) in replicas.iter_mut().enumerate() {
             replica.receive(received.clone(), other == agent).unwrap();
-        }
-        if !yjs {
-            server.receive(&received, false).unwrap();
         }
     }
     for replica in &mut replicas {

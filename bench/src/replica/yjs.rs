@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use yrs::updates::decoder::Decode;
+use yrs::updates::encoder::Encode;
 use yrs::{Doc, GetString, OffsetKind, Options, ReadTxn, Text, TextRef, Transact, Update};
 
-use super::{Received, ReplicaError};
+use super::{Edit, Received, ReplicaError};
 use crate::trace::Patch;
 
 /// A Yjs document and the updates that its editor has not seen yet.
@@ -35,7 +36,7 @@ impl YjsReplica {
     ///
     /// # Errors
     /// If a patch lies outside the text.
-    pub fn edit<'a>(&mut self, patches: impl Iterator<Item = &'a Patch>) -> Result<Bytes, ReplicaError> {
+    pub fn edit<'a>(&mut self, patches: impl Iterator<Item = &'a Patch>) -> Result<Edit, ReplicaError> {
         let mut transaction = self.doc.transact_mut();
         for patch in patches {
             let past_end = ReplicaError::PastEnd { position: patch.position, deleted: patch.deleted };
@@ -57,7 +58,12 @@ impl YjsReplica {
                 self.text.insert(&mut transaction, start, &patch.inserted);
             }
         }
-        Ok(Bytes::from(transaction.encode_update_v1()))
+        let deleted = match transaction.delete_set() {
+            none if none.is_empty() => String::new(),
+            // An update without structs: their number, 0, then what is deleted.
+            some => format!("00{}", hex::encode(some.encode_v1())),
+        };
+        Ok(Edit { data: Bytes::from(transaction.encode_update_v1()), deleted, after: String::new() })
     }
 
     /// Keeps an operation of another writer.
@@ -78,9 +84,13 @@ impl YjsReplica {
         self.unseen = later;
         let now: VecDeque<Received> = now;
         let mut transaction = self.doc.transact_mut();
+        let fault = |error: &dyn std::fmt::Display| ReplicaError::Operation(error.to_string());
         for received in now {
-            let update = Update::decode_v1(&received.update).map_err(|error| ReplicaError::Operation(error.to_string()))?;
-            transaction.apply_update(update).map_err(|error| ReplicaError::Operation(error.to_string()))?;
+            let deleted = hex::decode(&received.deleted).map_err(|error| fault(&error))?;
+            for bytes in [received.update.as_ref(), &deleted].into_iter().filter(|bytes| !bytes.is_empty()) {
+                let update = Update::decode_v1(bytes).map_err(|error| fault(&error))?;
+                transaction.apply_update(update).map_err(|error| fault(&error))?;
+            }
         }
         if transaction.store().pending_update().is_some() || transaction.store().pending_ds().is_some() {
             return Err(ReplicaError::Operation("a Yjs update builds on changes that have not come".to_owned()));
