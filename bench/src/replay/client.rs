@@ -27,6 +27,8 @@ use crate::replica::{PositionalReplica, Received, Replica, Span, YjsReplica};
 const IN_FLIGHT_MAX: usize = 8;
 /// Text of one operation; the services take 1 MiB.
 const OPERATION_BYTES_MAX: usize = 192 << 10;
+/// Patches of one operation: half of the 1000 items that the services take, because others' text can split a deletion.
+const OPERATION_PATCHES_MAX: usize = 500;
 /// Without any event or answer for so long the replay has failed.
 const STALL: Duration = Duration::from_secs(60);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
@@ -154,15 +156,15 @@ impl Client {
     /// in between, and it is time for all of them.
     fn batch_end(&self, frontier: &[u32]) -> u32 {
         let (own, causality) = (self.own(), &self.shared.causality);
-        let bytes_of = |transaction: u32| {
-            let patches = &self.shared.trace.transactions[transaction as usize].patches;
-            patches.iter().map(|patch| 48 + 2 * patch.inserted.len()).sum::<usize>()
-        };
+        let patches_of = |transaction: u32| &self.shared.trace.transactions[transaction as usize].patches;
+        let bytes_of = |transaction: u32| patches_of(transaction).iter().map(|patch| 48 + 2 * patch.inserted.len()).sum::<usize>();
         let mut end = self.next as usize + 1;
-        let mut bytes = bytes_of(own[end - 1]);
+        let (mut bytes, mut patches) = (bytes_of(own[end - 1]), patches_of(own[end - 1]).len());
         while let Some(next) = own.get(end).copied() {
             bytes += bytes_of(next);
-            let stops = causality.crosses(own[end - 1]) || bytes > OPERATION_BYTES_MAX;
+            patches += patches_of(next).len();
+            let full = bytes > OPERATION_BYTES_MAX || patches > OPERATION_PATCHES_MAX;
+            let stops = causality.crosses(own[end - 1]) || full;
             let alone = self.foreign(causality.frontier(next)).eq(self.foreign(frontier));
             if stops || !alone || self.shared.due(next).is_some_and(|due| due > Instant::now()) {
                 break;
