@@ -1,1 +1,32 @@
-//! Skeleton.
+//! The tokio end of Quantum: connections, byte streams, messages, and gRPC with one stream per RPC.
+//!
+//! Shards ([`quantum_shard`]) carry the packets on their own threads; one pump task per shard joins them to tokio. On top
+//! lie [`Connection`] and [`QuantumStream`], and on those [`serve`] and [`Channel`] for gRPC (`MAPPING.md`) and
+//! [`dial`]/[`listen`] for plain messages.
+
+mod client;
+mod connection;
+mod deadline;
+mod endpoint;
+mod identity;
+mod mapping;
+mod message;
+mod outbound;
+mod port;
+mod pump;
+mod server;
+mod stream;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Channel, ResponseBody};
+pub use connection::{Connection, ConnectionError, State};
+pub use deadline::{DeadlineFuture, DeadlineLayer, DeadlineService, grpc_timeout};
+pub use endpoint::{ClientConfig, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig};
+pub use identity::{Identity, IdentityError};
+pub use message::{Config, MessageConnection, MessageError, MessageListener, dial, listen};
+pub use server::{ConnectInfo, ServeOptions, serve, serve_with};
+pub use stream::{CODE_CANCELLED, CODE_STATUS_BASE, QuantumStream, ReceiveHalf, SendHalf, StreamError};
+pub use tls::{TlsError, Verify, crypto_provider};

@@ -1,0 +1,109 @@
+//! gRPC over Quantum, the client's side: a [`Channel`] for any generated tonic client.
+
+mod body;
+mod call;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use quantum::Alpn;
+use tokio::sync::Mutex;
+use tonic::Status;
+use tonic::body::Body;
+use tower::Service;
+
+pub use body::ResponseBody;
+
+use crate::connection::{Connection, ConnectionError};
+use crate::endpoint::{ClientConfig, Endpoint, resolve};
+use crate::mapping::{Acknowledgements, Decoder, Encoder};
+
+/// A connection and the dictionaries that live with it.
+#[derive(Debug)]
+struct ClientConnection {
+    connection: Connection,
+    requests: Arc<Encoder>,
+    responses: Decoder,
+    acknowledgements: Acknowledgements,
+}
+
+#[derive(Debug)]
+struct ChannelShared {
+    endpoint: Endpoint,
+    address: String,
+    config: ClientConfig,
+    current: Mutex<Option<Arc<ClientConnection>>>,
+}
+
+/// A gRPC channel to one server over Quantum. Clones share one connection, which is made again with the next call after it
+/// was lost; calls in flight then end with UNAVAILABLE.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    shared: Arc<ChannelShared>,
+}
+
+impl Channel {
+    /// Connects to `address` (`host:port`) over the process-wide client endpoint.
+    ///
+    /// # Errors
+    /// See [`ConnectionError`].
+    pub async fn connect(address: &str, config: ClientConfig) -> Result<Self, ConnectionError> {
+        let channel = Self::connect_lazy(Endpoint::shared()?, address, config);
+        channel.connection().await?;
+        Ok(channel)
+    }
+
+    /// A channel over a given endpoint that connects with its first call.
+    pub fn connect_lazy(endpoint: Endpoint, address: &str, mut config: ClientConfig) -> Self {
+        config.alpn = Alpn::Grpc;
+        let shared = ChannelShared { endpoint, address: address.to_owned(), config, current: Mutex::new(None) };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The connection that calls use at the moment; it is made if there is none.
+    ///
+    /// # Errors
+    /// See [`ConnectionError`].
+    pub async fn connection(&self) -> Result<Connection, ConnectionError> {
+        Ok(self.shared.current().await?.connection.clone())
+    }
+}
+
+impl ChannelShared {
+    async fn current(&self) -> Result<Arc<ClientConnection>, ConnectionError> {
+        let mut current = self.current.lock().await;
+        if let Some(connection) = &*current
+            && connection.connection.close_reason().is_none()
+        {
+            return Ok(connection.clone());
+        }
+        *current = None;
+        let remote = resolve(&self.address).await?;
+        let connection = self.endpoint.connect(remote, &self.config.named(&self.address)).await?;
+        let connection = Arc::new(ClientConnection {
+            connection,
+            requests: Encoder::new(true),
+            responses: Decoder::default(),
+            acknowledgements: Acknowledgements::default(),
+        });
+        *current = Some(connection.clone());
+        Ok(connection)
+    }
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = Response<ResponseBody>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(call::call(self.shared.clone(), request))
+    }
+}

@@ -1,0 +1,328 @@
+//! A connection as the control plane holds it.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use quantum::{Alpn, CloseReason, CongestionStats, ConnectionStats, Guuid, Side, StreamId};
+use quantum_shard::handoff::{ConnectionKey, ToShard};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::endpoint::EndpointShared;
+use crate::pump::PumpSender;
+use crate::stream::{QuantumStream, StreamShared};
+
+/// What a connection does at the moment (contract 1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The handshake runs.
+    Connecting,
+    /// Streams can be opened and accepted.
+    Established,
+    /// This side closes it.
+    Closing,
+    /// It is over.
+    Closed,
+}
+
+/// Why a connection could not be made or used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// It is over, or never came up.
+    #[error("{0}")]
+    Closed(CloseReason),
+    /// The endpoint's shard has ended.
+    #[error("the endpoint has been shut down")]
+    EndpointGone,
+    /// The address cannot be used.
+    #[error("cannot use the address {0}: {1}")]
+    Address(String, String),
+    /// The way in which the peer is to be verified cannot be used.
+    #[error(transparent)]
+    Tls(#[from] crate::tls::TlsError),
+    /// The endpoint could not be started.
+    #[error(transparent)]
+    Endpoint(#[from] crate::endpoint::EndpointError),
+}
+
+/// What is known once a connection is up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Established {
+    pub(crate) guuid: Guuid,
+    pub(crate) remote: SocketAddr,
+    pub(crate) alpn: Alpn,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Connecting,
+    Established,
+    Closed(CloseReason),
+}
+
+type OpenedStream = (StreamId, Arc<StreamShared>);
+
+#[derive(Debug)]
+struct Streams {
+    open: HashMap<StreamId, Arc<StreamShared>>,
+    opened: Option<mpsc::UnboundedSender<OpenedStream>>,
+    next_index: u64,
+    stats: Vec<oneshot::Sender<ConnectionStats>>,
+}
+
+/// What the pump and the connection's handles share.
+#[derive(Debug)]
+pub(crate) struct ConnectionShared {
+    key: ConnectionKey,
+    side: Side,
+    established: OnceLock<Established>,
+    phase: watch::Sender<Phase>,
+    streams: Mutex<Streams>,
+    // Bounded by the number of streams that the core lets the peer have open at once.
+    accept: tokio::sync::Mutex<mpsc::UnboundedReceiver<OpenedStream>>,
+}
+
+impl ConnectionShared {
+    pub(crate) fn new(key: ConnectionKey, side: Side) -> Self {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let streams = Streams { open: HashMap::new(), opened: Some(sender), next_index: 0, stats: Vec::new() };
+        Self {
+            key,
+            side,
+            established: OnceLock::new(),
+            phase: watch::Sender::new(Phase::Connecting),
+            streams: Mutex::new(streams),
+            accept: tokio::sync::Mutex::new(receiver),
+        }
+    }
+
+    pub(crate) fn key(&self) -> ConnectionKey {
+        self.key
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn on_connected(&self, established: Established) {
+        if self.established.set(established).is_ok() {
+            self.phase.send_replace(Phase::Established);
+        }
+    }
+
+    pub(crate) fn on_closed(&self, reason: &CloseReason) {
+        self.phase.send_replace(Phase::Closed(reason.clone()));
+        let mut streams = self.streams();
+        streams.opened = None;
+        streams.stats.clear();
+        for stream in streams.open.values() {
+            stream.on_lost(reason);
+        }
+    }
+
+    pub(crate) fn on_opened(&self, id: StreamId) {
+        let mut streams = self.streams();
+        let stream = Arc::new(StreamShared::new());
+        let Some(opened) = streams.opened.clone() else { return };
+        streams.open.insert(id, stream.clone());
+        drop(streams);
+        let _ = opened.send((id, stream));
+    }
+
+    pub(crate) fn on_stats(&self, stats: &ConnectionStats) {
+        let waiting = std::mem::take(&mut self.streams().stats);
+        for sender in waiting {
+            let _ = sender.send(stats.clone());
+        }
+    }
+
+    /// The stream of that id, if somebody still holds it.
+    pub(crate) fn stream(&self, id: StreamId) -> Option<Arc<StreamShared>> {
+        self.streams().open.get(&id).cloned()
+    }
+
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+        match &*self.phase.borrow() {
+            Phase::Closed(reason) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// The application's hold on a connection: with the last one the connection closes.
+#[derive(Debug)]
+pub(crate) struct ConnectionHandle {
+    shared: Arc<ConnectionShared>,
+    pump: PumpSender,
+    closing: OnceLock<()>,
+    // Keeps the shard running while a connection of it is held.
+    endpoint: Arc<EndpointShared>,
+}
+
+impl ConnectionHandle {
+    pub(crate) fn key(&self) -> ConnectionKey {
+        self.shared.key
+    }
+
+    pub(crate) fn tell(&self, message: ToShard) {
+        self.pump.tell(message);
+    }
+
+    pub(crate) fn forget_stream(&self, id: StreamId) {
+        self.shared.streams().open.remove(&id);
+    }
+
+    fn close(&self, code: u64, reason: &[u8]) {
+        if self.closing.set(()).is_ok() && self.shared.close_reason().is_none() {
+            self.tell(ToShard::Close(self.key(), code, Bytes::copy_from_slice(reason)));
+        }
+    }
+}
+
+impl Drop for ConnectionHandle {
+    fn drop(&mut self) {
+        self.close(0, b"");
+    }
+}
+
+/// A connection: independent streams to one peer. Clones are the same connection; with the last clone and the last stream
+/// it closes.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    handle: Arc<ConnectionHandle>,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<ConnectionShared>, pump: PumpSender, endpoint: Arc<EndpointShared>) -> Self {
+        Self { handle: Arc::new(ConnectionHandle { shared, pump, closing: OnceLock::new(), endpoint }) }
+    }
+
+    fn shared(&self) -> &Arc<ConnectionShared> {
+        &self.handle.shared
+    }
+
+    pub(crate) async fn connected(&self) -> Result<(), ConnectionError> {
+        let mut phase = self.shared().phase.subscribe();
+        let phase = phase.wait_for(|phase| !matches!(phase, Phase::Connecting)).await;
+        match phase.as_deref() {
+            Ok(Phase::Closed(reason)) => Err(ConnectionError::Closed(reason.clone())),
+            Ok(_) => Ok(()),
+            Err(_) => Err(ConnectionError::EndpointGone),
+        }
+    }
+
+    fn established(&self) -> &Established {
+        self.shared().established.get().expect("a connection is handed out once it is established")
+    }
+
+    /// Opens a stream. Never waits: what is written is kept by the shard while the peer allows no further stream.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub fn open_stream(&self) -> Result<QuantumStream, ConnectionError> {
+        let shared = Arc::new(StreamShared::new());
+        let mut streams = self.shared().streams();
+        if let Some(reason) = self.close_reason() {
+            return Err(ConnectionError::Closed(reason));
+        }
+        let id = StreamId::new(self.shared().side, streams.next_index);
+        streams.next_index += 1;
+        streams.open.insert(id, shared.clone());
+        // Under the lock, so that the shard hears of the ids in order.
+        self.handle.tell(ToShard::Open(self.handle.key(), id));
+        drop(streams);
+        Ok(QuantumStream::new(self.handle.clone(), id, shared))
+    }
+
+    /// The next stream that the peer opened.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub async fn accept_stream(&self) -> Result<QuantumStream, ConnectionError> {
+        match self.shared().accept.lock().await.recv().await {
+            Some((id, shared)) => Ok(QuantumStream::new(self.handle.clone(), id, shared)),
+            None => Err(self.close_reason().map_or(ConnectionError::EndpointGone, ConnectionError::Closed)),
+        }
+    }
+
+    /// Closes the connection at once, with the application's code and at most 256 bytes for the peer. Streams are cut off.
+    pub fn close(&self, code: u64, reason: &[u8]) {
+        self.handle.close(code, &reason[..reason.len().min(256)]);
+    }
+
+    /// Waits until the connection is over.
+    pub async fn closed(&self) -> CloseReason {
+        let mut phase = self.shared().phase.subscribe();
+        let phase = phase.wait_for(|phase| matches!(phase, Phase::Closed(_))).await;
+        match phase.as_deref() {
+            Ok(Phase::Closed(reason)) => reason.clone(),
+            _ => CloseReason::Local { code: 0 },
+        }
+    }
+
+    /// Why the connection is over, if it is.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.shared().close_reason()
+    }
+
+    /// What the connection does at the moment.
+    pub fn state(&self) -> State {
+        match &*self.shared().phase.borrow() {
+            Phase::Closed(_) => State::Closed,
+            _ if self.handle.closing.get().is_some() => State::Closing,
+            Phase::Connecting => State::Connecting,
+            Phase::Established => State::Established,
+        }
+    }
+
+    /// The connection's id, the same at both ends.
+    pub fn guuid(&self) -> Guuid {
+        self.established().guuid
+    }
+
+    /// The application protocol that both ends agreed on.
+    pub fn alpn(&self) -> Alpn {
+        self.established().alpn
+    }
+
+    /// The peer's address.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.established().remote
+    }
+
+    /// The address that this side's socket is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.handle.endpoint.local_addr()
+    }
+
+    /// What the connection has done and how its path looks.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub async fn statistics(&self) -> Result<ConnectionStats, ConnectionError> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut streams = self.shared().streams();
+            if let Some(reason) = self.close_reason() {
+                return Err(ConnectionError::Closed(reason));
+            }
+            streams.stats.push(sender);
+        }
+        self.handle.tell(ToShard::Stats(self.handle.key()));
+        receiver.await.map_err(|_| self.close_reason().map_or(ConnectionError::EndpointGone, ConnectionError::Closed))
+    }
+
+    /// What the congestion controller knows and allows.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub async fn bbr_statistics(&self) -> Result<CongestionStats, ConnectionError> {
+        Ok(self.statistics().await?.congestion)
+    }
+
+    /// Streams of the connection that are held by somebody or wait to be accepted.
+    pub fn streams_open(&self) -> usize {
+        self.shared().streams().open.len()
+    }
+}

@@ -1,0 +1,175 @@
+//! Endpoints: the shards of this process and the connections that they carry.
+
+mod options;
+mod start;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use quantum::Side;
+use quantum_shard::handoff::{ConnectTarget, ConnectionKey};
+use tokio::sync::mpsc;
+
+pub use options::{ClientConfig, EndpointOptions, ServerConfig};
+
+use crate::connection::{Connection, ConnectionError, ConnectionShared};
+use crate::port::ControlPort;
+use crate::pump::{PumpSeat, PumpSender};
+use crate::tls;
+
+/// Connections that wait to be accepted at most; a client beyond them is refused.
+const BACKLOG: usize = 1024;
+
+/// Why an endpoint could not be started.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot start the shards: {0}")]
+pub struct EndpointError(pub(crate) String);
+
+/// One shard as its endpoint sees it.
+#[derive(Debug)]
+struct ShardSeat {
+    pump: PumpSender,
+    /// Dialled connections have odd numbers.
+    next_key: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct EndpointShared {
+    shards: Vec<ShardSeat>,
+    next_shard: AtomicUsize,
+    local_addr: SocketAddr,
+}
+
+impl EndpointShared {
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Starts the pumps of `ports`.
+    pub(crate) fn start(
+        ports: Vec<ControlPort>,
+        local_addr: SocketAddr,
+        accepted: Option<&mpsc::Sender<Connection>>,
+    ) -> Arc<Self> {
+        let (senders, seats): (Vec<_>, Vec<_>) = ports.into_iter().map(PumpSeat::new).unzip();
+        let seat = |pump| ShardSeat { pump, next_key: AtomicU64::new(1) };
+        let shards = senders.into_iter().map(seat).collect();
+        let shared = Arc::new(Self { shards, next_shard: AtomicUsize::new(0), local_addr });
+        for seat in seats {
+            seat.start(&shared, accepted.cloned());
+        }
+        shared
+    }
+
+    fn is_alive(&self) -> bool {
+        self.shards.iter().all(|shard| shard.pump.is_alive())
+    }
+}
+
+/// The client's end: makes connections. Clones are the same endpoint; with the last one and the last connection its shards
+/// end.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    shared: Arc<EndpointShared>,
+}
+
+impl Endpoint {
+    /// Starts an endpoint that only dials. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`EndpointError`] if a shard cannot start.
+    pub fn client(options: &EndpointOptions) -> Result<Self, EndpointError> {
+        let started = start::start(options, None, None)?;
+        Ok(Self { shared: EndpointShared::start(started.ports, started.local_addr, None) })
+    }
+
+    /// The process-wide client endpoint with default options, started when first asked for and kept while it is used.
+    ///
+    /// # Errors
+    /// As [`client`](Self::client).
+    pub fn shared() -> Result<Self, EndpointError> {
+        static SHARED: Mutex<Weak<EndpointShared>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        // It dies with the runtime that it was started in.
+        if let Some(shared) = shared.upgrade().filter(|shared| shared.is_alive()) {
+            return Ok(Self { shared });
+        }
+        let endpoint = Self::client(&EndpointOptions::default())?;
+        *shared = Arc::downgrade(&endpoint.shared);
+        Ok(endpoint)
+    }
+
+    /// Makes a connection.
+    ///
+    /// # Errors
+    /// See [`ConnectionError`].
+    pub async fn connect(&self, remote: SocketAddr, config: &ClientConfig) -> Result<Connection, ConnectionError> {
+        let target = ConnectTarget {
+            remote,
+            server_name: config.server_name.clone().unwrap_or_else(|| remote.ip().to_string()),
+            alpn: config.alpn,
+            tls: tls::client_config(&config.verify, remote)?,
+        };
+        let at = self.shared.next_shard.fetch_add(1, Ordering::Relaxed) % self.shared.shards.len();
+        let shard = &self.shared.shards[at];
+        let key = ConnectionKey(shard.next_key.fetch_add(2, Ordering::Relaxed));
+        let shared = Arc::new(ConnectionShared::new(key, Side::Client));
+        let connection = Connection::new(shared.clone(), shard.pump.clone(), self.shared.clone());
+        if !shard.pump.connect(shared, target) {
+            return Err(ConnectionError::EndpointGone);
+        }
+        connection.connected().await?;
+        Ok(connection)
+    }
+
+    /// The address that the first shard's socket is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+
+    #[cfg(test)]
+    pub(crate) fn over(shared: Arc<EndpointShared>) -> Self {
+        Self { shared }
+    }
+}
+
+/// The server's end: gives out the connections that clients make.
+#[derive(Debug)]
+pub struct Listener {
+    accepted: mpsc::Receiver<Connection>,
+    shared: Arc<EndpointShared>,
+}
+
+impl Listener {
+    /// Listens on a UDP address. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`EndpointError`] if a shard cannot start or the address cannot be bound.
+    pub fn bind(address: SocketAddr, config: &ServerConfig) -> Result<Self, EndpointError> {
+        let started = start::start(&config.options, Some(address), Some(config))?;
+        Ok(Self::over(started.ports, started.local_addr))
+    }
+
+    pub(crate) fn over(ports: Vec<ControlPort>, local_addr: SocketAddr) -> Self {
+        let (sender, accepted) = mpsc::channel(BACKLOG);
+        Self { accepted, shared: EndpointShared::start(ports, local_addr, Some(&sender)) }
+    }
+
+    /// The next connection, its handshake complete; `None` once the shards have ended.
+    pub async fn accept(&mut self) -> Option<Connection> {
+        self.accepted.recv().await
+    }
+
+    /// The address that is listened on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+}
+
+/// The first address of `host:port`.
+pub(crate) async fn resolve(address: &str) -> Result<SocketAddr, ConnectionError> {
+    let failed = |reason: String| ConnectionError::Address(address.to_owned(), reason);
+    let mut found = tokio::net::lookup_host(address).await.map_err(|error| failed(error.to_string()))?;
+    found.next().ok_or_else(|| failed("the name has no address".to_owned()))
+}

@@ -1,0 +1,73 @@
+//! What endpoints and connections can be told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quantum::{Alpn, EndpointConfig};
+
+use crate::identity::Identity;
+use crate::tls::{self, TlsError, Verify};
+
+/// How an endpoint runs.
+#[derive(Clone, Debug)]
+pub struct EndpointOptions {
+    /// The protocol's windows, timeouts and limits. Its `server` and `node_key` are set by the endpoint.
+    pub protocol: EndpointConfig,
+    /// Shards: threads, each with its own socket.
+    pub shards: usize,
+    /// Cores that the shards are pinned to, in order; none: not pinned.
+    pub cores: Vec<usize>,
+    /// How long a shard goes on looking for work before it sleeps.
+    pub spin: Duration,
+}
+
+impl Default for EndpointOptions {
+    fn default() -> Self {
+        Self { protocol: EndpointConfig::default(), shards: 1, cores: Vec::new(), spin: Duration::ZERO }
+    }
+}
+
+/// Whom a client connects to.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The application protocol.
+    pub alpn: Alpn,
+    /// The name that the server's certificate has to prove; none: the host that is dialled.
+    pub server_name: Option<String>,
+    /// How the server is verified.
+    pub verify: Verify,
+}
+
+impl ClientConfig {
+    /// A gRPC client that verifies the server by `verify`.
+    pub fn new(verify: Verify) -> Self {
+        Self { alpn: Alpn::Grpc, server_name: None, verify }
+    }
+
+    /// The configuration with the name of the host in `address` if it has none.
+    pub(crate) fn named(&self, address: &str) -> Self {
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Self { server_name: Some(self.server_name.clone().unwrap_or(host)), ..self.clone() }
+    }
+}
+
+/// How a server proves who it is, and how its endpoint runs.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub(crate) tls: Arc<rustls::ServerConfig>,
+    pub(crate) node_key: [u8; 32],
+    /// How the endpoint runs.
+    pub options: EndpointOptions,
+}
+
+impl ServerConfig {
+    /// A server with that identity and default options.
+    ///
+    /// # Errors
+    /// [`TlsError`] if rustls refuses the identity.
+    pub fn new(identity: &Identity) -> Result<Self, TlsError> {
+        let tls = tls::server_config(identity)?;
+        Ok(Self { tls, node_key: identity.node_key(), options: EndpointOptions::default() })
+    }
+}

@@ -1,0 +1,156 @@
+//! gRPC over Quantum, the server's side: any tonic service behind a [`Listener`].
+
+mod rpc;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use quantum::{Alpn, Guuid};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tonic::body::Body;
+use tower::Service;
+
+use crate::connection::Connection;
+use crate::endpoint::Listener;
+use crate::mapping::{Decoder, Encoder, HEAD_BYTES_MAX};
+
+/// The code with which a server that ends closes its connections.
+const CODE_GOING_AWAY: u64 = 0x10;
+
+/// Limits of a gRPC server.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// RPCs that may run on one connection; further ones are answered `RESOURCE_EXHAUSTED`.
+    pub concurrent_rpcs_max: usize,
+    /// Bytes of a request's head at most; a longer one is answered `RESOURCE_EXHAUSTED`.
+    pub head_bytes_max: usize,
+    /// A stream that has not sent its head for so long is answered `DEADLINE_EXCEEDED`.
+    pub head_timeout: Duration,
+    /// Running RPCs may go on for so long after the shutdown was asked for.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            concurrent_rpcs_max: 1024,
+            head_bytes_max: HEAD_BYTES_MAX,
+            head_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Who called; among a request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectInfo {
+    /// The caller's address.
+    pub remote: SocketAddr,
+    /// The connection's id.
+    pub guuid: Guuid,
+}
+
+/// What the RPCs of one connection share.
+#[derive(Debug)]
+struct ServerConnection {
+    connection: Connection,
+    options: ServeOptions,
+    requests: Decoder,
+    responses: Arc<Encoder>,
+    permits: Arc<Semaphore>,
+}
+
+/// Serves gRPC with default limits until `shutdown`; see [`serve_with`].
+pub async fn serve<S>(listener: Listener, service: S, shutdown: impl Future<Output = ()>)
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Error: Into<tonic::codegen::StdError> + Send,
+    S::Future: Send + 'static,
+{
+    serve_with(listener, service, ServeOptions::default(), shutdown).await;
+}
+
+/// Serves gRPC: each stream of each connection is one RPC of `service`. Once `shutdown` is ready, no connection and no RPC
+/// is accepted any more; running RPCs go on for at most the drain timeout, then the connections are closed.
+pub async fn serve_with<S>(
+    mut listener: Listener,
+    service: S,
+    options: ServeOptions,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Error: Into<tonic::codegen::StdError> + Send,
+    S::Future: Send + 'static,
+{
+    let drain = watch::Sender::new(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            connection = listener.accept() => match connection {
+                Some(connection) if connection.alpn() == Alpn::Grpc => {
+                    connections.spawn(serve_connection(connection, service.clone(), options.clone(), drain.subscribe()));
+                }
+                Some(connection) => connection.close(CODE_GOING_AWAY, b"only gRPC is served here"),
+                None => break,
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = &mut shutdown => break,
+        }
+    }
+    drain.send_replace(true);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(options.drain_timeout, drained).await.is_err() {
+        tracing::info!(connections = connections.len(), "closing connections whose RPCs still run");
+    }
+    // Dropping the tasks closes their connections; the listener goes last, and with it the endpoint.
+    connections.shutdown().await;
+}
+
+async fn serve_connection<S>(
+    connection: Connection,
+    service: S,
+    options: ServeOptions,
+    mut draining: watch::Receiver<bool>,
+) where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Error: Into<tonic::codegen::StdError> + Send,
+    S::Future: Send + 'static,
+{
+    let shared = Arc::new(ServerConnection {
+        permits: Arc::new(Semaphore::new(options.concurrent_rpcs_max)),
+        options,
+        requests: Decoder::default(),
+        responses: Encoder::new(false),
+        connection: connection.clone(),
+    });
+    let mut rpcs = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_stream() => match stream {
+                Ok(stream) => {
+                    rpcs.spawn(rpc::serve_stream(shared.clone(), stream, service.clone()));
+                }
+                Err(_) => break,
+            },
+            Some(_) = rpcs.join_next(), if !rpcs.is_empty() => {}
+            _ = draining.wait_for(|draining| *draining) => break,
+        }
+    }
+    // While the last RPCs run, further ones are told that the server ends.
+    let refuse = async {
+        while let Ok(stream) = connection.accept_stream().await {
+            rpc::refuse(stream, &tonic::Status::unavailable("the server is shutting down"));
+        }
+    };
+    let finish = async { while rpcs.join_next().await.is_some() {} };
+    tokio::select! {
+        () = finish => {}
+        () = refuse => {}
+    }
+    connection.close(CODE_GOING_AWAY, b"the server is shutting down");
+}

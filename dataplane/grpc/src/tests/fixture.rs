@@ -1,0 +1,137 @@
+//! A server and a client of the test service.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use http::uri::PathAndQuery;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::codec::Streaming;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+use super::service::{Ask, Counts, Reply, TestService};
+use super::wire;
+use crate::endpoint::EndpointShared;
+use crate::{Channel, ClientConfig, Endpoint, Listener, ServeOptions, Verify, serve_with};
+
+/// A served test service and the endpoint to reach it.
+pub(super) struct Fixture {
+    pub(super) endpoint: Endpoint,
+    pub(super) address: String,
+    pub(super) counts: Arc<Counts>,
+    pub(super) shutdown: Option<oneshot::Sender<()>>,
+    pub(super) server: JoinHandle<()>,
+}
+
+/// An endpoint and a listener that are joined by a wire in memory.
+pub(super) fn joined() -> (Endpoint, Listener) {
+    let (client, server) = wire::ports();
+    let listener = Listener::over(vec![server], wire::address());
+    let endpoint = Endpoint::over(EndpointShared::start(vec![client], wire::address(), None));
+    (endpoint, listener)
+}
+
+pub(super) fn config() -> ClientConfig {
+    ClientConfig::new(Verify::InsecureLoopback)
+}
+
+impl Fixture {
+    pub(super) fn start() -> Self {
+        Self::with(ServeOptions::default())
+    }
+
+    pub(super) fn with(options: ServeOptions) -> Self {
+        let (endpoint, listener) = joined();
+        let service = TestService::default();
+        let counts = service.counts.clone();
+        let (shutdown, asked) = oneshot::channel();
+        let address = listener.local_addr().to_string();
+        let routes = Routes::new(service);
+        let server = tokio::spawn(serve_with(listener, routes, options, async {
+            let _ = asked.await;
+        }));
+        Self { endpoint, address, counts, shutdown: Some(shutdown), server }
+    }
+
+    pub(super) fn channel(&self) -> Channel {
+        Channel::connect_lazy(self.endpoint.clone(), &self.address, config())
+    }
+
+    pub(super) fn client(&self) -> Client {
+        Client::new(self.channel())
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.counts.running.load(Ordering::SeqCst)
+    }
+}
+
+/// What a generated client would be.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) grpc: tonic::client::Grpc<Channel>,
+}
+
+fn path(method: &'static str) -> PathAndQuery {
+    PathAndQuery::from_static(method)
+}
+
+fn codec() -> ProstCodec<Ask, Reply> {
+    ProstCodec::default()
+}
+
+impl Client {
+    pub(super) fn new(channel: Channel) -> Self {
+        let grpc = tonic::client::Grpc::new(channel);
+        Self { grpc: grpc.max_decoding_message_size(17 << 20).max_encoding_message_size(17 << 20) }
+    }
+
+    pub(super) async fn unary(&mut self, request: Request<Ask>) -> Result<Response<Reply>, Status> {
+        self.grpc.ready().await?;
+        self.grpc.unary(request, path("/test.Service/Unary"), codec()).await
+    }
+
+    pub(super) async fn server_streaming(
+        &mut self,
+        request: Request<Ask>,
+    ) -> Result<Response<Streaming<Reply>>, Status> {
+        self.grpc.ready().await?;
+        self.grpc.server_streaming(request, path("/test.Service/ServerStreaming"), codec()).await
+    }
+
+    pub(super) async fn client_streaming(
+        &mut self,
+        asks: impl Stream<Item = Ask> + Send + 'static,
+    ) -> Result<Response<Reply>, Status> {
+        self.grpc.ready().await?;
+        self.grpc.client_streaming(Request::new(asks), path("/test.Service/ClientStreaming"), codec()).await
+    }
+
+    pub(super) async fn bidi(
+        &mut self,
+        asks: impl Stream<Item = Ask> + Send + 'static,
+    ) -> Result<Response<Streaming<Reply>>, Status> {
+        self.grpc.ready().await?;
+        self.grpc.streaming(Request::new(asks), path("/test.Service/Bidi"), codec()).await
+    }
+}
+
+pub(super) fn ask(kind: &str, number: u32, payload: impl Into<Bytes>) -> Ask {
+    Ask { kind: kind.to_owned(), number, payload: payload.into() }
+}
+
+/// Polls until it is so, for at most ten seconds.
+pub(super) async fn until(what: &str, mut so: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("did not happen within ten seconds: {what}");
+}

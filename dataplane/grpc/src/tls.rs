@@ -1,0 +1,168 @@
+//! How the two ends prove who they are: TLS 1.3 through rustls and aws-lc-rs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::identity::Identity;
+
+/// How a client verifies the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// The server's public key has this SHA-256 fingerprint, in hexadecimal ([`Identity::fingerprint`]).
+    Pin(String),
+    /// The certificate is signed by one of those in this PEM file, or is one of them, and names the server.
+    Ca(PathBuf),
+    /// Not at all. Only for a server on the loopback interface, where nobody is in between.
+    InsecureLoopback,
+}
+
+/// Why a TLS configuration cannot be made.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The fingerprint is not 64 hexadecimal digits.
+    #[error("the fingerprint {0:?} is not the SHA-256 of a public key (64 hexadecimal digits)")]
+    Fingerprint(String),
+    /// The file of certificates cannot be read or used.
+    #[error("cannot use the certificates in {path}: {reason}")]
+    Ca {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An unverified peer that is not on this host.
+    #[error("{0} is not a loopback address: verify the server by its fingerprint or a certificate file")]
+    NotLoopback(SocketAddr),
+    /// rustls refuses the configuration.
+    #[error("TLS: {0}")]
+    Rustls(String),
+}
+
+fn rustls_error(error: impl std::fmt::Display) -> TlsError {
+    TlsError::Rustls(error.to_string())
+}
+
+/// The cryptography of all connections.
+pub fn crypto_provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// A server's configuration: TLS 1.3, no client certificates.
+///
+/// # Errors
+/// [`TlsError::Rustls`] if the key does not fit the certificate.
+pub(crate) fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
+    let config = ServerConfig::builder_with_provider(crypto_provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(rustls_error)?
+        .with_no_client_auth()
+        .with_single_cert(vec![identity.certificate()], identity.key())
+        .map_err(rustls_error)?;
+    Ok(Arc::new(config))
+}
+
+/// A client's configuration for a server at `remote`.
+///
+/// # Errors
+/// See [`TlsError`].
+pub(crate) fn client_config(verify: &Verify, remote: SocketAddr) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = crypto_provider();
+    let verifier: Arc<dyn ServerCertVerifier> = match verify {
+        Verify::Pin(text) => {
+            let fingerprint = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+            let fingerprint = fingerprint.ok_or_else(|| TlsError::Fingerprint(text.clone()))?;
+            Arc::new(KeyVerifier { fingerprint: Some(fingerprint), provider: provider.clone() })
+        }
+        Verify::Ca(path) => ca_verifier(path, provider.clone())?,
+        Verify::InsecureLoopback if remote.ip().to_canonical().is_loopback() => {
+            Arc::new(KeyVerifier { fingerprint: None, provider: provider.clone() })
+        }
+        Verify::InsecureLoopback => return Err(TlsError::NotLoopback(remote)),
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(rustls_error)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn ca_verifier(path: &PathBuf, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let failed = |reason: String| TlsError::Ca { path: path.clone(), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))? {
+        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(failed("there is no certificate in it".to_owned()));
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    Ok(verifier.map_err(|error| failed(error.to_string()))?)
+}
+
+/// Accepts a server by its public key, or any. That the server holds the key is proved by the handshake's signature, which
+/// is always verified.
+#[derive(Debug)]
+struct KeyVerifier {
+    fingerprint: Option<[u8; 32]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for KeyVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let key = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
+        match self.fingerprint {
+            Some(fingerprint) if fingerprint_of(&key) != fingerprint => {
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// SHA-256 of a public key (`SubjectPublicKeyInfo`, RFC 7469 section 2.4).
+pub(crate) fn fingerprint_of(key: &[u8]) -> [u8; 32] {
+    let digest = digest::digest(&digest::SHA256, key);
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
