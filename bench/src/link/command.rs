@@ -1,6 +1,7 @@
 //! Runs the command under the link.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
@@ -47,32 +48,41 @@ pub(super) async fn run(
     link_ended: impl Future<Output = ()>,
 ) -> anyhow::Result<ExitCode> {
     let [program, arguments @ ..] = words else { bail!("no command to run") };
-    let mut child = Command::new(program)
-        .args(arguments)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("{} does not start", program.display()))?;
+    let mut command = Command::new(program);
+    command.args(arguments).envs(environment.iter().map(|(name, value)| (name, value))).kill_on_drop(true);
+    // Its own group, so that a signal reaches all that it started. A terminal does that by itself, and would stop an
+    // interactive command that is not in its foreground group.
+    let is_group = !std::io::stdin().is_terminal();
+    if is_group {
+        command.process_group(0);
+    }
+    let mut child = command.spawn().with_context(|| format!("{} does not start", program.display()))?;
     tokio::select! {
         status = child.wait() => Ok(exit_code(status?)),
         signal = signals.next() => {
-            end(&mut child, signal).await?;
+            end(&mut child, is_group, signal).await?;
             Ok(signal_code(signal.as_raw()))
         }
         () = link_ended => {
-            end(&mut child, Signal::TERM).await?;
+            end(&mut child, is_group, Signal::TERM).await?;
             Err(anyhow!("the link ended before the command"))
         }
     }
 }
 
-async fn end(child: &mut Child, signal: Signal) -> anyhow::Result<()> {
+async fn end(child: &mut Child, is_group: bool, signal: Signal) -> anyhow::Result<()> {
     let pid = child.id().and_then(|id| Pid::from_raw(id as i32));
-    if let Some(pid) = pid {
+    let tell = |signal| {
         // It fails only if the command has ended meanwhile, which is what is wanted.
-        let _ = rustix::process::kill_process(pid, signal);
-    }
+        let _ = match pid {
+            Some(group) if is_group => rustix::process::kill_process_group(group, signal),
+            Some(pid) => rustix::process::kill_process(pid, signal),
+            None => Ok(()),
+        };
+    };
+    tell(signal);
     if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+        tell(Signal::KILL);
         child.kill().await?;
     }
     Ok(())

@@ -158,6 +158,7 @@ fn duplicates_arrive_twice_and_are_counted() {
     let (arrived, link) = run(&config, 7, 10_000, 10, Duration::from_micros(1));
     assert!((1_800..=2_200).contains(&link.stats().duplicated), "{:?}", link.stats());
     assert_eq!(arrived.len() as u64, 10_000 + link.stats().duplicated);
+    assert_eq!(link.stats().reordered, 0);
 }
 
 #[test]
