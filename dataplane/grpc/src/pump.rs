@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use quantum::{CloseReason, Side};
 use quantum_shard::handoff::{ConnectTarget, ConnectionKey, ToControl, ToShard};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::connection::{Connection, ConnectionShared, Established};
 use crate::endpoint::EndpointShared;
@@ -56,6 +56,8 @@ pub(crate) struct Pump {
     sender: mpsc::WeakUnboundedSender<Command>,
     endpoint: Weak<EndpointShared>,
     accepted: Option<mpsc::Sender<Connection>>,
+    /// Dropped when the pump ends.
+    _running: watch::Sender<()>,
     connections: HashMap<ConnectionKey, Arc<ConnectionShared>>,
     unsent: Option<ToShard>,
 }
@@ -76,13 +78,19 @@ impl PumpSeat {
     }
 
     /// Starts the pump. Connections that clients make go to `accepted`; without it they are refused.
-    pub(crate) fn start(self, endpoint: &Arc<EndpointShared>, accepted: Option<mpsc::Sender<Connection>>) {
+    pub(crate) fn start(
+        self,
+        endpoint: &Arc<EndpointShared>,
+        accepted: Option<mpsc::Sender<Connection>>,
+        running: watch::Sender<()>,
+    ) {
         let pump = Pump {
             port: self.port,
             commands: self.commands,
             sender: self.sender,
             endpoint: Arc::downgrade(endpoint),
             accepted,
+            _running: running,
             connections: HashMap::new(),
             unsent: None,
         };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use quantum::Side;
 use quantum_shard::handoff::{ConnectTarget, ConnectionKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use options::{ClientConfig, EndpointOptions, ServerConfig};
 
@@ -39,6 +39,8 @@ pub(crate) struct EndpointShared {
     shards: Vec<ShardSeat>,
     next_shard: AtomicUsize,
     local_addr: SocketAddr,
+    /// Closed once every pump has ended.
+    running: watch::Receiver<()>,
 }
 
 impl EndpointShared {
@@ -55,9 +57,10 @@ impl EndpointShared {
         let (senders, seats): (Vec<_>, Vec<_>) = ports.into_iter().map(PumpSeat::new).unzip();
         let seat = |pump| ShardSeat { pump, next_key: AtomicU64::new(1) };
         let shards = senders.into_iter().map(seat).collect();
-        let shared = Arc::new(Self { shards, next_shard: AtomicUsize::new(0), local_addr });
+        let (pumps_running, running) = watch::channel(());
+        let shared = Arc::new(Self { shards, next_shard: AtomicUsize::new(0), local_addr, running });
         for seat in seats {
-            seat.start(&shared, accepted.cloned());
+            seat.start(&shared, accepted.cloned(), pumps_running.clone());
         }
         shared
     }
@@ -123,6 +126,11 @@ impl Endpoint {
         Ok(connection)
     }
 
+    /// Lets go of the endpoint and waits until its shards have ended, which they do once its connections are gone too.
+    pub async fn ended(self) {
+        ended(self.shared).await;
+    }
+
     /// The address that the first shard's socket is bound to.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local_addr
@@ -161,10 +169,29 @@ impl Listener {
         self.accepted.recv().await
     }
 
+    /// Accepts nothing further: connections that wait are closed, later ones refused. Those that were accepted go on.
+    pub fn close(&mut self) {
+        self.accepted.close();
+        while self.accepted.try_recv().is_ok() {}
+    }
+
+    /// Lets go of the endpoint and waits until its shards have ended, which they do once its connections are gone too.
+    pub async fn ended(self) {
+        drop(self.accepted);
+        ended(self.shared).await;
+    }
+
     /// The address that is listened on.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local_addr
     }
+}
+
+async fn ended(shared: Arc<EndpointShared>) {
+    let mut running = shared.running.clone();
+    drop(shared);
+    // Nothing is ever sent: it changes by being closed.
+    let _ = running.changed().await;
 }
 
 /// The first address of `host:port`.

@@ -21,6 +21,9 @@ use crate::mapping::{Decoder, Encoder, HEAD_BYTES_MAX};
 /// The code with which a server that ends closes its connections.
 const CODE_GOING_AWAY: u64 = 0x10;
 
+/// How long the shards may take to tell the peers that their connections are closed.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Limits of a gRPC server.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
@@ -102,13 +105,17 @@ pub async fn serve_with<S>(
             () = &mut shutdown => break,
         }
     }
+    listener.close();
     drain.send_replace(true);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(options.drain_timeout, drained).await.is_err() {
         tracing::info!(connections = connections.len(), "closing connections whose RPCs still run");
     }
-    // Dropping the tasks closes their connections; the listener goes last, and with it the endpoint.
+    // Dropping the tasks closes their connections, and with the last one the endpoint ends.
     connections.shutdown().await;
+    if tokio::time::timeout(END_TIMEOUT, listener.ended()).await.is_err() {
+        tracing::warn!("the shards have not ended in time");
+    }
 }
 
 async fn serve_connection<S>(

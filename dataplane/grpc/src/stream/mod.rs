@@ -99,7 +99,7 @@ impl ReceiveHalf {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.current))));
         }
         let mut state = lock(&self.handle.shared.receive);
-        if let Some(chunk) = state.chunks.pop_front() {
+        if let Some(chunk) = state.pop() {
             let open = state.end.is_none();
             drop(state);
             self.credit_due += chunk.len();

@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quantum::CloseReason;
 use quantum_shard::handoff::HANDOFF_WINDOW;
 
 use super::StreamError;
+
+/// Chunks up to this size are copied together while others wait before them: half of a small packet.
+const SMALL_BYTES_MAX: usize = 512;
 
 /// How the peer's direction ended.
 #[derive(Clone, Debug)]
@@ -21,8 +24,31 @@ pub(super) enum ReceiveEnd {
 #[derive(Debug, Default)]
 pub(super) struct ReceiveState {
     pub(super) chunks: VecDeque<Bytes>,
+    /// Small chunks that wait behind others, copied together.
+    pub(super) small: BytesMut,
     pub(super) end: Option<ReceiveEnd>,
     pub(super) waker: Option<Waker>,
+}
+
+impl ReceiveState {
+    fn push(&mut self, data: Bytes) {
+        // A chunk that waits keeps the buffer alive that it arrived in, so a peer that sends single bytes to a slow reader
+        // would have many times the window kept.
+        if !self.chunks.is_empty() && data.len() <= SMALL_BYTES_MAX {
+            self.small.extend_from_slice(&data);
+            return;
+        }
+        if !self.small.is_empty() {
+            let small = self.small.split().freeze();
+            self.chunks.push_back(small);
+        }
+        self.chunks.push_back(data);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        let chunk = self.chunks.pop_front();
+        chunk.or_else(|| (!self.small.is_empty()).then(|| self.small.split().freeze()))
+    }
 }
 
 #[derive(Debug)]
@@ -54,7 +80,7 @@ impl StreamShared {
     pub(crate) fn on_data(&self, data: Bytes) {
         let mut state = lock(&self.receive);
         if state.end.is_none() && !data.is_empty() {
-            state.chunks.push_back(data);
+            state.push(data);
             wake(state.waker.take());
         }
     }
@@ -64,6 +90,7 @@ impl StreamShared {
         if state.end.is_none() {
             if !matches!(end, ReceiveEnd::Finished) {
                 state.chunks.clear();
+                state.small.clear();
             }
             state.end = Some(end);
         }

@@ -104,6 +104,7 @@ async fn a_shutdown_does_not_wait_for_calls_that_never_end() {
     let mut fixture = Fixture::with(ServeOptions { drain_timeout, ..ServeOptions::default() });
     let mut replies = fixture.client().server_streaming(Request::new(ask("hang", 0, ""))).await.unwrap().into_inner();
     fixture.shutdown.take().unwrap().send(()).unwrap();
+    // The server's shards end with the server.
     fixture.server.await.unwrap();
     assert!(replies.message().await.is_err());
 }

@@ -1,5 +1,8 @@
 //! How the two ends prove who they are: TLS 1.3 through rustls and aws-lc-rs.
 
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
