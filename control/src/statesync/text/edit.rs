@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::TextError;
 
 /// The most edits in one operation: each costs a search of the text.
-pub(super) const EDITS_MAX: usize = 1000;
+pub(super) const EDITS_MAX: usize = 10_000;
 
 /// Deletes `del` UTF-16 units at `pos`, then inserts `ins` there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -158,7 +158,10 @@ impl Window {
 
     /// Where `pos` of `view` is in the text of today; `None` if it is outside.
     pub(super) fn locate(&self, pos: u32, view: View) -> Option<usize> {
-        self.gap(pos, view).map(|gap| gap.here)
+        match view {
+            View::Latest => Some(pos as usize),
+            View::Of { .. } => self.gap(pos, view).map(|gap| gap.here),
+        }
     }
 
     /// Applies an edit that was written in `view` and returns what it does to the text of today, in order.
