@@ -74,7 +74,7 @@ impl Client {
         let mut position = Position::default();
         let events = subscribe(&mut statesync, &author, shared.encoding, &mut position).await?;
         let replica = match shared.encoding {
-            Encoding::Yjs => Replica::Yjs(YjsReplica::new(shared.trace.is_basic_plane())),
+            Encoding::Yjs => Replica::Yjs(YjsReplica::new(shared.trace.is_basic_plane(), agent)),
             Encoding::Json => Replica::Positional(PositionalReplica::default()),
         };
         Ok(Self {

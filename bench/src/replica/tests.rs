@@ -48,7 +48,7 @@ fn play(trace: &Trace, mut replicas: Vec<Replica>, yjs: bool) {
 fn yjs_replicas_that_see_only_ancestors_end_equal() {
     for (writers, seed) in [(1, 1), (2, 2), (3, 3), (5, 4)] {
         let trace = generate(writers, 600, seed);
-        let replicas = (0..writers).map(|_| Replica::Yjs(YjsReplica::new(trace.is_basic_plane()))).collect();
+        let replicas = (0..writers).map(|agent| Replica::Yjs(YjsReplica::new(trace.is_basic_plane(), agent))).collect();
         play(&trace, replicas, true);
     }
 }
@@ -97,7 +97,7 @@ fn operations_past_the_end_or_inside_a_surrogate_pair_are_refused() {
     }
     let past = Patch { position: u32::MAX, deleted: u32::MAX, inserted: String::new() };
     assert!(replica.edit(Span { agent: 0, first: 0, end: 1 }, [&past].into_iter()).is_err());
-    let mut replica = YjsReplica::new(true);
+    let mut replica = YjsReplica::new(true, 0);
     assert!(replica.edit([&past].into_iter()).is_err());
 }
 

@@ -25,9 +25,14 @@ impl std::fmt::Debug for YjsReplica {
 }
 
 impl YjsReplica {
-    /// An empty document. `basic_plane`: all text of the session is one UTF-16 unit a character.
-    pub fn new(basic_plane: bool) -> Self {
-        let doc = Doc::with_options(Options { offset_kind: OffsetKind::Utf16, ..Options::default() });
+    /// An empty document of writer `agent`. `basic_plane`: all text of the session is one UTF-16 unit a character.
+    pub fn new(basic_plane: bool, agent: u16) -> Self {
+        // Where two writers insert at one place, Yjs puts the smaller client id first and the recorded sessions the lower agent;
+        // with random ids friendsforever ended in its endContent every other time.
+        let client = u64::from(agent) + 1;
+        let mut options = Options::with_client_id(yrs::block::ClientID::new(client));
+        options.offset_kind = OffsetKind::Utf16;
+        let doc = Doc::with_options(options);
         let text = doc.get_or_insert_text("content");
         Self { doc, text, unseen: VecDeque::new(), basic_plane }
     }
