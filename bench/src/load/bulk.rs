@@ -1,6 +1,6 @@
 //! `bulk`: as much as the path takes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Echo, Meter};
+use crate::transport::quantum::{QuantumGrpcEcho, QuantumStreams};
 use crate::transport::{Transport, TransportArgs, tcp, tcp_grpc};
 
 const CHUNK_BYTES: usize = 64 << 10;
@@ -60,13 +61,22 @@ pub fn run(args: &BulkArgs) -> anyhow::Result<ExitCode> {
             let (bytes, started) = tcp::upload(args.connect, &chunk, duration)?;
             (bytes, started, before)
         }
-        Transport::TcpGrpc => {
+        transport => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(async {
-                let client = tcp_grpc::connect(args.connect).await?;
-                let (before, started) = (Meter::read(peer), Instant::now());
-                let bytes = client.upload(chunk, started + duration).await?;
-                anyhow::Ok((bytes, started, before))
+                match transport {
+                    Transport::QuantumGrpc => {
+                        let echo = QuantumGrpcEcho::connect(&args.transport, args.connect).await?;
+                        upload(&echo, chunk, duration, peer).await
+                    }
+                    Transport::Quantum => {
+                        let echo = QuantumStreams::connect(&args.transport, args.connect).await?;
+                        upload(&echo, chunk, duration, peer).await
+                    }
+                    Transport::Tcp | Transport::TcpGrpc => {
+                        upload(&tcp_grpc::connect(args.connect).await?, chunk, duration, peer).await
+                    }
+                }
             })?
         }
     };
@@ -84,4 +94,9 @@ pub fn run(args: &BulkArgs) -> anyhow::Result<ExitCode> {
     }
     println!("{}", serde_json::to_string(&result)?);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn upload(echo: &impl Echo, chunk: Bytes, duration: Duration, peer: IpAddr) -> anyhow::Result<(u64, Instant, Meter)> {
+    let (before, started) = (Meter::read(peer), Instant::now());
+    Ok((echo.upload(chunk, started + duration).await?, started, before))
 }

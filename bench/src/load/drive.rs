@@ -13,7 +13,8 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::Meter;
+use super::{Echo, Meter};
+use crate::transport::quantum::{QuantumGrpcEcho, QuantumStreams};
 use crate::transport::{Transport, TransportArgs, tcp::FramedTcp, tcp_grpc};
 
 const REQUESTS_MAX: f64 = 200e6;
@@ -116,13 +117,24 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
             let connection = FramedTcp::connect(plan.remote)?;
             if plan.rate > 0.0 { open::framed(connection, &plan)? } else { closed::framed(connection, &plan)? }
         }
-        Transport::TcpGrpc => {
+        transport => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let echo = runtime.block_on(tcp_grpc::connect(plan.remote))?;
-            if plan.rate > 0.0 { open::calls(&runtime, &echo, &plan) } else { closed::calls(&runtime, &echo, &plan) }
+            match transport {
+                Transport::QuantumGrpc => {
+                    calls(&runtime, &runtime.block_on(QuantumGrpcEcho::connect(&args.transport, plan.remote))?, &plan)
+                }
+                Transport::Quantum => {
+                    calls(&runtime, &runtime.block_on(QuantumStreams::connect(&args.transport, plan.remote))?, &plan)
+                }
+                Transport::Tcp | Transport::TcpGrpc => calls(&runtime, &runtime.block_on(tcp_grpc::connect(plan.remote))?, &plan),
+            }
         }
     };
     report(args, &measured)
+}
+
+fn calls(runtime: &tokio::runtime::Runtime, echo: &impl Echo, plan: &Plan) -> Measured {
+    if plan.rate > 0.0 { open::calls(runtime, echo, plan) } else { closed::calls(runtime, echo, plan) }
 }
 
 fn plan(args: &DriveArgs) -> anyhow::Result<Plan> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use crate::transport::{Transport, TransportArgs, tcp, tcp_grpc};
+use crate::transport::{Transport, TransportArgs, quantum, tcp, tcp_grpc};
 
 const EXAMPLES: &str = "\
 Runs until it is killed. The line on standard output names the address, so port 0 may be given.
@@ -36,6 +36,11 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             let listener = TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
             announce(args, listener.local_addr()?);
             tcp::serve(&listener)?;
+        }
+        transport @ (Transport::QuantumGrpc | Transport::Quantum) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let grpc = transport == Transport::QuantumGrpc;
+            runtime.block_on(quantum::serve(&args.transport, args.listen, grpc, |address| announce(args, address)))?;
         }
         Transport::TcpGrpc => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

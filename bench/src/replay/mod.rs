@@ -29,11 +29,15 @@ Exit code 0: every replica and the server hold exactly the trace's endContent. 1
 Examples:
   aetherflow-bench replay --trace friendsforever.json.gz --to 127.0.0.1:9002 --transport tcp-grpc
   aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport tcp-grpc --encoding json --json
-  aetherflow-bench replay --trace sveltecomponent.json.gz --to 10.0.0.2:7002 --session-addr 10.0.0.2:7001 --resume";
+  aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport quantum-grpc --insecure-loopback
+  aetherflow-bench replay --trace sveltecomponent.json.gz --to 10.0.0.2:7002 --session-addr 10.0.0.2:7001 \\
+    --transport tcp-grpc --resume";
 
 /// What carries the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReplayTransport {
+    /// gRPC over Quantum, encrypted; the server is verified by --ca, --pin or not at all
+    QuantumGrpc,
     /// gRPC over plaintext HTTP/2 over TCP
     TcpGrpc,
 }
@@ -41,6 +45,7 @@ pub enum ReplayTransport {
 impl ReplayTransport {
     fn name(self) -> &'static str {
         match self {
+            Self::QuantumGrpc => "quantum-grpc",
             Self::TcpGrpc => "tcp-grpc",
         }
     }
@@ -80,6 +85,15 @@ pub struct ReplayArgs {
     /// What carries the calls
     #[arg(long, value_enum)]
     pub transport: ReplayTransport,
+    /// Quantum: the server's certificate, or its issuer's, in a PEM file
+    #[arg(long, value_name = "FILE", group = "verification")]
+    pub ca: Option<std::path::PathBuf>,
+    /// Quantum: the SHA-256 of the server's public key, which `aetherflow up` prints
+    #[arg(long, value_name = "HEX", group = "verification")]
+    pub pin: Option<String>,
+    /// Quantum: do not verify the server; only for a server on loopback
+    #[arg(long, group = "verification")]
+    pub insecure_loopback: bool,
     /// How operations are written
     #[arg(long, value_enum, default_value = "yjs")]
     pub encoding: Encoding,

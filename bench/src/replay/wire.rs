@@ -11,6 +11,7 @@ use proto::statesync::state_sync_service_client::StateSyncServiceClient;
 use proto::statesync::{CreateDocumentRequest, GetDocumentRequest, Metadata, Permissions};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
+use quantum_grpc::{ClientConfig, EndpointOptions, Verify};
 use tower::Service;
 
 use super::{ReplayArgs, ReplayTransport};
@@ -29,12 +30,14 @@ pub(super) struct Dialer {
     statesync: String,
     session: String,
     transport: ReplayTransport,
+    verify: Verify,
 }
 
 /// One connection.
 #[derive(Clone)]
 pub(super) enum Wire {
     Tcp(Channel),
+    Quantum(quantum_grpc::Channel),
 }
 
 impl Service<http::Request<Body>> for Wire {
@@ -45,6 +48,7 @@ impl Service<http::Request<Body>> for Wire {
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         match self {
             Self::Tcp(channel) => channel.poll_ready(context).map_err(Into::into),
+            Self::Quantum(channel) => channel.poll_ready(context).map_err(Into::into),
         }
     }
 
@@ -53,6 +57,10 @@ impl Service<http::Request<Body>> for Wire {
             Self::Tcp(channel) => {
                 let answer = channel.call(request);
                 Box::pin(async move { answer.await.map_err(Into::into) })
+            }
+            Self::Quantum(channel) => {
+                let answer = channel.call(request);
+                Box::pin(async move { Ok(answer.await?.map(Body::new)) })
             }
         }
     }
@@ -69,7 +77,8 @@ impl Dialer {
             ensure!(port > 1, "--to has port {port}; give --session-addr");
             format!("{host}:{}", port - 1)
         };
-        Ok(Self { statesync, session, transport: args.transport })
+        let verify = verify(args)?;
+        Ok(Self { statesync, session, transport: args.transport, verify })
     }
 
     /// A connection to the statesync service of its own.
@@ -108,6 +117,14 @@ impl Dialer {
 
     async fn wire(&self, address: &str) -> anyhow::Result<Wire> {
         match self.transport {
+            ReplayTransport::QuantumGrpc => {
+                // An endpoint of its own: no two clients share a socket or a shard.
+                let endpoint = quantum_grpc::Endpoint::client(&EndpointOptions::default())?;
+                let channel = quantum_grpc::Channel::connect_lazy(endpoint, address, ClientConfig::new(self.verify.clone()));
+                let connected = tokio::time::timeout(CONNECT_TIMEOUT, channel.connection()).await;
+                connected.context("no answer")?.with_context(|| format!("cannot connect to {address}"))?;
+                Ok(Wire::Quantum(channel))
+            }
             ReplayTransport::TcpGrpc => {
                 let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
                 let endpoint = endpoint.tcp_nodelay(true).connect_timeout(CONNECT_TIMEOUT);
@@ -115,5 +132,16 @@ impl Dialer {
                 Ok(Wire::Tcp(channel))
             }
         }
+    }
+}
+
+/// How a server over Quantum is verified.
+fn verify(args: &ReplayArgs) -> anyhow::Result<Verify> {
+    match (&args.ca, &args.pin, args.insecure_loopback) {
+        (Some(path), None, false) => Ok(Verify::Ca(path.clone())),
+        (None, Some(fingerprint), false) => Ok(Verify::Pin(fingerprint.clone())),
+        (None, None, true) => Ok(Verify::InsecureLoopback),
+        (None, None, false) if args.transport == ReplayTransport::TcpGrpc => Ok(Verify::InsecureLoopback),
+        _ => anyhow::bail!("quantum-grpc needs one of --ca FILE, --pin HEX, --insecure-loopback"),
     }
 }

@@ -1,5 +1,6 @@
 //! What carries the load generator's requests.
 
+pub mod quantum;
 pub mod tcp;
 pub mod tcp_grpc;
 
@@ -10,6 +11,10 @@ use clap::{Args, ValueEnum};
 /// What carries requests and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Transport {
+    /// gRPC over Quantum
+    QuantumGrpc,
+    /// Plain Quantum streams, one per message
+    Quantum,
     /// Frames (length, number, payload) over kernel TCP with NODELAY
     Tcp,
     /// gRPC (tonic) over plaintext HTTP/2 over TCP with NODELAY
@@ -20,6 +25,8 @@ impl Transport {
     /// The name in the JSON result.
     pub fn name(self) -> &'static str {
         match self {
+            Self::QuantumGrpc => "quantum-grpc",
+            Self::Quantum => "quantum",
             Self::Tcp => "tcp",
             Self::TcpGrpc => "tcp-grpc",
         }
@@ -38,6 +45,15 @@ pub struct TransportArgs {
     /// Folder of the certificate that both sides share; made by whoever comes first
     #[arg(long, value_name = "DIR", default_value_os_t = crate::certs::default_dir())]
     pub certs: PathBuf,
+    /// Quantum: shards, each a thread with its own socket
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub shards: usize,
+    /// Quantum: cores that the shards are pinned to, such as 0,1
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub cores: Vec<usize>,
+    /// Quantum: microseconds that a shard goes on looking for work before it sleeps
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub spin_us: u64,
 }
 
 /// The generated messages and stubs of `proto/bench.proto`.
