@@ -26,7 +26,9 @@ pub fn load_or_create(dir: &Path) -> anyhow::Result<Certificate> {
     if !dir.exists() {
         create(dir).with_context(|| format!("cannot make a certificate in {}", dir.display()))?;
     }
-    let read = |name: &str| std::fs::read_to_string(dir.join(name)).with_context(|| format!("cannot read {name} in {}", dir.display()));
+    let read = |name: &str| {
+        std::fs::read_to_string(dir.join(name)).with_context(|| format!("cannot read {name} in {}", dir.display()))
+    };
     let certificate = Certificate { certificate_pem: read("cert.pem")?, key_pem: read("key.pem")? };
     ensure!(certificate.certificate_pem.contains("BEGIN CERTIFICATE"), "{} holds no certificate", dir.display());
     Ok(certificate)

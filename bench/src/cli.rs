@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::demo::DemoArgs;
 use crate::link::LinkArgs;
 use crate::load::bulk::BulkArgs;
 use crate::load::drive::DriveArgs;
 use crate::load::serve::ServeArgs;
 use crate::replay::ReplayArgs;
-use crate::{link, load, replay};
+use crate::{demo, link, load, replay};
 
 /// Measures and proves `AetherFlow`: load, lossy links and recorded editing sessions.
 #[derive(Debug, Parser)]
@@ -30,6 +31,8 @@ enum Command {
     /// Replays a recorded or generated editing session through real clients and checks that all converge
     Replay(ReplayArgs),
     Link(LinkArgs),
+    /// Shows two people editing one document over a link that loses packets (needs root)
+    Demo(DemoArgs),
     /// Prints shell completions
     Completions {
         /// The shell to print them for
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Bulk(args) => load::bulk::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Link(args) => link::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "aetherflow-bench", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -36,8 +36,22 @@ fn result(arguments: &[&str]) -> Value {
 }
 
 const DRIVE_FIELDS: [&str; 16] = [
-    "transport", "sent", "received", "errors", "p50_us", "p90_us", "p95_us", "p99_us", "p999_us", "max_us", "mean_us", "seconds", "rps",
-    "cpu_s", "wire_bytes_sent", "wire_bytes_received",
+    "transport",
+    "sent",
+    "received",
+    "errors",
+    "p50_us",
+    "p90_us",
+    "p95_us",
+    "p99_us",
+    "p999_us",
+    "max_us",
+    "mean_us",
+    "seconds",
+    "rps",
+    "cpu_s",
+    "wire_bytes_sent",
+    "wire_bytes_received",
 ];
 
 #[test]
@@ -45,14 +59,35 @@ fn the_open_loop_sends_what_the_rate_says_and_reports_every_field() {
     for transport in ["tcp", "tcp-grpc"] {
         let server = serve(transport);
         let result = result(&[
-            "drive", "--transport", transport, "--connect", &server.address, "--rate", "200", "--size", "256", "--seconds", "1",
-            "--warmup", "0.25", "--json",
+            "drive",
+            "--transport",
+            transport,
+            "--connect",
+            &server.address,
+            "--rate",
+            "200",
+            "--size",
+            "256",
+            "--seconds",
+            "1",
+            "--warmup",
+            "0.25",
+            "--json",
         ]);
         let fields: Vec<&String> = result.as_object().unwrap().keys().collect();
-        assert!(fields.len() == DRIVE_FIELDS.len() && DRIVE_FIELDS.iter().all(|name| result.get(name).is_some()), "{fields:?}");
-        assert_eq!((result["sent"].as_u64(), result["received"].as_u64(), result["errors"].as_u64()), (Some(200), Some(200), Some(0)));
+        assert!(
+            fields.len() == DRIVE_FIELDS.len() && DRIVE_FIELDS.iter().all(|name| result.get(name).is_some()),
+            "{fields:?}"
+        );
+        assert_eq!(
+            (result["sent"].as_u64(), result["received"].as_u64(), result["errors"].as_u64()),
+            (Some(200), Some(200), Some(0))
+        );
         let number = |name: &str| result[name].as_f64().unwrap();
-        assert!(0.0 < number("p50_us") && number("p50_us") <= number("p99_us") && number("p99_us") <= number("max_us"), "{result}");
+        assert!(
+            0.0 < number("p50_us") && number("p50_us") <= number("p99_us") && number("p99_us") <= number("max_us"),
+            "{result}"
+        );
         // 200 requests and 200 answers of 256 bytes and more, all on loopback.
         assert!(number("wire_bytes_sent") > 2.0 * 200.0 * 256.0, "{result}");
     }
@@ -80,7 +115,19 @@ fn the_closed_loop_keeps_going_and_bulk_counts_what_arrived() {
 fn a_server_that_dies_leaves_errors_not_silence() {
     let mut server = serve("tcp-grpc");
     let arguments = [
-        "drive", "--transport", "tcp-grpc", "--connect", &server.address, "--rate", "100", "--size", "64", "--seconds", "2", "--warmup", "0",
+        "drive",
+        "--transport",
+        "tcp-grpc",
+        "--connect",
+        &server.address,
+        "--rate",
+        "100",
+        "--size",
+        "64",
+        "--seconds",
+        "2",
+        "--warmup",
+        "0",
     ];
     let client = Command::new(BENCH).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(700));

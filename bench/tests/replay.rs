@@ -73,7 +73,8 @@ async fn a_position_past_the_end_is_an_error_that_names_the_transaction() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_traces_converge_over_tcp_in_both_encodings() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let named: Vec<PathBuf> = ["friendsforever.json.gz", "sveltecomponent.json.gz"].map(|name| shared.join(name)).into();
+    let named: Vec<PathBuf> =
+        ["friendsforever.json.gz", "sveltecomponent.json.gz"].map(|name| shared.join(name)).into();
     for file in named {
         let trace = if file.exists() {
             trace::load(file.to_str().unwrap()).unwrap()

@@ -90,13 +90,21 @@ pub fn run(args: &BulkArgs) -> anyhow::Result<ExitCode> {
         wire_bytes_sent: spent.wire_bytes_sent,
     };
     if !args.transport.json {
-        eprintln!("{}: {:.1} Mbit/s in {seconds:.2} s, {:.2} s of CPU", result.transport, result.goodput_mbit, result.cpu_s);
+        eprintln!(
+            "{}: {:.1} Mbit/s in {seconds:.2} s, {:.2} s of CPU",
+            result.transport, result.goodput_mbit, result.cpu_s
+        );
     }
     println!("{}", serde_json::to_string(&result)?);
     Ok(ExitCode::SUCCESS)
 }
 
-async fn upload(echo: &impl Echo, chunk: Bytes, duration: Duration, peer: IpAddr) -> anyhow::Result<(u64, Instant, Meter)> {
+async fn upload(
+    echo: &impl Echo,
+    chunk: Bytes,
+    duration: Duration,
+    peer: IpAddr,
+) -> anyhow::Result<(u64, Instant, Meter)> {
     let (before, started) = (Meter::read(peer), Instant::now());
     Ok((echo.upload(chunk, started + duration).await?, started, before))
 }

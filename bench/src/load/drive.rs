@@ -126,7 +126,9 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
                 Transport::Quantum => {
                     calls(&runtime, &runtime.block_on(QuantumStreams::connect(&args.transport, plan.remote))?, &plan)
                 }
-                Transport::Tcp | Transport::TcpGrpc => calls(&runtime, &runtime.block_on(tcp_grpc::connect(plan.remote))?, &plan),
+                Transport::Tcp | Transport::TcpGrpc => {
+                    calls(&runtime, &runtime.block_on(tcp_grpc::connect(plan.remote))?, &plan)
+                }
             }
         }
     };
@@ -181,7 +183,14 @@ fn report(args: &DriveArgs, measured: &Measured) -> anyhow::Result<ExitCode> {
         let latency = &result.latency;
         eprintln!(
             "{}: {} sent, {} received, {} errors, {:.0}/s; p50 {:.0} us, p99 {:.0} us, p99.9 {:.0} us, max {:.0} us",
-            result.transport, result.sent, result.received, result.errors, result.rps, latency.p50_us, latency.p99_us, latency.p999_us,
+            result.transport,
+            result.sent,
+            result.received,
+            result.errors,
+            result.rps,
+            latency.p50_us,
+            latency.p99_us,
+            latency.p999_us,
             latency.max_us
         );
     }

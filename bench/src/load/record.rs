@@ -58,7 +58,8 @@ impl Latencies {
 
     /// The least latency so far, or nothing.
     pub fn least(&self) -> Option<Duration> {
-        let answered = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|latency| *latency != UNANSWERED);
+        let answered =
+            self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|latency| *latency != UNANSWERED);
         answered.min().map(Duration::from_nanos)
     }
 

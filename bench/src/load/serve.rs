@@ -33,7 +33,8 @@ pub struct ServeArgs {
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     match args.transport.transport {
         Transport::Tcp => {
-            let listener = TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+            let listener =
+                TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
             announce(args, listener.local_addr()?);
             tcp::serve(&listener)?;
         }

@@ -128,7 +128,8 @@ impl Client {
             self.replica.see(frontier)?;
             let span = Span { agent: self.agent, first: self.next, end: self.batch_end(frontier) };
             let transactions = &shared.causality.own(self.agent)[span.first as usize..span.end as usize];
-            let patches = transactions.iter().flat_map(|transaction| &shared.trace.transactions[*transaction as usize].patches);
+            let patches =
+                transactions.iter().flat_map(|transaction| &shared.trace.transactions[*transaction as usize].patches);
             let edited = self.replica.edit(span, patches);
             let mut edit = edited.with_context(|| format!("transactions from {first} on"))?;
             if shared.trace.agents <= 2 {
@@ -157,7 +158,8 @@ impl Client {
     fn batch_end(&self, frontier: &[u32]) -> u32 {
         let (own, causality) = (self.own(), &self.shared.causality);
         let patches_of = |transaction: u32| &self.shared.trace.transactions[transaction as usize].patches;
-        let bytes_of = |transaction: u32| patches_of(transaction).iter().map(|patch| 48 + 2 * patch.inserted.len()).sum::<usize>();
+        let bytes_of =
+            |transaction: u32| patches_of(transaction).iter().map(|patch| 48 + 2 * patch.inserted.len()).sum::<usize>();
         let mut end = self.next as usize + 1;
         let (mut bytes, mut patches) = (bytes_of(own[end - 1]), patches_of(own[end - 1]).len());
         while let Some(next) = own.get(end).copied() {
@@ -211,15 +213,25 @@ impl Client {
                 return Ok(());
             }
         };
-        let lost = matches!(broken.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal);
+        let lost = matches!(
+            broken.code(),
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal
+        );
         if !self.shared.resume || !lost {
-            return Err(anyhow::Error::new(broken).context(if lost { "the connection broke (--resume goes on)" } else { "refused" }));
+            return Err(anyhow::Error::new(broken).context(if lost {
+                "the connection broke (--resume goes on)"
+            } else {
+                "refused"
+            }));
         }
         self.reconnect(&broken).await
     }
 
     fn handle(&mut self, event: OperationEvent) -> anyhow::Result<()> {
-        ensure!(event.snapshot.is_empty() && event.document.is_none(), "the server gave the whole state instead of the operations");
+        ensure!(
+            event.snapshot.is_empty() && event.document.is_none(),
+            "the server gave the whole state instead of the operations"
+        );
         ensure!(event.epoch == self.position.epoch, "the document's epoch changed");
         if event.r#type != "operation_applied" {
             return Ok(());
@@ -229,8 +241,12 @@ impl Client {
         ensure!(event.version == expected, "version {} came, {expected} was due", event.version);
         self.position.version = event.version;
         let span = span(&operation)?;
-        let known = self.received.get_mut(usize::from(span.agent)).context("an operation of a writer that does not exist")?;
-        ensure!(span.first == *known && span.end > span.first, "transactions came out of order: {span:?} after {known}");
+        let known =
+            self.received.get_mut(usize::from(span.agent)).context("an operation of a writer that does not exist")?;
+        ensure!(
+            span.first == *known && span.end > span.first,
+            "transactions came out of order: {span:?} after {known}"
+        );
         let transactions = self.shared.causality.own(span.agent);
         ensure!(span.end as usize <= transactions.len(), "transactions that do not exist came: {span:?}");
         *known = span.end;
@@ -275,8 +291,11 @@ impl Client {
 
 async fn open_session(dialer: &Dialer, user: &str) -> anyhow::Result<(String, AbortOnDropHandle<()>)> {
     let mut client = dialer.session().await?;
-    let request =
-        CreateSessionRequest { user_id: user.to_owned(), client_ip: "127.0.0.1".to_owned(), ..CreateSessionRequest::default() };
+    let request = CreateSessionRequest {
+        user_id: user.to_owned(),
+        client_ip: "127.0.0.1".to_owned(),
+        ..CreateSessionRequest::default()
+    };
     let answer = client.create_session(request).await?.into_inner();
     let session = answer.session.context("the answer has no session")?.session_id;
     let session_id = session.clone();

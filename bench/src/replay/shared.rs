@@ -33,7 +33,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(args: &ReplayArgs, trace: Trace, causality: Causality, document: String, clients: usize) -> Self {
-        let progress = ProgressBar::with_draw_target(Some(trace.transactions.len() as u64), ProgressDrawTarget::stderr_with_hz(8));
+        let progress =
+            ProgressBar::with_draw_target(Some(trace.transactions.len() as u64), ProgressDrawTarget::stderr_with_hz(8));
         if args.json {
             progress.set_draw_target(ProgressDrawTarget::hidden());
         }

@@ -9,9 +9,9 @@ use anyhow::{Context as _, ensure};
 use proto::session::session_service_client::SessionServiceClient;
 use proto::statesync::state_sync_service_client::StateSyncServiceClient;
 use proto::statesync::{CreateDocumentRequest, GetDocumentRequest, Metadata, Permissions};
+use quantum_grpc::{ClientConfig, EndpointOptions, Verify};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use quantum_grpc::{ClientConfig, EndpointOptions, Verify};
 use tower::Service;
 
 use super::{ReplayArgs, ReplayTransport};
@@ -120,7 +120,8 @@ impl Dialer {
             ReplayTransport::QuantumGrpc => {
                 // An endpoint of its own: no two clients share a socket or a shard.
                 let endpoint = quantum_grpc::Endpoint::client(&EndpointOptions::default())?;
-                let channel = quantum_grpc::Channel::connect_lazy(endpoint, address, ClientConfig::new(self.verify.clone()));
+                let channel =
+                    quantum_grpc::Channel::connect_lazy(endpoint, address, ClientConfig::new(self.verify.clone()));
                 let connected = tokio::time::timeout(CONNECT_TIMEOUT, channel.connection()).await;
                 connected.context("no answer")?.with_context(|| format!("cannot connect to {address}"))?;
                 Ok(Wire::Quantum(channel))

@@ -153,11 +153,13 @@ impl PositionalReplica {
     pub fn receive(&mut self, received: &Received, own: bool) -> Result<(), ReplicaError> {
         if own {
             let operation = self.unconfirmed.remove(&received.span.first);
-            let operation = operation.ok_or_else(|| ReplicaError::Operation("an operation came back twice".to_owned()))?;
+            let operation =
+                operation.ok_or_else(|| ReplicaError::Operation("an operation came back twice".to_owned()))?;
             self.set_flags(operation, CONFIRMED);
             return Ok(());
         }
-        let items: Items = serde_json::from_slice(&received.data).map_err(|error| ReplicaError::Operation(error.to_string()))?;
+        let items: Items =
+            serde_json::from_slice(&received.data).map_err(|error| ReplicaError::Operation(error.to_string()))?;
         let items = match items {
             Items::Many(items) => items,
             Items::One(item) => vec![item],
@@ -171,7 +173,8 @@ impl PositionalReplica {
         }
         after.reverse();
         for item in items {
-            let fault = || ReplicaError::Operation(format!("position {} with {} deleted is past the end", item.pos, item.del));
+            let fault =
+                || ReplicaError::Operation(format!("position {} with {} deleted is past the end", item.pos, item.del));
             let mut at = self.find_utf16(item.pos).ok_or_else(fault)?;
             self.delete_utf16(operation, at, item.del).ok_or_else(fault)?;
             if let Some(name) = after.pop_if(|_| !item.ins.is_empty()) {
@@ -198,7 +201,11 @@ impl PositionalReplica {
 
     /// The text that the editor sees.
     pub fn text(&self) -> String {
-        self.characters.iter().filter(|character| self.visible(character, SEEN)).map(|character| character.character).collect()
+        self.characters
+            .iter()
+            .filter(|character| self.visible(character, SEEN))
+            .map(|character| character.character)
+            .collect()
     }
 
     fn add(&mut self, span: Span, flags: u8) -> Result<u32, ReplicaError> {
@@ -329,7 +336,9 @@ impl PositionalReplica {
     fn note_after(&self, names: &mut Names, operation: u32, at: usize) {
         let name = match at.checked_sub(1).map(|before| self.characters[before]) {
             None => START.to_owned(),
-            Some(before) if before.writer == operation && before.offset + 1 == self.operations[operation as usize].inserted => {
+            Some(before)
+                if before.writer == operation && before.offset + 1 == self.operations[operation as usize].inserted =>
+            {
                 SAME.to_owned()
             }
             Some(before) => {
@@ -379,7 +388,9 @@ impl PositionalReplica {
     fn joined(&mut self, before: u32, operation: u32) -> u32 {
         let mut operations = self.deleter_sets[before as usize].operations.clone();
         operations.push(operation);
-        if let Some(last) = self.joint_sets.last().filter(|last| self.deleter_sets[**last as usize].operations == operations) {
+        if let Some(last) =
+            self.joint_sets.last().filter(|last| self.deleter_sets[**last as usize].operations == operations)
+        {
             return *last;
         }
         let flags = self.deleter_sets[before as usize].flags | self.operations[operation as usize].flags;

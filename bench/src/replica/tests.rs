@@ -20,7 +20,8 @@ fn play(trace: &Trace, mut replicas: Vec<Replica>, yjs: bool) {
         done[agent] += 1;
         replicas[agent].see(causality.frontier(index as u32)).unwrap();
         let edit = replicas[agent].edit(span, transaction.patches.iter()).unwrap();
-        let mut received = Received { span, data: edit.data.clone(), update: edit.data, deleted: edit.deleted, after: edit.after };
+        let mut received =
+            Received { span, data: edit.data.clone(), update: edit.data, deleted: edit.deleted, after: edit.after };
         if yjs {
             // As the server gives it out: only what changed there.
             let update = yrs::Update::decode_v1(&received.update).unwrap();
@@ -82,17 +83,35 @@ fn a_deletion_around_text_that_the_editor_has_not_seen_leaves_it() {
 fn operations_past_the_end_or_inside_a_surrogate_pair_are_refused() {
     let mut replica = PositionalReplica::default();
     replica.receive(&received(1, r#"{"pos":0,"ins":"🦀"}"#.as_bytes()), false).unwrap();
-    for (first, data) in [r#"{"pos":1,"ins":"x"}"#, r#"{"pos":9}"#, r#"{"pos":0,"del":1}"#, "7", r#"{"pos":4294967295,"del":4294967295}"#]
-        .into_iter()
-        .enumerate()
+    for (first, data) in [
+        r#"{"pos":1,"ins":"x"}"#,
+        r#"{"pos":9}"#,
+        r#"{"pos":0,"del":1}"#,
+        "7",
+        r#"{"pos":4294967295,"del":4294967295}"#,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let span = Span { agent: 2, first: first as u32, end: first as u32 + 1 };
-        let received = Received { span, data: Bytes::from(data), update: Bytes::new(), deleted: String::new(), after: String::new() };
+        let received = Received {
+            span,
+            data: Bytes::from(data),
+            update: Bytes::new(),
+            deleted: String::new(),
+            after: String::new(),
+        };
         assert!(replica.receive(&received, false).is_err(), "{data}");
     }
     for deleted in ["x", "1:0", "9:9:0:1", "1:0:0:1:1", "70000:0:0:1"] {
         let span = Span { agent: 3, first: 0, end: 1 };
-        let received = Received { span, data: Bytes::from_static(b"[]"), update: Bytes::new(), deleted: deleted.to_owned(), after: String::new() };
+        let received = Received {
+            span,
+            data: Bytes::from_static(b"[]"),
+            update: Bytes::new(),
+            deleted: deleted.to_owned(),
+            after: String::new(),
+        };
         assert!(replica.receive(&received, false).is_err(), "{deleted}");
     }
     let past = Patch { position: u32::MAX, deleted: u32::MAX, inserted: String::new() };
@@ -102,5 +121,11 @@ fn operations_past_the_end_or_inside_a_surrogate_pair_are_refused() {
 }
 
 fn received(agent: u16, data: &[u8]) -> Received {
-    Received { span: Span { agent, first: 0, end: 1 }, data: Bytes::copy_from_slice(data), update: Bytes::new(), deleted: String::new(), after: String::new() }
+    Received {
+        span: Span { agent, first: 0, end: 1 },
+        data: Bytes::copy_from_slice(data),
+        update: Bytes::new(),
+        deleted: String::new(),
+        after: String::new(),
+    }
 }

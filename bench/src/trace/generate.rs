@@ -8,7 +8,8 @@ use rand::{Rng, SeedableRng};
 
 use super::{Patch, Trace, Transaction};
 
-const LETTERS: &[char] = &['a', 'b', 'e', 'i', 'n', 'o', 'r', 's', 't', ' ', ' ', ',', '\n', 'ä', 'é', 'ß', '中', '🦀', '𝄞'];
+const LETTERS: &[char] =
+    &['a', 'b', 'e', 'i', 'n', 'o', 'r', 's', 't', ' ', ' ', ',', '\n', 'ä', 'é', 'ß', '中', '🦀', '𝄞'];
 /// How often a writer takes in what another has done before it goes on.
 const MERGE_PERCENT: u32 = 12;
 
@@ -112,8 +113,10 @@ fn edit(text: &mut Vec<Character>, frontier: &[u32], (agent, sequence): (u16, u3
     let headings = places.iter().filter(|at| text[shown[**at]].heading).count();
     places.drain(..headings.saturating_sub(1));
     let left = places[random.random_range(0..places.len())];
-    let inserted: String = (0..random.random_range(1..=3usize)).map(|_| LETTERS[random.random_range(0..LETTERS.len())]).collect();
-    let entry = |character| Character { character, agent, sequence, deleters: Vec::new(), region: agent, heading: false };
+    let inserted: String =
+        (0..random.random_range(1..=3usize)).map(|_| LETTERS[random.random_range(0..LETTERS.len())]).collect();
+    let entry =
+        |character| Character { character, agent, sequence, deleters: Vec::new(), region: agent, heading: false };
     let at = shown[left] + 1;
     text.splice(at..at, inserted.chars().map(entry));
     Patch { position: left as u32 + 1, deleted: 0, inserted }

@@ -50,7 +50,9 @@ pub enum TraceError {
         fault: String,
     },
     /// `generate:` was not followed by three numbers in their bounds.
-    #[error("generate:WRITERS,OPERATIONS,SEED needs three numbers, WRITERS 1 to 64 and OPERATIONS 1 to 1000000; not {0:?}")]
+    #[error(
+        "generate:WRITERS,OPERATIONS,SEED needs three numbers, WRITERS 1 to 64 and OPERATIONS 1 to 1000000; not {0:?}"
+    )]
     Generate(String),
 }
 
@@ -112,7 +114,11 @@ pub fn to_json(trace: &Trace) -> Result<Vec<u8>, TraceError> {
         parents: trace.concurrent.then(|| transaction.parents.clone()),
         agent: trace.concurrent.then_some(usize::from(transaction.agent)),
         time: None,
-        patches: transaction.patches.iter().map(|patch| (patch.position, patch.deleted, patch.inserted.clone())).collect(),
+        patches: transaction
+            .patches
+            .iter()
+            .map(|patch| (patch.position, patch.deleted, patch.inserted.clone()))
+            .collect(),
     });
     let raw = RawTrace {
         kind: trace.concurrent.then(|| "concurrent".to_owned()),
@@ -151,7 +157,10 @@ fn checked(raw: RawTrace) -> Result<Trace, TraceError> {
     within("writers", agents, 1, AGENTS_MAX)?;
     let start = raw.start_content.unwrap_or_default();
     if concurrent && !start.is_empty() {
-        return Err(TraceError::Transaction { index: 0, fault: "a concurrent trace starts from the empty document".to_owned() });
+        return Err(TraceError::Transaction {
+            index: 0,
+            fault: "a concurrent trace starts from the empty document".to_owned(),
+        });
     }
     let mut transactions = Vec::with_capacity(raw.txns.len() + 1);
     // The start of a sequential trace is what its writer inserts first: so it, too, travels through the system.

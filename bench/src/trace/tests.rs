@@ -28,7 +28,8 @@ fn the_same_seed_generates_the_same_trace_and_writers_really_work_at_the_same_ti
 
 #[test]
 fn a_sequential_trace_has_one_writer_and_starts_with_its_start_content() {
-    let json = r#"{"startContent":"ab","endContent":"aXb","txns":[{"time":"2020-01-01T00:00:00Z","patches":[[1,0,"X"]]}]}"#;
+    let json =
+        r#"{"startContent":"ab","endContent":"aXb","txns":[{"time":"2020-01-01T00:00:00Z","patches":[[1,0,"X"]]}]}"#;
     let trace = parse(json.as_bytes()).unwrap();
     assert_eq!((trace.agents, trace.transactions.len(), trace.concurrent), (1, 2, false));
     assert_eq!(trace.transactions[0].patches[0].inserted, "ab");
@@ -45,7 +46,10 @@ fn malformed_traces_are_refused_with_the_reason() {
         (r#"{"endContent":"","txns":[{"patches":[[-1,0,""]]}]}"#, "not a trace"),
         (r#"{"endContent":"","numAgents":0,"txns":[{"patches":[]}]}"#, "0 writers"),
         (r#"{"endContent":"","numAgents":99999,"txns":[{"patches":[]}]}"#, "99999 writers"),
-        (&concurrent(r#"{"parents":[0],"agent":0,"patches":[]}"#), "transaction 0: its parent 0 does not come before it"),
+        (
+            &concurrent(r#"{"parents":[0],"agent":0,"patches":[]}"#),
+            "transaction 0: its parent 0 does not come before it",
+        ),
         (&concurrent(r#"{"parents":[],"agent":2,"patches":[]}"#), "its agent is 2"),
         (&concurrent(r#"{"agent":0,"patches":[]}"#), "no parents"),
         (&concurrent(r#"{"parents":[],"agent":0,"time":"yesterday","patches":[]}"#), "RFC 3339"),
@@ -59,7 +63,9 @@ fn malformed_traces_are_refused_with_the_reason() {
         assert!(said.contains(reason), "{json}: {said}");
     }
     assert!(matches!(parse(&[0x1f, 0x8b, 1, 2, 3]), Err(TraceError::Read(_))));
-    for source in ["generate:", "generate:0,1,1", "generate:2,1", "generate:2,1,1,1", "generate:a,b,c", "generate:65,1,1"] {
+    for source in
+        ["generate:", "generate:0,1,1", "generate:2,1", "generate:2,1,1,1", "generate:a,b,c", "generate:65,1,1"]
+    {
         assert!(matches!(super::load(source), Err(TraceError::Generate(_))), "{source}");
     }
 }
@@ -81,7 +87,14 @@ fn times_with_and_without_a_zone_offset_are_read() {
     assert_eq!(ms("1970-01-01T00:00:00+00:00"), Some(0));
     assert_eq!(ms("2020-10-18T07:27:11.250Z"), Some(1_603_006_031_250));
     assert_eq!(ms("2020-10-18T09:27:11.250+02:00"), Some(1_603_006_031_250));
-    for wrong in ["", "T", "2020-13-01T00:00:00Z", "2020-01-01T00:00:00", "2020-01-01T00:00:00+9999999999999999:00", "2020-01-01T00:00:00é"] {
+    for wrong in [
+        "",
+        "T",
+        "2020-13-01T00:00:00Z",
+        "2020-01-01T00:00:00",
+        "2020-01-01T00:00:00+9999999999999999:00",
+        "2020-01-01T00:00:00é",
+    ] {
         assert_eq!(ms(wrong), None, "{wrong}");
     }
 }

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bytes::{Bytes, BytesMut};
-use quantum_grpc::{Channel, ClientConfig, Connection, Endpoint, EndpointOptions, Identity, Listener, QuantumStream, ServerConfig, Verify};
+use quantum_grpc::{
+    Channel, ClientConfig, Connection, Endpoint, EndpointOptions, Identity, Listener, QuantumStream, ServerConfig,
+    Verify,
+};
 
 use super::TransportArgs;
 use super::bench_proto::bench_client::BenchClient;
@@ -33,7 +36,12 @@ pub fn options(args: &TransportArgs) -> EndpointOptions {
 ///
 /// # Errors
 /// If the certificate folder or the address cannot be used.
-pub async fn serve(args: &TransportArgs, listen: SocketAddr, grpc: bool, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+pub async fn serve(
+    args: &TransportArgs,
+    listen: SocketAddr,
+    grpc: bool,
+    ready: impl FnOnce(SocketAddr),
+) -> anyhow::Result<()> {
     let identity = Identity::load_or_create(&args.certs, &[])?;
     let mut config = ServerConfig::new(&identity)?;
     config.options = options(args);
@@ -88,7 +96,10 @@ fn client_config(certs: &Path) -> anyhow::Result<ClientConfig> {
     Ok(ClientConfig::new(Verify::Pin(identity.fingerprint())))
 }
 
-async fn connected<T, E: Into<anyhow::Error>>(mut dial: impl AsyncFnMut() -> Result<T, E>, remote: SocketAddr) -> anyhow::Result<T> {
+async fn connected<T, E: Into<anyhow::Error>>(
+    mut dial: impl AsyncFnMut() -> Result<T, E>,
+    remote: SocketAddr,
+) -> anyhow::Result<T> {
     let until = Instant::now() + CONNECT_FOR;
     loop {
         match dial().await {

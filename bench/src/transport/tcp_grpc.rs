@@ -43,7 +43,9 @@ impl Bench for EchoService {
 
 /// The service with its message limits.
 pub fn service() -> BenchServer<EchoService> {
-    BenchServer::new(EchoService).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    BenchServer::new(EchoService)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// Binds; gives the address and the server to run.
@@ -51,9 +53,11 @@ pub fn service() -> BenchServer<EchoService> {
 /// # Errors
 /// If the address cannot be bound.
 pub fn bind(listen: SocketAddr) -> anyhow::Result<(SocketAddr, impl Future<Output = anyhow::Result<()>> + Send)> {
-    let incoming = TcpIncoming::bind(listen).with_context(|| format!("cannot listen on {listen}"))?.with_nodelay(Some(true));
+    let incoming =
+        TcpIncoming::bind(listen).with_context(|| format!("cannot listen on {listen}"))?.with_nodelay(Some(true));
     let address = incoming.local_addr()?;
-    let mut server = Server::builder().initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
+    let mut server =
+        Server::builder().initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
     let running = server.add_service(service()).serve_with_incoming(incoming);
     Ok((address, async move { Ok(running.await?) }))
 }

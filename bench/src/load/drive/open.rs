@@ -45,7 +45,8 @@ impl Schedule {
         }
         pace::sleep_until(window_start + self.window);
         let spent = Meter::read(plan.remote.ip()).since(&before);
-        let until = Instant::now() + self.latencies.least().map_or(LATE_ANSWERS, |least| (10 * least).max(LATE_ANSWERS));
+        let until =
+            Instant::now() + self.latencies.least().map_or(LATE_ANSWERS, |least| (10 * least).max(LATE_ANSWERS));
         while Instant::now() < until && !self.latencies.complete_from(self.first_measured) {
             std::thread::sleep(POLL);
         }
@@ -89,7 +90,10 @@ pub(super) fn framed(connection: FramedTcp, plan: &Plan) -> anyhow::Result<Measu
     });
     let measured = schedule.run(plan, |index| {
         // What a broken connection did not answer shows as errors.
-        writer.send([index as u64].into_iter(), &plan.payload).inspect_err(|error| tracing::warn!(%error, "cannot send")).is_ok()
+        writer
+            .send([index as u64].into_iter(), &plan.payload)
+            .inspect_err(|error| tracing::warn!(%error, "cannot send"))
+            .is_ok()
     });
     writer.close();
     let _ = reading.join();
