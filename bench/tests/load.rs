@@ -1,5 +1,7 @@
 //! The load generator against itself, as separate processes: what a user runs.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 

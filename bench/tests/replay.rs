@@ -1,11 +1,13 @@
 //! Replays against a running control plane in this process.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aetherflow_bench::replay::{Encoding, Outcome, ReplayArgs, ReplayTransport, play};
 use aetherflow_bench::trace::{self, Trace};
-use control::up::{UpOptions, start};
+use control::up::{Ports, UpOptions, start};
 
 /// A replay's arguments against services on free ports.
 fn arguments(statesync: &str, session: &str, transport: ReplayTransport, encoding: Encoding) -> ReplayArgs {
@@ -29,7 +31,7 @@ async fn replayed(trace: Trace, transport: ReplayTransport, encoding: Encoding) 
     let running = start(UpOptions::new(data.path())).await.unwrap();
     let addresses = (running.statesync_addr.to_string(), running.session_addr.to_string());
     let args = arguments(&addresses.0, &addresses.1, transport, encoding);
-    let outcome = tokio::time::timeout(Duration::from_secs(240), play(&args, trace)).await.unwrap().unwrap();
+    let outcome = tokio::time::timeout(Duration::from_mins(4), play(&args, trace)).await.unwrap().unwrap();
     running.shutdown().await;
     outcome
 }
@@ -87,5 +89,35 @@ async fn recorded_traces_converge_over_tcp_in_both_encodings() {
             assert!(outcome.converged, "{encoding:?}: {:?}", outcome.differences);
             println!("{}", outcome.summary());
         }
+    }
+}
+
+/// A base port whose four ports are free at the moment.
+fn free_base() -> u16 {
+    let free = |base: &u16| {
+        [1, 2, 101, 102].iter().all(|port| std::net::TcpListener::bind(("127.0.0.1", base + port)).is_ok())
+    };
+    (23_000..32_000).step_by(200).find(free).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_resumes_goes_on_after_the_services_were_restarted() {
+    let data = tempfile::tempdir().unwrap();
+    let base = free_base();
+    let options = UpOptions { ports: Ports::Base(base), ..UpOptions::new(data.path()) };
+    for encoding in [Encoding::Yjs, Encoding::Json] {
+        let running = start(options.clone()).await.unwrap();
+        let addresses = (running.statesync_addr.to_string(), running.session_addr.to_string());
+        let mut args = arguments(&addresses.0, &addresses.1, ReplayTransport::TcpGrpc, encoding);
+        // 400 transactions, 20 ms apart: 2 seconds at four times the pace, with the restart in the middle.
+        (args.resume, args.speed) = (true, 4.0);
+        let playing = tokio::spawn(async move { play(&args, trace::generate(2, 400, 8)).await });
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        running.shutdown().await;
+        let running = start(options.clone()).await.unwrap();
+        let outcome = tokio::time::timeout(Duration::from_mins(1), playing).await.unwrap().unwrap().unwrap();
+        assert!(outcome.converged, "{encoding:?}: {:?}", outcome.differences);
+        assert!(outcome.reconnections >= 2, "both clients lost their connection: {outcome:?}");
+        running.shutdown().await;
     }
 }

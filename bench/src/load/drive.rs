@@ -96,6 +96,7 @@ struct DriveResult {
 }
 
 #[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON fields, units last")]
 struct LatencyResult {
     p50_us: f64,
     p90_us: f64,

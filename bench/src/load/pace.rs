@@ -20,7 +20,7 @@ pub(super) fn sleep_until(deadline: Instant) {
             return;
         }
         if left > SPIN {
-            std::thread::sleep(left - SPIN);
+            std::thread::sleep(left.saturating_sub(SPIN));
         } else {
             std::hint::spin_loop();
         }

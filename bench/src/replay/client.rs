@@ -30,9 +30,9 @@ const OPERATION_BYTES_MAX: usize = 192 << 10;
 /// Patches of one operation: half of the 1000 items that the services take, because others' text can split a deletion.
 const OPERATION_PATCHES_MAX: usize = 500;
 /// Without any event or answer for so long the replay has failed.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
-const RECONNECT_FOR: Duration = Duration::from_secs(60);
+const RECONNECT_FOR: Duration = Duration::from_mins(1);
 
 type Answer = Pin<Box<dyn Future<Output = (u64, Result<(), Status>)> + Send>>;
 

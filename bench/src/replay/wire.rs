@@ -17,7 +17,7 @@ use tower::Service;
 use super::{ReplayArgs, ReplayTransport};
 
 /// The services answer every call in this time, or the call failed.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_mins(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A document of 16 MiB and what is around it.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;

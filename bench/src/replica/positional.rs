@@ -26,7 +26,7 @@ const RUNS_MAX: usize = 1 << 16;
 
 #[derive(Clone, Copy)]
 struct Character {
-    character: char,
+    letter: char,
     writer: u32,
     /// Which of its writer's characters it is.
     offset: u32,
@@ -204,7 +204,7 @@ impl PositionalReplica {
         self.characters
             .iter()
             .filter(|character| self.visible(character, SEEN))
-            .map(|character| character.character)
+            .map(|character| character.letter)
             .collect()
     }
 
@@ -286,7 +286,7 @@ impl PositionalReplica {
     }
 
     fn utf16_if(&self, character: &Character, view: u8) -> u32 {
-        if self.visible(character, view) { character.character.len_utf16() as u32 } else { 0 }
+        if self.visible(character, view) { character.letter.len_utf16() as u32 } else { 0 }
     }
 
     /// The index right after so many UTF-16 units of what the server has confirmed.
@@ -402,10 +402,10 @@ impl PositionalReplica {
 
     fn insert(&mut self, operation: u32, at: usize, text: &str) {
         let writer = &mut self.operations[operation as usize];
-        let entry = |character| {
+        let entry = |letter| {
             let offset = writer.inserted;
             writer.inserted += 1;
-            Character { character, writer: operation, offset, deleters: NOT_DELETED }
+            Character { letter, writer: operation, offset, deleters: NOT_DELETED }
         };
         self.characters.splice(at..at, text.chars().map(entry));
     }

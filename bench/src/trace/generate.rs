@@ -14,7 +14,7 @@ const LETTERS: &[char] =
 const MERGE_PERCENT: u32 = 12;
 
 struct Character {
-    character: char,
+    letter: char,
     agent: u16,
     sequence: u32,
     deleters: Vec<(u16, u32)>,
@@ -55,18 +55,18 @@ pub fn generate(writers: u16, operations: usize, seed: u64) -> Trace {
         states[usize::from(agent)].last = transactions.len() as u32;
         transactions.push(Transaction { parents, agent, time_ms: 20 * transactions.len() as i64, patches });
     }
-    let end_content = text.iter().filter(|entry| visible(entry, &counts)).map(|entry| entry.character).collect();
+    let end_content = text.iter().filter(|entry| visible(entry, &counts)).map(|entry| entry.letter).collect();
     Trace { concurrent: true, agents: writers, transactions, end_content }
 }
 
 fn headings(writers: u16) -> (Vec<Character>, String) {
     let mut text = Vec::new();
     for region in 0..writers {
-        for character in format!("\n# Writer {region}\n").chars() {
-            text.push(Character { character, agent: 0, sequence: 0, deleters: Vec::new(), region, heading: true });
+        for letter in format!("\n# Writer {region}\n").chars() {
+            text.push(Character { letter, agent: 0, sequence: 0, deleters: Vec::new(), region, heading: true });
         }
     }
-    let all = text.iter().map(|entry| entry.character).collect();
+    let all = text.iter().map(|entry| entry.letter).collect();
     (text, all)
 }
 
@@ -115,8 +115,7 @@ fn edit(text: &mut Vec<Character>, frontier: &[u32], (agent, sequence): (u16, u3
     let left = places[random.random_range(0..places.len())];
     let inserted: String =
         (0..random.random_range(1..=3usize)).map(|_| LETTERS[random.random_range(0..LETTERS.len())]).collect();
-    let entry =
-        |character| Character { character, agent, sequence, deleters: Vec::new(), region: agent, heading: false };
+    let entry = |letter| Character { letter, agent, sequence, deleters: Vec::new(), region: agent, heading: false };
     let at = shown[left] + 1;
     text.splice(at..at, inserted.chars().map(entry));
     Patch { position: left as u32 + 1, deleted: 0, inserted }

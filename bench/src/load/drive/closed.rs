@@ -104,7 +104,9 @@ pub(super) fn framed(connection: FramedTcp, plan: &Plan) -> anyhow::Result<Measu
         if now < window.end {
             let mut again = numbers.to_vec();
             again.retain(|number| (*number as usize) < sent.len());
-            again.iter().for_each(|number| sent[*number as usize] = Some(now));
+            for number in &again {
+                sent[*number as usize] = Some(now);
+            }
             writer.send(again.into_iter(), &plan.payload)?;
         } else if sent.iter().all(Option::is_none) {
             writer.close();

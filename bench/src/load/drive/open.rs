@@ -84,7 +84,9 @@ pub(super) fn framed(connection: FramedTcp, plan: &Plan) -> anyhow::Result<Measu
     let latencies = schedule.latencies.clone();
     let reading = std::thread::spawn(move || {
         reader.run(|numbers| {
-            numbers.iter().for_each(|number| latencies.answered(*number as usize));
+            for number in numbers {
+                latencies.answered(*number as usize);
+            }
             Ok(())
         })
     });
