@@ -72,8 +72,12 @@ fn main() -> anyhow::Result<()> {
 
 async fn serve(up: Up) -> anyhow::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let options =
-        UpOptions { data: up.data, bind: up.bind, allow_anonymous: up.allow_anonymous, ports: Ports::Base(up.ports) };
+    let options = UpOptions {
+        bind: up.bind,
+        allow_anonymous: up.allow_anonymous,
+        ports: Ports::Base(up.ports),
+        ..UpOptions::new(up.data)
+    };
     let running = control::up::start(options).await?;
     announce(&running)?;
     tokio::select! {
@@ -94,5 +98,6 @@ fn announce(running: &Running) -> std::io::Result<()> {
     writeln!(out, "  documents  gRPC over TCP  http://{}", running.statesync_addr)?;
     writeln!(out, "             readiness      http://{}/readyz", running.statesync_metrics_addr)?;
     writeln!(out, "             metrics        http://{}/metrics", running.statesync_metrics_addr)?;
+    writeln!(out, "  fingerprint (SHA-256 of the public key)  {}", running.fingerprint)?;
     out.flush()
 }

@@ -191,6 +191,21 @@ async fn readiness_and_metrics_tell_the_truth() {
     }
 }
 
+#[tokio::test]
+async fn the_fingerprint_stays_and_its_certificate_is_in_the_data_directory() {
+    let data = tempfile::tempdir().unwrap();
+    let mut fingerprints = Vec::new();
+    for _ in 0..2 {
+        let running = control::up::start(control::up::UpOptions::new(data.path())).await.unwrap();
+        fingerprints.push(running.fingerprint.clone());
+        running.shutdown().await;
+    }
+    assert_eq!(fingerprints[0].len(), 64);
+    assert_eq!(fingerprints[0], fingerprints[1]);
+    let certificate = std::fs::read_to_string(data.path().join("cert.pem")).unwrap();
+    assert!(certificate.contains("BEGIN CERTIFICATE"));
+}
+
 #[test]
 fn what_prevents_a_start_is_said_with_its_remedy() {
     let data = tempfile::tempdir().unwrap();

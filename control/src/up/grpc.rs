@@ -1,7 +1,9 @@
 //! The gRPC servers: a service with health, reflection and measurement around it, on a transport.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use quantum_grpc::{Identity, Listener, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -21,8 +23,9 @@ const STREAMS_MAX: u32 = 4096;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// The transport's connection id of a call that came over Quantum.
-pub fn connection_id(_extensions: &tonic::Extensions) -> Option<Uuid> {
-    None
+pub fn connection_id(extensions: &tonic::Extensions) -> Option<Uuid> {
+    let caller = extensions.get::<quantum_grpc::ConnectInfo>()?;
+    Some(Uuid::from_bytes(caller.guuid.0))
 }
 
 /// `service` with its companions, ready for any transport.
@@ -71,4 +74,16 @@ pub(super) async fn serve_tcp(listener: TcpListener, routes: Routes, stop: Cance
     if let Err(error) = served {
         tracing::error!(%error, "the gRPC server ended");
     }
+}
+
+/// Listens for Quantum on a UDP port.
+pub(super) fn bind_quantum(address: SocketAddr, identity: &Identity) -> Result<Listener, UpError> {
+    let failed = |error: String| UpError::Server(format!("Quantum on UDP {address}: {error}"));
+    let config = ServerConfig::new(identity).map_err(|error| failed(error.to_string()))?;
+    Listener::bind(address, &config).map_err(|error| failed(error.to_string()))
+}
+
+/// Serves over Quantum until `stop`, then until open calls have ended.
+pub(super) async fn serve_quantum(listener: Listener, routes: Routes, stop: CancellationToken) {
+    quantum_grpc::serve(listener, routes, stop.cancelled_owned()).await;
 }

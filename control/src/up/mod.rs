@@ -11,6 +11,7 @@ use std::time::Duration;
 use metrics::gauge;
 use proto::session::session_service_server::SessionServiceServer;
 use proto::statesync::state_sync_service_server::StateSyncServiceServer;
+use quantum_grpc::Identity;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -49,12 +50,20 @@ pub struct UpOptions {
     pub allow_anonymous: bool,
     /// The ports.
     pub ports: Ports,
+    /// Also serve over Quantum, on the UDP ports of the same numbers.
+    pub quantum: bool,
 }
 
 impl UpOptions {
     /// On loopback, on free ports.
     pub fn new(data: impl Into<PathBuf>) -> Self {
-        Self { data: data.into(), bind: Ipv4Addr::LOCALHOST.into(), allow_anonymous: false, ports: Ports::Free }
+        Self {
+            data: data.into(),
+            bind: Ipv4Addr::LOCALHOST.into(),
+            allow_anonymous: false,
+            ports: Ports::Free,
+            quantum: false,
+        }
     }
 }
 
@@ -95,6 +104,8 @@ pub enum UpError {
 
 /// The running services.
 pub struct Running {
+    /// SHA-256 of the server's public key, in hexadecimal: what a client pins.
+    pub fingerprint: String,
     /// gRPC of the session service.
     pub session_addr: SocketAddr,
     /// gRPC of the document service.
@@ -125,6 +136,8 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
     }
     let data = DataDir::open(&options.data)?;
     let listeners = Listeners::bind(&options).await?;
+    let identity = Identity::load_or_create(data.path(), &[options.bind.to_string()])
+        .map_err(|error| UpError::Server(error.to_string()))?;
     crate::telemetry::metrics_handle();
     let (sessions, session_committer) = SessionStore::open(&data.file("sessions.db")).await?;
     let (documents, document_committer) = DocumentStore::open(&data.file("documents.db")).await?;
@@ -136,6 +149,7 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
         grpc::routes(SessionServiceServer::new(SessionServer::new(sessions.clone())), stop.clone()).await?;
     let statesync_routes = grpc::routes(StateSyncServiceServer::new(statesync.clone()), stop.clone()).await?;
     let mut running = Running {
+        fingerprint: identity.fingerprint(),
         session_addr: listeners.session.address,
         statesync_addr: listeners.statesync.address,
         session_metrics_addr: listeners.session.metrics_address,
@@ -146,6 +160,13 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
         parts: Parts { documents: documents.clone(), statesync },
         _data: data,
     };
+    if options.quantum {
+        for (address, routes) in [(running.session_addr, &session_routes), (running.statesync_addr, &statesync_routes)]
+        {
+            let listener = grpc::bind_quantum(address, &identity)?;
+            running.servers.push(tokio::spawn(grpc::serve_quantum(listener, routes.clone(), stop.clone())));
+        }
+    }
     running.servers.push(tokio::spawn(grpc::serve_tcp(listeners.session.grpc, session_routes, stop.clone())));
     running.servers.push(tokio::spawn(grpc::serve_tcp(listeners.statesync.grpc, statesync_routes, stop.clone())));
     let ready = http_api::Readiness::Sessions(sessions);
