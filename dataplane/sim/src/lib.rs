@@ -4,8 +4,12 @@
 //! Time comes in as an argument and randomness from a seed, so the same seed gives the same network.
 #![forbid(unsafe_code)]
 
+mod app;
 mod link;
 mod rng;
+mod world;
 
+pub use app::{Fault, Plan, StreamKind, StreamPlan};
 pub use link::{BadLink, Blackout, Burst, Datagram, Link, LinkConfig, LinkStats, RandomOutage};
 pub use rng::Rng;
+pub use world::{Cipher, Outcome, Scenario, World};

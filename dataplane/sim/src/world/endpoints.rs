@@ -1,0 +1,103 @@
+//! Makes the endpoints of a world.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quantum::{Alpn, ConnectOptions, Endpoint, EndpointConfig, GuuidGenerator};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::Rng;
+
+/// UDP payload of the largest packet.
+pub(super) const DATAGRAM_SIZE: u64 = 1_452;
+const SERVER_NAME: &str = "server.test";
+/// 2025-01-01, for ids; the virtual clock has no date.
+const UNIX_MS: u64 = 1_735_689_600_000;
+
+/// How packets are protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cipher {
+    /// TLS 1.3, as outside of the simulator. Its messages always have the same lengths here.
+    Tls,
+}
+
+/// Makes endpoints of equal settings.
+pub(super) struct Factory {
+    config: EndpointConfig,
+    rng: Rng,
+    ids: GuuidGenerator,
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Factory {
+    pub(super) fn new(seed: u64, cipher: Cipher) -> Self {
+        let Cipher::Tls = cipher;
+        let mut rng = Rng::derive(seed, 300);
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("Ed25519 keys can always be made");
+        let mut params = rcgen::CertificateParams::new(vec![SERVER_NAME.to_owned()]).expect("the name is a DNS name");
+        // A serial number of one length, so that the certificate has one too.
+        params.serial_number = Some(rcgen::SerialNumber::from(vec![1; 16]));
+        let certificate = params.self_signed(&key).expect("a certificate can be signed with its own key");
+        let config = EndpointConfig {
+            node_key: rng.seed(),
+            datagram_size: DATAGRAM_SIZE as u16,
+            // Enough for a handshake on the worst of the paths, blackout included.
+            handshake_timeout: Duration::from_mins(1),
+            stream_window: 16 << 10 << rng.below(5),
+            connection_window: 64 << 10 << rng.below(6),
+            send_buffer_max: 8 << 10 << rng.below(6),
+            segments_max: 1 << rng.below(5),
+            ..EndpointConfig::default()
+        };
+        Self {
+            ids: GuuidGenerator::new(rng.seed()),
+            config,
+            rng,
+            certificate: certificate.der().clone(),
+            key: PrivateKeyDer::try_from(key.serialize_der()).expect("rcgen writes PKCS #8"),
+        }
+    }
+
+    /// Bytes that the buffer of a transmit has to have.
+    pub(super) fn buffer_len(&self) -> usize {
+        self.config.segments_max * usize::from(self.config.datagram_size)
+    }
+
+    pub(super) fn server(&mut self) -> Endpoint {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has TLS 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())
+            .expect("the key is the certificate's");
+        // Tickets carry the time of day, and nothing here resumes.
+        tls.send_tls13_tickets = 0;
+        let config = EndpointConfig { server: Some(Arc::new(tls)), ..self.config.clone() };
+        Endpoint::new(Arc::new(config), self.rng.seed())
+    }
+
+    pub(super) fn client(&mut self) -> Endpoint {
+        Endpoint::new(Arc::new(self.config.clone()), self.rng.seed())
+    }
+
+    pub(super) fn connect_options(&mut self, remote: SocketAddr) -> ConnectOptions {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("the certificate can be a root");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        ConnectOptions {
+            guuid: self.ids.next(UNIX_MS),
+            remote,
+            server_name: SERVER_NAME.to_owned(),
+            alpn: Alpn::Stream,
+            tls: Arc::new(tls),
+        }
+    }
+}
