@@ -256,3 +256,32 @@ async fn a_stream_ends_at_its_deadline_with_deadline_exceeded() {
         tokio::time::timeout(std::time::Duration::from_secs(10), events.message()).await.expect("it ends in time");
     assert_eq!(ended.unwrap_err().code(), Code::DeadlineExceeded);
 }
+
+#[tokio::test]
+async fn an_update_that_splits_a_character_is_refused_and_the_document_goes_on() {
+    let mut world = World::start().await;
+    let doc_id = create_text(&mut world.documents, "😀").await;
+    let wants = pb::SubscribeDocumentRequest { want_updates: true, ..subscription(&doc_id, "yjs") };
+    let snapshot = next(&mut subscribe(&mut world.documents, wants).await).await.snapshot;
+    // One client, one block, then the client id of the text: a number of lib0.
+    let server: Vec<u8> = snapshot[2..]
+        .iter()
+        .scan(true, |more, byte| {
+            more.then(|| {
+                *more = *byte >= 0x80;
+                *byte
+            })
+        })
+        .collect();
+    let mut update = vec![1, 1, 9, 0, 0xC4];
+    for clock in [0, 1] {
+        update.extend(&server);
+        update.push(clock);
+    }
+    update.extend([1, b'x', 0]);
+    let session = Uuid::now_v7();
+    let status = apply(&mut world.documents, yjs(&doc_id, session, update)).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "OPERATION_BROKEN"));
+    apply(&mut world.documents, insertion(&doc_id, session, 1, 2, "!")).await.unwrap();
+    assert_eq!(text(&mut world.documents, &doc_id).await, "😀!");
+}
