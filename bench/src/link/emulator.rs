@@ -70,8 +70,8 @@ impl Emulator {
     }
 
     /// Waits until both threads have ended, which they should not.
-    pub(super) fn ended(&mut self) -> impl Future<Output = ()> {
-        async { while self.ended.recv().await.is_some() {} }
+    pub(super) async fn ended(&mut self) {
+        while self.ended.recv().await.is_some() {}
     }
 
     /// Stops the threads and gives what they did, from the first device to the second and back.
@@ -132,7 +132,7 @@ impl Carrier {
         let due = self.link.next_time();
         let sleep = due.map(|due| due - clock());
         let spins = sleep.is_some_and(|sleep| sleep >= SPIN_SLEEP_MIN);
-        let timeout = sleep.map(|sleep| timespec(if spins { sleep - SPIN } else { sleep }));
+        let timeout = sleep.map(|sleep| timespec(if spins { sleep.saturating_sub(SPIN) } else { sleep }));
         let mut polled =
             [PollFd::from_borrowed_fd(self.from.as_fd(), PollFlags::IN), PollFd::new(&*self.stop, PollFlags::IN)];
         match poll(&mut polled, timeout.as_ref()) {

@@ -40,9 +40,9 @@ pub fn run(args: &LinkArgs) -> anyhow::Result<ExitCode> {
     let signals = runtime.block_on(async { command::Signals::catch() })?;
     let namespaces = Namespaces::create(&args.name())?;
     if args.netem {
-        run_netem(args, &config, &namespaces, runtime, signals)
+        run_netem(args, &config, &namespaces, &runtime, signals)
     } else {
-        run_emulated(args, &config, &namespaces, runtime, signals)
+        run_emulated(args, &config, &namespaces, &runtime, signals)
     }
 }
 
@@ -50,7 +50,7 @@ fn run_emulated(
     args: &LinkArgs,
     config: &LinkConfig,
     namespaces: &Namespaces,
-    runtime: tokio::runtime::Runtime,
+    runtime: &tokio::runtime::Runtime,
     signals: command::Signals,
 ) -> anyhow::Result<ExitCode> {
     let seed = args.seed.unwrap_or_else(rand::random);
@@ -67,7 +67,7 @@ fn run_netem(
     args: &LinkArgs,
     config: &LinkConfig,
     namespaces: &Namespaces,
-    runtime: tokio::runtime::Runtime,
+    runtime: &tokio::runtime::Runtime,
     signals: command::Signals,
 ) -> anyhow::Result<ExitCode> {
     let [ns_a, ns_b] = namespaces.names();

@@ -52,16 +52,16 @@ fn effects(config: &LinkConfig) -> anyhow::Result<String> {
     if config.reorder_percent > 0.0 && config.delay.is_zero() {
         bail!("netem reorders by sending without delay: --reorder needs --delay-ms");
     }
-    let mut text = String::new();
+    let mut effects = Vec::new();
     if !config.delay.is_zero() || !config.jitter.is_zero() {
-        text += &format!(" delay {}us", micros(config.delay));
-        if !config.jitter.is_zero() {
-            text += &format!(" {}us", micros(config.jitter));
-        }
+        effects.push(format!(" delay {}us", micros(config.delay)));
+    }
+    if !config.jitter.is_zero() {
+        effects.push(format!(" {}us", micros(config.jitter)));
     }
     if let Some(burst) = config.burst {
         let (there, back, loss) = (burst.good_to_bad_percent, burst.bad_to_good_percent, burst.loss_percent);
-        text += &format!(" loss gemodel {there}% {back}% {loss}% 0%");
+        effects.push(format!(" loss gemodel {there}% {back}% {loss}% 0%"));
     }
     let shares = [
         ("loss", config.loss_percent),
@@ -69,10 +69,9 @@ fn effects(config: &LinkConfig) -> anyhow::Result<String> {
         ("corrupt", config.corrupt_percent),
         ("reorder", config.reorder_percent),
     ];
-    for (name, percent) in shares.into_iter().filter(|(_, percent)| *percent > 0.0) {
-        text += &format!(" {name} {percent}%");
-    }
-    Ok(text)
+    let shares = shares.into_iter().filter(|(_, percent)| *percent > 0.0);
+    effects.extend(shares.map(|(name, percent)| format!(" {name} {percent}%")));
+    Ok(effects.concat())
 }
 
 fn micros(duration: Duration) -> f64 {
