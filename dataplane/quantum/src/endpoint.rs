@@ -95,83 +95,138 @@ pub enum WriteError {
 
 impl Endpoint {
     /// An endpoint without connections. `seed` feeds all of its randomness.
-    pub fn new(config: Arc<EndpointConfig>, seed: [u8; 32]) -> Self { let _ = (config, seed); todo!() }
+    pub fn new(config: Arc<EndpointConfig>, seed: [u8; 32]) -> Self {
+        let _ = (config, seed);
+        todo!()
+    }
 
     /// Starts a connection. [`Event::Connected`] or [`Event::Closed`] follows.
     ///
     /// # Errors
     /// See [`ConnectError`].
-    pub fn connect(&mut self, now: Time, options: ConnectOptions) -> Result<ConnectionHandle, ConnectError> { let _ = (now, options); todo!() }
+    pub fn connect(&mut self, now: Time, options: ConnectOptions) -> Result<ConnectionHandle, ConnectError> {
+        let _ = (now, options);
+        todo!()
+    }
 
     /// Takes a datagram in.
-    pub fn handle_datagram(&mut self, now: Time, received: Received<'_>) { let _ = (now, received); todo!() }
+    pub fn handle_datagram(&mut self, now: Time, received: Received<'_>) {
+        let _ = (now, received);
+        todo!()
+    }
 
     /// Does what is due. To be called when the time of [`poll_timeout`](Self::poll_timeout) has come.
-    pub fn handle_timeout(&mut self, now: Time) { let _ = now; todo!() }
+    pub fn handle_timeout(&mut self, now: Time) {
+        let _ = now;
+        todo!()
+    }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next, for timers and pacing alike.
-    pub fn poll_timeout(&mut self) -> Option<Time> { todo!() }
+    pub fn poll_timeout(&mut self) -> Option<Time> {
+        todo!()
+    }
 
     /// Fills `buf` with the next packets to one peer. To be called until it gives `None`. `buf` holds at least
     /// `segments_max * datagram_size` bytes.
-    pub fn poll_transmit(&mut self, now: Time, buf: &mut [u8]) -> Option<Transmit> { let _ = (now, buf); todo!() }
+    pub fn poll_transmit(&mut self, now: Time, buf: &mut [u8]) -> Option<Transmit> {
+        let _ = (now, buf);
+        todo!()
+    }
 
     /// The next thing that the application should know. To be called until it gives `None`.
-    pub fn poll_event(&mut self) -> Option<(ConnectionHandle, Event)> { todo!() }
+    pub fn poll_event(&mut self) -> Option<(ConnectionHandle, Event)> {
+        todo!()
+    }
 
     /// The connection of that name, if it still exists.
-    pub fn connection(&mut self, handle: ConnectionHandle) -> Option<ConnectionRef<'_>> { let _ = handle; todo!() }
+    pub fn connection(&mut self, handle: ConnectionHandle) -> Option<ConnectionRef<'_>> {
+        let _ = handle;
+        todo!()
+    }
 
     /// Closes every connection with the application's `code` and accepts no more.
-    pub fn close(&mut self, now: Time, code: u64, reason: &[u8]) { let _ = (now, code, reason); todo!() }
+    pub fn close(&mut self, now: Time, code: u64, reason: &[u8]) {
+        let _ = (now, code, reason);
+        todo!()
+    }
 
     /// Whether nothing is left: no connection, closing ones included.
-    pub fn is_idle(&self) -> bool { todo!() }
+    pub fn is_idle(&self) -> bool {
+        todo!()
+    }
 
     /// Counters.
-    pub fn stats(&self) -> EndpointStats { todo!() }
+    pub fn stats(&self) -> EndpointStats {
+        todo!()
+    }
 }
 
 /// A connection, to be used by the application.
-pub struct ConnectionRef<'a> { _endpoint: &'a mut Endpoint }
+pub struct ConnectionRef<'a> {
+    _endpoint: &'a mut Endpoint,
+}
 
 impl ConnectionRef<'_> {
     /// Which end of the connection this is.
-    pub fn side(&self) -> Side { todo!() }
+    pub fn side(&self) -> Side {
+        todo!()
+    }
 
     /// Opens a stream: the next one of this side.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(&mut self) -> Result<StreamId, OpenError> { todo!() }
+    pub fn open(&mut self) -> Result<StreamId, OpenError> {
+        todo!()
+    }
 
     /// Takes as much of `data` as the stream's send buffer has room for and leaves the rest. Gives the bytes taken; zero:
     /// [`Event::StreamWritable`] follows.
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub fn write(&mut self, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> { let _ = (id, data); todo!() }
+    pub fn write(&mut self, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
+        let _ = (id, data);
+        todo!()
+    }
 
     /// Ends this side's direction after what has been written.
     ///
     /// # Errors
     /// See [`WriteError`].
-    pub fn finish(&mut self, id: StreamId) -> Result<(), WriteError> { let _ = id; todo!() }
+    pub fn finish(&mut self, id: StreamId) -> Result<(), WriteError> {
+        let _ = id;
+        todo!()
+    }
 
     /// Abandons this side's direction. Does nothing if it is over.
-    pub fn reset(&mut self, id: StreamId, code: u64) { let _ = (id, code); todo!() }
+    pub fn reset(&mut self, id: StreamId, code: u64) {
+        let _ = (id, code);
+        todo!()
+    }
 
     /// Asks the peer to stop sending, and drops what still comes. Does nothing if that direction is over.
-    pub fn stop(&mut self, id: StreamId, code: u64) { let _ = (id, code); todo!() }
+    pub fn stop(&mut self, id: StreamId, code: u64) {
+        let _ = (id, code);
+        todo!()
+    }
 
     /// Reads at most `max` bytes in order. What is read is credited to the peer.
-    pub fn read(&mut self, id: StreamId, max: usize) -> Read { let _ = (id, max); todo!() }
+    pub fn read(&mut self, id: StreamId, max: usize) -> Read {
+        let _ = (id, max);
+        todo!()
+    }
 
     /// Closes the connection with the application's code. [`Event::Closed`] follows at once.
-    pub fn close(&mut self, now: Time, code: u64, reason: &[u8]) { let _ = (now, code, reason); todo!() }
+    pub fn close(&mut self, now: Time, code: u64, reason: &[u8]) {
+        let _ = (now, code, reason);
+        todo!()
+    }
 
     /// Counters and gauges.
-    pub fn stats(&self) -> ConnectionStats { todo!() }
+    pub fn stats(&self) -> ConnectionStats {
+        todo!()
+    }
 }
 
 impl From<crate::TransportError> for CloseReason {

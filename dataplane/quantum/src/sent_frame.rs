@@ -8,15 +8,26 @@ use crate::wire::Epoch;
 /// One frame of a sent packet: enough to release or to resend what it carried, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SentFrame {
-    Stream { id: StreamId, offset: u64, len: u32, fin: bool },
+    Stream {
+        id: StreamId,
+        offset: u64,
+        len: u32,
+        fin: bool,
+    },
     ResetStream(StreamId),
     StopSending(StreamId),
     MaxData,
     MaxStreamData(StreamId),
     MaxStreams,
-    Crypto { epoch: Epoch, offset: u64, len: u32 },
+    Crypto {
+        epoch: Epoch,
+        offset: u64,
+        len: u32,
+    },
     /// The packet reported received ranges; `largest` is the largest number it reported.
-    Ack { largest: u64 },
+    Ack {
+        largest: u64,
+    },
     HandshakeDone,
     Ping,
 }

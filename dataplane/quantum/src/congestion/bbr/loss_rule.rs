@@ -1,0 +1,225 @@
+//! Which losses are congestion. The draft backs off at 2 % of loss, and a path that loses 5 % of all packets whatever one
+//! sends would never be filled. Here the losses of a round count only together with evidence of a queue or of a change.
+
+use std::time::Duration;
+
+/// Loss that the draft tolerates in a round (`BBRLossThresh`).
+pub(super) const LOSS_THRESHOLD: f64 = 0.02;
+/// A queue shows when the least round-trip time of a round exceeds the path's by the greater of these.
+const QUEUE_MIN: Duration = Duration::from_millis(1);
+const QUEUE_SHARE: u32 = 10;
+/// A jump is loss of this many times the path's usual rate.
+const JUMP: f64 = 3.0;
+/// Before anything is known the usual rate is taken for this, as if seen over as many bytes as `PRIOR_PACKETS` have.
+const PRIOR_RATE: f64 = 0.05;
+const PRIOR_PACKETS: f64 = 64.0;
+/// The usual rate is an average over about as many rounds.
+const MEMORY_ROUNDS: f64 = 32.0;
+/// Samples of the round-trip time that are enough to judge a round before it ends.
+const SAMPLES_MIN: u32 = 8;
+
+/// Bytes acknowledged and lost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    acked: f64,
+    lost: f64,
+}
+
+impl Tally {
+    fn decay(&mut self) {
+        self.acked *= 1.0 - 1.0 / MEMORY_ROUNDS;
+        self.lost *= 1.0 - 1.0 / MEMORY_ROUNDS;
+    }
+
+    fn add(&mut self, other: Self) {
+        self.acked += other.acked;
+        self.lost += other.lost;
+    }
+
+    fn rate(&self) -> f64 {
+        let total = self.acked + self.lost;
+        if total > 0.0 { self.lost / total } else { 0.0 }
+    }
+}
+
+/// Judges losses, round by round.
+#[derive(Debug)]
+pub(super) struct LossRule {
+    packet: f64,
+    round: Tally,
+    /// All rounds: what a jump is measured against.
+    usual: Tally,
+    /// Rounds without a queue: what the path loses by itself.
+    quiet: Tally,
+    /// Those of them in which no more was sent than the path delivers. A policer's losses do not last there, so they are no
+    /// reason to send more.
+    steady: Tally,
+    rtt_min_round: Option<Duration>,
+    samples: u32,
+    ce: bool,
+    /// Whether the losses of the last whole round counted.
+    counted: bool,
+}
+
+impl LossRule {
+    /// Nothing known of the path. `datagram_size` turns bytes into packets where chance matters.
+    pub(super) fn new(datagram_size: u16) -> Self {
+        Self {
+            packet: f64::from(datagram_size),
+            round: Tally::default(),
+            usual: Tally::default(),
+            quiet: Tally::default(),
+            steady: Tally::default(),
+            rtt_min_round: None,
+            samples: 0,
+            ce: false,
+            counted: false,
+        }
+    }
+
+    /// Bytes were acknowledged and lost, and perhaps the round-trip time sampled and a mark seen.
+    pub(super) fn on_ack(&mut self, acked: u64, lost: u64, rtt: Option<Duration>, ce: bool) {
+        self.round.add(Tally { acked: acked as f64, lost: lost as f64 });
+        self.ce |= ce;
+        if let Some(rtt) = rtt {
+            self.rtt_min_round = Some(self.rtt_min_round.map_or(rtt, |min| min.min(rtt)));
+            self.samples += 1;
+        }
+    }
+
+    /// A round is over: judges it, and learns from it. `steady`: its packets did not probe for bandwidth.
+    pub(super) fn end_round(&mut self, rtt_min: Option<Duration>, steady: bool) {
+        let queue = self.has_queue(rtt_min);
+        self.counted = self.judge(queue);
+        self.usual.decay();
+        self.usual.add(self.round);
+        if !queue && !self.ce {
+            self.quiet.decay();
+            self.quiet.add(self.round);
+            if steady {
+                self.steady.decay();
+                self.steady.add(self.round);
+            }
+        }
+        self.round = Tally::default();
+        (self.rtt_min_round, self.samples, self.ce) = (None, 0, false);
+    }
+
+    /// Whether losses count as congestion at this time: by the round that runs if it has samples enough, else by the last.
+    pub(super) fn counts(&self, rtt_min: Option<Duration>) -> bool {
+        if self.samples >= SAMPLES_MIN || self.ce { self.judge(self.has_queue(rtt_min)) } else { self.counted }
+    }
+
+    /// Whether the losses of the last whole round counted.
+    pub(super) fn last_round_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// The share of loss above which a flight was too large: the draft's 2 % beyond what the path loses by itself.
+    pub(super) fn threshold(&self) -> f64 {
+        self.quiet_rate() + LOSS_THRESHOLD
+    }
+
+    /// What the path loses by itself, as a share.
+    pub(super) fn quiet_rate(&self) -> f64 {
+        self.quiet.rate()
+    }
+
+    /// What it loses by itself while no more is sent than it delivers.
+    pub(super) fn steady_rate(&self) -> f64 {
+        self.steady.rate()
+    }
+
+    fn has_queue(&self, rtt_min: Option<Duration>) -> bool {
+        let (Some(round), Some(path)) = (self.rtt_min_round, rtt_min) else { return false };
+        round > path + (path / QUEUE_SHARE).max(QUEUE_MIN)
+    }
+
+    fn judge(&self, queue: bool) -> bool {
+        if self.ce {
+            return true;
+        }
+        if self.round.lost <= 0.0 {
+            return false;
+        }
+        let total = self.round.acked + self.round.lost;
+        let usual = (self.usual.lost + PRIOR_RATE * PRIOR_PACKETS * self.packet)
+            / (self.usual.acked + self.usual.lost + PRIOR_PACKETS * self.packet);
+        if self.exceeds(JUMP * usual * total, 3.0) {
+            return true;
+        }
+        queue && self.exceeds(self.quiet_rate() * total, 2.0)
+    }
+
+    /// Whether the round lost more than expected, by more than chance (in standard deviations of a count of packets).
+    fn exceeds(&self, expected: f64, deviations: f64) -> bool {
+        let (lost, expected) = (self.round.lost / self.packet, expected / self.packet);
+        lost > expected + deviations * expected.sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATH: Option<Duration> = Some(Duration::from_millis(50));
+
+    fn round(rule: &mut LossRule, acked: u64, lost: u64, rtt_ms: u64) -> bool {
+        for _ in 0..10 {
+            rule.on_ack(acked * 125, lost * 125, Some(Duration::from_millis(rtt_ms)), false);
+        }
+        rule.end_round(PATH, true);
+        rule.last_round_counted()
+    }
+
+    #[test]
+    fn steady_loss_without_a_queue_does_not_count() {
+        let mut rule = LossRule::new(1250);
+        for lost in [40, 44, 36, 50, 30, 45] {
+            assert!(!round(&mut rule, 400, lost, 51), "{lost}");
+        }
+    }
+
+    #[test]
+    fn loss_with_a_queue_counts_as_it_does_in_the_draft_on_a_clean_path() {
+        let mut rule = LossRule::new(1250);
+        assert!(!round(&mut rule, 400, 0, 50));
+        assert!(!round(&mut rule, 400, 0, 70), "a queue without loss");
+        assert!(round(&mut rule, 400, 1, 70));
+        assert!((rule.threshold() - LOSS_THRESHOLD).abs() < 1e-9);
+    }
+
+    #[test]
+    fn with_a_queue_only_loss_beyond_the_paths_own_counts() {
+        let mut rule = LossRule::new(1250);
+        for _ in 0..5 {
+            round(&mut rule, 360, 40, 50);
+        }
+        assert!((rule.quiet_rate() - 0.1).abs() < 1e-9);
+        assert!(!round(&mut rule, 360, 42, 70));
+        assert!(round(&mut rule, 320, 80, 70));
+        assert!((rule.quiet_rate() - 0.1).abs() < 1e-9, "what a queue drops is not the path's own loss");
+    }
+
+    #[test]
+    fn a_jump_counts_without_a_queue_until_it_is_usual() {
+        let mut rule = LossRule::new(1250);
+        for _ in 0..40 {
+            assert!(!round(&mut rule, 400, 4, 50));
+        }
+        assert!(round(&mut rule, 360, 40, 50));
+        let rounds = (0..100).take_while(|_| round(&mut rule, 360, 40, 50)).count();
+        assert!((1..40).contains(&rounds), "{rounds}");
+    }
+
+    #[test]
+    fn a_mark_counts() {
+        let mut rule = LossRule::new(1250);
+        rule.on_ack(1000, 0, None, true);
+        assert!(rule.counts(PATH));
+        rule.end_round(PATH, true);
+        assert!(rule.last_round_counted());
+        rule.end_round(PATH, true);
+        assert!(!rule.last_round_counted());
+    }
+}

@@ -1,0 +1,119 @@
+//! Congestion control: how much may be in flight, and how fast it leaves.
+
+mod bbr;
+
+use std::time::Duration;
+
+use crate::Time;
+use crate::recovery::{RateSample, Stamp};
+use crate::stats::CongestionStats;
+use bbr::Bbr;
+
+/// Which controller a connection uses. A closed set: CUBIC is to join.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CongestionKind {
+    /// BBR version 3.
+    #[default]
+    Bbr,
+}
+
+/// What a controller has to know about its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CongestionConfig {
+    /// Bytes of a full packet.
+    pub(crate) datagram_size: u16,
+    /// Bytes that may be in flight at first.
+    pub(crate) initial_window: u64,
+    /// Randomness.
+    pub(crate) seed: u64,
+}
+
+/// The connection as the controller sees it when something happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathView {
+    /// Bytes in flight, after what happened.
+    pub(crate) in_flight: u64,
+    /// Bytes delivered so far.
+    pub(crate) delivered: u64,
+    /// Bytes lost so far.
+    pub(crate) lost: u64,
+    /// Smoothed round-trip time.
+    pub(crate) rtt_smoothed: Duration,
+    /// The window, not the application or the pacer, has held the sender back since the last acknowledgement.
+    pub(crate) is_window_limited: bool,
+    /// The application has held it back.
+    pub(crate) is_app_limited: bool,
+    /// The acknowledgement echoes a congestion mark.
+    pub(crate) ce: bool,
+}
+
+/// A congestion controller.
+#[derive(Debug)]
+pub(crate) enum Controller {
+    Bbr(Box<Bbr>),
+}
+
+impl Controller {
+    /// A controller for a connection that has sent nothing.
+    pub(crate) fn new(now: Time, kind: CongestionKind, config: &CongestionConfig) -> Self {
+        match kind {
+            CongestionKind::Bbr => Self::Bbr(Box::new(Bbr::new(now, config))),
+        }
+    }
+
+    /// A packet of the flight is about to leave.
+    pub(crate) fn on_send(&mut self, now: Time, path: &PathView) {
+        match self {
+            Self::Bbr(bbr) => bbr.on_send(now, path),
+        }
+    }
+
+    /// A packet is lost: `size` bytes, sent under `stamp`. Comes before the acknowledgement that revealed it.
+    pub(crate) fn on_lost(&mut self, now: Time, size: u16, stamp: &Stamp, path: &PathView) {
+        match self {
+            Self::Bbr(bbr) => bbr.on_lost(now, size, stamp, path),
+        }
+    }
+
+    /// An acknowledgement of something new was processed.
+    pub(crate) fn on_ack(&mut self, now: Time, sample: &RateSample, path: &PathView) {
+        match self {
+            Self::Bbr(bbr) => bbr.on_ack(now, sample, path),
+        }
+    }
+
+    /// Everything sent over several probe timeouts was lost (RFC 9002 section 7.6).
+    pub(crate) fn on_persistent_congestion(&mut self) {
+        match self {
+            Self::Bbr(bbr) => bbr.on_persistent_congestion(),
+        }
+    }
+
+    /// All recent losses were only late.
+    pub(crate) fn on_losses_undone(&mut self, now: Time) {
+        match self {
+            Self::Bbr(bbr) => bbr.on_losses_undone(now),
+        }
+    }
+
+    /// Bytes that may be in flight.
+    pub(crate) fn window(&self) -> u64 {
+        match self {
+            Self::Bbr(bbr) => bbr.window(),
+        }
+    }
+
+    /// Bytes per second at which packets leave.
+    pub(crate) fn pacing_rate(&self) -> u64 {
+        match self {
+            Self::Bbr(bbr) => bbr.pacing_rate(),
+        }
+    }
+
+    /// Fills in what the controller knows.
+    pub(crate) fn stats(&self, stats: &mut CongestionStats) {
+        match self {
+            Self::Bbr(bbr) => bbr.stats(stats),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Packets that were sent and are neither acknowledged nor lost.
+
+use std::collections::VecDeque;
+
+use super::rate::Stamp;
+use crate::sent_frame::SentFrames;
+use crate::wire::Epoch;
+
+/// Packets outside the flight (acknowledgements) that are remembered at most; the oldest is forgotten, which only means
+/// that its ranges are reported for longer.
+const ACK_ONLY_MAX: usize = 256;
+
+/// A packet in flight.
+#[derive(Debug)]
+pub(crate) struct SentPacket {
+    pub(crate) number: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) size: u16,
+    pub(crate) ack_eliciting: bool,
+    /// Acknowledged, lost or discarded: it waits for its elders to go, so that the queue stays sorted.
+    pub(crate) resolved: bool,
+    /// Acknowledged, which ends a period of persistent congestion.
+    pub(crate) acked: bool,
+    pub(crate) stamp: Stamp,
+    pub(crate) frames: SentFrames,
+}
+
+/// A packet outside the flight.
+#[derive(Debug)]
+struct AckOnly {
+    number: u64,
+    frames: SentFrames,
+}
+
+/// Packets in flight, by number, and the few acknowledgements whose own acknowledgement matters.
+#[derive(Debug, Default)]
+pub(crate) struct SentPackets {
+    flight: VecDeque<SentPacket>,
+    ack_only: VecDeque<AckOnly>,
+    in_flight: u64,
+    /// Ack-eliciting packets among the unresolved.
+    eliciting: usize,
+}
+
+impl SentPackets {
+    /// Takes a packet of the flight. Numbers ascend.
+    pub(crate) fn push(&mut self, packet: SentPacket) {
+        debug_assert!(self.flight.back().is_none_or(|newest| newest.number < packet.number), "numbers ascend");
+        self.in_flight += u64::from(packet.size);
+        self.eliciting += usize::from(packet.ack_eliciting);
+        self.flight.push_back(packet);
+    }
+
+    /// Takes a packet outside the flight.
+    pub(crate) fn push_ack_only(&mut self, number: u64, frames: SentFrames) {
+        if self.ack_only.len() == ACK_ONLY_MAX {
+            self.ack_only.pop_front();
+        }
+        self.ack_only.push_back(AckOnly { number, frames });
+    }
+
+    /// The place of the first packet with that number or a greater one.
+    pub(crate) fn position(&self, number: u64) -> usize {
+        let Some(front) = self.flight.front() else { return 0 };
+        // Numbers are nearly consecutive: the guess is right unless acknowledgements lie between.
+        let guess = number.saturating_sub(front.number) as usize;
+        if self.flight.get(guess).is_some_and(|packet| packet.number == number) {
+            return guess;
+        }
+        self.flight.partition_point(|packet| packet.number < number)
+    }
+
+    /// The packet at a place.
+    pub(crate) fn get(&self, index: usize) -> Option<&SentPacket> {
+        self.flight.get(index)
+    }
+
+    /// Takes an unresolved packet out of the flight; it stays in its place until its elders are gone.
+    pub(crate) fn resolve(&mut self, index: usize, acked: bool) -> Option<&mut SentPacket> {
+        let packet = self.flight.get_mut(index).filter(|packet| !packet.resolved)?;
+        packet.resolved = true;
+        packet.acked = acked;
+        self.in_flight -= u64::from(packet.size);
+        self.eliciting -= usize::from(packet.ack_eliciting);
+        Some(packet)
+    }
+
+    /// Forgets resolved packets that have no elder.
+    pub(crate) fn trim(&mut self) {
+        while self.flight.front().is_some_and(|packet| packet.resolved) {
+            self.flight.pop_front();
+        }
+    }
+
+    /// The newest acknowledgement that one of the ranges (newest first) acknowledges: it and all before it are forgotten.
+    pub(crate) fn take_ack_only(&mut self, ranges: &[(u64, u64)]) -> Option<SentFrames> {
+        let acked = |number: u64| {
+            let index = ranges.partition_point(|range| range.0 > number);
+            ranges.get(index).is_some_and(|range| number <= range.1)
+        };
+        let index = self.ack_only.iter().rposition(|packet| acked(packet.number))?;
+        let frames = std::mem::take(&mut self.ack_only[index].frames);
+        self.ack_only.drain(..=index);
+        Some(frames)
+    }
+
+    /// The frames of the `nth` oldest ack-eliciting packet in flight.
+    pub(crate) fn nth_eliciting(&self, nth: usize) -> Option<&SentPacket> {
+        self.flight.iter().filter(|packet| packet.ack_eliciting && !packet.resolved).nth(nth)
+    }
+
+    /// Number of the least packet in flight.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.flight.front().map(|packet| packet.number)
+    }
+
+    /// Bytes in flight.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Whether an ack-eliciting packet is in flight.
+    pub(crate) fn has_eliciting(&self) -> bool {
+        self.eliciting > 0
+    }
+
+    /// Places in use, resolved packets included.
+    pub(crate) fn len(&self) -> usize {
+        self.flight.len()
+    }
+}
