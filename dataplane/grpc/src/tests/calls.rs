@@ -4,36 +4,32 @@ use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
-use super::fixture::{Fixture, ask, until};
+use super::fixture::{Fixture, Network, ask, until};
 use super::service::failure;
 use crate::ServeOptions;
 
-#[tokio::test]
-async fn a_unary_call_is_answered() {
-    let fixture = Fixture::start();
+async fn a_unary_call_is_answered(network: Network) {
+    let fixture = Fixture::start(network);
     let reply = fixture.client().unary(Request::new(ask("echo", 3, "hello"))).await.unwrap().into_inner();
     assert_eq!((reply.number, &reply.payload[..]), (3, &b"hello"[..]));
 }
 
-#[tokio::test]
-async fn a_server_streams_its_messages_in_order() {
-    let fixture = Fixture::start();
+async fn a_server_streams_its_messages_in_order(network: Network) {
+    let fixture = Fixture::start(network);
     let replies = fixture.client().server_streaming(Request::new(ask("", 500, "x"))).await.unwrap().into_inner();
     let numbers: Vec<u32> = replies.map(|reply| reply.unwrap().number).collect().await;
     assert_eq!(numbers, (0..500).collect::<Vec<_>>());
 }
 
-#[tokio::test]
-async fn a_client_streams_its_messages() {
-    let fixture = Fixture::start();
+async fn a_client_streams_its_messages(network: Network) {
+    let fixture = Fixture::start(network);
     let asks = futures_util::stream::iter((0..1000).map(|number| ask("", number, vec![1; 1000])));
     let reply = fixture.client().client_streaming(asks).await.unwrap().into_inner();
     assert_eq!((reply.number, &reply.payload[..]), (1000, &b"1000000"[..]));
 }
 
-#[tokio::test]
-async fn both_sides_stream_at_once() {
-    let fixture = Fixture::start();
+async fn both_sides_stream_at_once(network: Network) {
+    let fixture = Fixture::start(network);
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let asks = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut replies = fixture.client().bidi(asks).await.unwrap().into_inner();
@@ -45,9 +41,8 @@ async fn both_sides_stream_at_once() {
     assert!(replies.message().await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn metadata_comes_back_text_and_binary() {
-    let fixture = Fixture::start();
+async fn metadata_comes_back_text_and_binary(network: Network) {
+    let fixture = Fixture::start(network);
     let mut client = fixture.client();
     // Three times: whole, whole while the dictionary's entry is on its way, and by its number.
     for _ in 0..3 {
@@ -61,9 +56,8 @@ async fn metadata_comes_back_text_and_binary() {
     }
 }
 
-#[tokio::test]
-async fn a_status_keeps_its_message_details_and_metadata() {
-    let fixture = Fixture::start();
+async fn a_status_keeps_its_message_details_and_metadata(network: Network) {
+    let fixture = Fixture::start(network);
     let mut client = fixture.client();
     let expected = failure();
     let trailers_only = client.unary(Request::new(ask("fail", 0, ""))).await.unwrap_err();
@@ -80,9 +74,8 @@ async fn a_status_keeps_its_message_details_and_metadata() {
     }
 }
 
-#[tokio::test]
-async fn an_unknown_method_is_unimplemented() {
-    let fixture = Fixture::start();
+async fn an_unknown_method_is_unimplemented(network: Network) {
+    let fixture = Fixture::start(network);
     let mut grpc = fixture.client().grpc;
     let codec = tonic_prost::ProstCodec::<super::service::Ask, super::service::Reply>::default();
     for path in ["/test.Service/None", "/none.Service/None"] {
@@ -92,17 +85,15 @@ async fn an_unknown_method_is_unimplemented() {
     }
 }
 
-#[tokio::test]
-async fn the_handler_sees_who_calls() {
-    let fixture = Fixture::start();
+async fn the_handler_sees_who_calls(network: Network) {
+    let fixture = Fixture::start(network);
     let reply = fixture.client().unary(Request::new(ask("info", 0, ""))).await.unwrap().into_inner();
     let info = String::from_utf8(reply.payload.to_vec()).unwrap();
     assert!(info.contains("127.0.0.1") && info.contains("guuid"), "{info}");
 }
 
-#[tokio::test]
-async fn a_16_mib_message_passes_both_ways() {
-    let fixture = Fixture::start();
+async fn a_16_mib_message_passes_both_ways(network: Network) {
+    let fixture = Fixture::start(network);
     let mut client = fixture.client();
     let reply = client.unary(Request::new(ask("size", 16 << 20, ""))).await.unwrap().into_inner();
     assert_eq!(reply.payload, Bytes::from(vec![7; 16 << 20]));
@@ -110,9 +101,8 @@ async fn a_16_mib_message_passes_both_ways() {
     assert_eq!(reply.payload.len(), 16 << 20);
 }
 
-#[tokio::test]
-async fn compressed_messages_pass() {
-    let fixture = Fixture::start();
+async fn compressed_messages_pass(network: Network) {
+    let fixture = Fixture::start(network);
     let mut client = fixture.client();
     client.grpc = client.grpc.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
     let response = client.unary(Request::new(ask("echo", 0, vec![5; 100_000]))).await.unwrap();
@@ -120,9 +110,8 @@ async fn compressed_messages_pass() {
     assert_eq!(response.into_inner().payload, vec![5; 100_000]);
 }
 
-#[tokio::test]
-async fn a_message_over_the_limit_is_refused_and_the_connection_lives() {
-    let fixture = Fixture::start();
+async fn a_message_over_the_limit_is_refused_and_the_connection_lives(network: Network) {
+    let fixture = Fixture::start(network);
     let mut client = fixture.client();
     let status = client.unary(Request::new(ask("size", 18 << 20, ""))).await.unwrap_err();
     assert_eq!(status.code(), Code::OutOfRange);
@@ -133,9 +122,8 @@ async fn a_message_over_the_limit_is_refused_and_the_connection_lives() {
     client.unary(Request::new(ask("echo", 0, ""))).await.unwrap();
 }
 
-#[tokio::test]
-async fn an_early_status_stops_the_upload() {
-    let fixture = Fixture::start();
+async fn an_early_status_stops_the_upload(network: Network) {
+    let fixture = Fixture::start(network);
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     sender.send(ask("enough", 0, "")).await.unwrap();
     let asks = tokio_stream::wrappers::ReceiverStream::new(receiver);
@@ -145,17 +133,15 @@ async fn an_early_status_stops_the_upload() {
     sender.closed().await;
 }
 
-#[tokio::test]
-async fn a_handler_that_panics_answers_internal() {
-    let fixture = Fixture::start();
+async fn a_handler_that_panics_answers_internal(network: Network) {
+    let fixture = Fixture::start(network);
     let mut client = fixture.client();
     assert_eq!(client.unary(Request::new(ask("panic", 0, ""))).await.unwrap_err().code(), Code::Internal);
     client.unary(Request::new(ask("echo", 0, ""))).await.unwrap();
 }
 
-#[tokio::test]
-async fn rpcs_beyond_the_limit_of_a_connection_are_refused() {
-    let fixture = Fixture::with(ServeOptions { concurrent_rpcs_max: 3, ..ServeOptions::default() });
+async fn rpcs_beyond_the_limit_of_a_connection_are_refused(network: Network) {
+    let fixture = Fixture::with(network, ServeOptions { concurrent_rpcs_max: 3, ..ServeOptions::default() });
     let client = fixture.client();
     let hanging: Vec<_> = (0..3)
         .map(|_| {
@@ -171,4 +157,21 @@ async fn rpcs_beyond_the_limit_of_a_connection_are_refused() {
     }
     until("the handlers are dropped", || fixture.running() == 0).await;
     client.clone().unary(Request::new(ask("echo", 0, ""))).await.unwrap();
+}
+
+on_both! {
+    a_unary_call_is_answered,
+    a_server_streams_its_messages_in_order,
+    a_client_streams_its_messages,
+    both_sides_stream_at_once,
+    metadata_comes_back_text_and_binary,
+    a_status_keeps_its_message_details_and_metadata,
+    an_unknown_method_is_unimplemented,
+    the_handler_sees_who_calls,
+    a_16_mib_message_passes_both_ways,
+    compressed_messages_pass,
+    a_message_over_the_limit_is_refused_and_the_connection_lives,
+    an_early_status_stops_the_upload,
+    a_handler_that_panics_answers_internal,
+    rpcs_beyond_the_limit_of_a_connection_are_refused,
 }

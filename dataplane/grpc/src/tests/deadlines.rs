@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use tonic::{Code, Request};
 use tower::{Layer, ServiceExt};
 
-use super::fixture::{Client, Fixture, ask, until};
+use super::fixture::{Client, Fixture, Network, ask, until};
 use super::service::TestService;
 use crate::{DeadlineLayer, ServeOptions};
 
@@ -14,17 +14,15 @@ fn within(limit: Duration, kind: &str, number: u32) -> Request<super::service::A
     request
 }
 
-#[tokio::test]
-async fn a_call_ends_at_its_deadline_and_its_handler_with_it() {
-    let fixture = Fixture::start();
+async fn a_call_ends_at_its_deadline_and_its_handler_with_it(network: Network) {
+    let fixture = Fixture::start(network);
     let status = fixture.client().unary(within(Duration::from_millis(50), "hang", 0)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     until("the handler is dropped", || fixture.running() == 0).await;
 }
 
-#[tokio::test]
-async fn a_streaming_response_ends_at_its_deadline() {
-    let fixture = Fixture::start();
+async fn a_streaming_response_ends_at_its_deadline(network: Network) {
+    let fixture = Fixture::start(network);
     let replies = fixture.client().server_streaming(within(Duration::from_millis(80), "hang", 3)).await.unwrap();
     let replies: Vec<_> = replies.into_inner().collect().await;
     assert_eq!(replies.iter().filter(|reply| reply.is_ok()).count(), 3);
@@ -32,9 +30,8 @@ async fn a_streaming_response_ends_at_its_deadline() {
     until("the handler is dropped", || fixture.running() == 0).await;
 }
 
-#[tokio::test]
-async fn the_server_enforces_a_deadline_that_the_client_does_not() {
-    let fixture = Fixture::start();
+async fn the_server_enforces_a_deadline_that_the_client_does_not(network: Network) {
+    let fixture = Fixture::start(network);
     // Sent by hand, so that only the server knows of the deadline.
     let connection = fixture.channel().connection().await.unwrap();
     let mut stream = connection.open_stream().unwrap();
@@ -52,9 +49,8 @@ async fn the_server_enforces_a_deadline_that_the_client_does_not() {
     until("the handler is dropped", || fixture.running() == 0).await;
 }
 
-#[tokio::test]
-async fn a_dropped_call_drops_its_handler() {
-    let fixture = Fixture::start();
+async fn a_dropped_call_drops_its_handler(network: Network) {
+    let fixture = Fixture::start(network);
     let mut client = fixture.client();
     let call = tokio::spawn(async move { client.unary(Request::new(ask("hang", 0, ""))).await });
     until("the handler runs", || fixture.running() == 1).await;
@@ -66,18 +62,16 @@ async fn a_dropped_call_drops_its_handler() {
     until("the handler is dropped", || fixture.running() == 0).await;
 }
 
-#[tokio::test]
-async fn a_dropped_upload_drops_its_handler() {
-    let fixture = Fixture::start();
+async fn a_dropped_upload_drops_its_handler(network: Network) {
+    let fixture = Fixture::start(network);
     let replies = fixture.client().bidi(futures_util::stream::pending()).await.unwrap();
     until("the handler runs", || fixture.running() == 1).await;
     drop(replies);
     until("the handler is dropped", || fixture.running() == 0).await;
 }
 
-#[tokio::test]
-async fn a_shutdown_lets_running_calls_end_and_refuses_others() {
-    let mut fixture = Fixture::start();
+async fn a_shutdown_lets_running_calls_end_and_refuses_others(network: Network) {
+    let mut fixture = Fixture::start(network);
     let mut client = fixture.client();
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let mut replies = client.bidi(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap().into_inner();
@@ -98,10 +92,9 @@ async fn a_shutdown_lets_running_calls_end_and_refuses_others() {
     fixture.server.await.unwrap();
 }
 
-#[tokio::test]
-async fn a_shutdown_does_not_wait_for_calls_that_never_end() {
+async fn a_shutdown_does_not_wait_for_calls_that_never_end(network: Network) {
     let drain_timeout = Duration::from_millis(100);
-    let mut fixture = Fixture::with(ServeOptions { drain_timeout, ..ServeOptions::default() });
+    let mut fixture = Fixture::with(network, ServeOptions { drain_timeout, ..ServeOptions::default() });
     let mut replies = fixture.client().server_streaming(Request::new(ask("hang", 0, ""))).await.unwrap().into_inner();
     fixture.shutdown.take().unwrap().send(()).unwrap();
     // The server's shards end with the server.
@@ -109,9 +102,8 @@ async fn a_shutdown_does_not_wait_for_calls_that_never_end() {
     assert!(replies.message().await.is_err());
 }
 
-#[tokio::test]
-async fn a_channel_connects_again_after_its_connection_was_lost() {
-    let fixture = Fixture::start();
+async fn a_channel_connects_again_after_its_connection_was_lost(network: Network) {
+    let fixture = Fixture::start(network);
     let channel = fixture.channel();
     let mut client = Client::new(channel.clone());
     client.unary(Request::new(ask("echo", 0, ""))).await.unwrap();
@@ -190,4 +182,15 @@ async fn the_layer_leaves_calls_without_a_deadline_alone() {
     let request = http::Request::builder().uri("/none").body(tonic::body::Body::empty()).unwrap();
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.headers()["grpc-status"], "12");
+}
+
+on_both! {
+    a_call_ends_at_its_deadline_and_its_handler_with_it,
+    a_streaming_response_ends_at_its_deadline,
+    the_server_enforces_a_deadline_that_the_client_does_not,
+    a_dropped_call_drops_its_handler,
+    a_dropped_upload_drops_its_handler,
+    a_shutdown_lets_running_calls_end_and_refuses_others,
+    a_shutdown_does_not_wait_for_calls_that_never_end,
+    a_channel_connects_again_after_its_connection_was_lost,
 }

@@ -28,8 +28,16 @@ pub(super) struct Fixture {
     pub(super) server: JoinHandle<()>,
 }
 
-/// An endpoint and a listener that are joined by a wire in memory.
-pub(super) fn joined() -> (Endpoint, Listener) {
+/// What carries the packets.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Network {
+    /// The wire in memory.
+    Memory,
+}
+
+/// An endpoint and a listener that reach each other.
+pub(super) fn joined(network: Network) -> (Endpoint, Listener) {
+    let Network::Memory = network;
     let (client, server) = wire::ports();
     let listener = Listener::over(vec![server], wire::address());
     let endpoint = Endpoint::over(EndpointShared::start(vec![client], wire::address(), None));
@@ -41,12 +49,12 @@ pub(super) fn config() -> ClientConfig {
 }
 
 impl Fixture {
-    pub(super) fn start() -> Self {
-        Self::with(ServeOptions::default())
+    pub(super) fn start(network: Network) -> Self {
+        Self::with(network, ServeOptions::default())
     }
 
-    pub(super) fn with(options: ServeOptions) -> Self {
-        let (endpoint, listener) = joined();
+    pub(super) fn with(network: Network, options: ServeOptions) -> Self {
+        let (endpoint, listener) = joined(network);
         let service = TestService::default();
         let counts = service.counts.clone();
         let (shutdown, asked) = oneshot::channel();

@@ -3,7 +3,7 @@ use http::{HeaderMap, HeaderValue, uri::PathAndQuery};
 use rand::{Rng, SeedableRng};
 use tonic::Request;
 
-use super::fixture::{Fixture, ask, until};
+use super::fixture::{Fixture, Network, ask, until};
 use crate::mapping::{Encoder, RequestHead, frame_block};
 
 /// The head of a request, as a client that knows nothing of the dictionary sends it.
@@ -37,9 +37,8 @@ fn has_status(answer: &[u8], status: &str) -> bool {
     answer.windows(field.len()).any(|window| window == field)
 }
 
-#[tokio::test]
-async fn heads_that_cannot_be_read_are_answered_with_a_status() {
-    let fixture = Fixture::start();
+async fn heads_that_cannot_be_read_are_answered_with_a_status(network: Network) {
+    let fixture = Fixture::start(network);
     assert!(has_status(&answer(&fixture, vec![0xff, 0xff, 0xff, 0x7f]).await, "8"), "a head over the limit");
     assert!(has_status(&answer(&fixture, vec![1, 0]).await, "13"), "a head without a path");
     assert!(has_status(&answer(&fixture, vec![1, 40 << 1]).await, "13"), "an entry that does not exist");
@@ -47,9 +46,8 @@ async fn heads_that_cannot_be_read_are_answered_with_a_status() {
     fixture.client().unary(Request::new(ask("echo", 0, ""))).await.unwrap();
 }
 
-#[tokio::test]
-async fn garbage_on_streams_hurts_nobody_else() {
-    let fixture = Fixture::start();
+async fn garbage_on_streams_hurts_nobody_else(network: Network) {
+    let fixture = Fixture::start(network);
     let mut random = rand::rngs::StdRng::seed_from_u64(11);
     let valid = head("/test.Service/ClientStreaming", &[("x-own", "value")]);
     for round in 0..500 {
@@ -64,4 +62,9 @@ async fn garbage_on_streams_hurts_nobody_else() {
     }
     fixture.client().unary(Request::new(ask("echo", 0, ""))).await.unwrap();
     until("no handler is left", || fixture.running() == 0).await;
+}
+
+on_both! {
+    heads_that_cannot_be_read_are_answered_with_a_status,
+    garbage_on_streams_hurts_nobody_else,
 }

@@ -2,11 +2,10 @@ use std::time::Duration;
 
 use tonic::Request;
 
-use super::fixture::{Fixture, ask, until};
+use super::fixture::{Fixture, Network, ask, until};
 
-#[tokio::test]
-async fn a_stalled_reader_does_not_delay_a_hundred_calls_beside_it() {
-    let fixture = Fixture::start();
+async fn a_stalled_reader_does_not_delay_a_hundred_calls_beside_it(network: Network) {
+    let fixture = Fixture::start(network);
     let client = fixture.client();
     // Far more than any window holds, and nobody reads it.
     let stalled = client.clone().server_streaming(Request::new(ask("", 100_000, vec![1; 60_000]))).await.unwrap();
@@ -24,9 +23,8 @@ async fn a_stalled_reader_does_not_delay_a_hundred_calls_beside_it() {
     until("the stalled handler is dropped", || fixture.running() == 0).await;
 }
 
-#[tokio::test]
-async fn nothing_is_left_of_200_clients_that_come_and_go() {
-    let fixture = Fixture::start();
+async fn nothing_is_left_of_200_clients_that_come_and_go(network: Network) {
+    let fixture = Fixture::start(network);
     let keeping = fixture.client();
     keeping.clone().unary(Request::new(ask("echo", 0, ""))).await.unwrap();
     let metrics = tokio::runtime::Handle::current().metrics();
@@ -49,9 +47,8 @@ async fn nothing_is_left_of_200_clients_that_come_and_go() {
     keeping.clone().unary(Request::new(ask("echo", 0, ""))).await.unwrap();
 }
 
-#[tokio::test]
-async fn no_stream_is_left_of_calls_that_ended() {
-    let fixture = Fixture::start();
+async fn no_stream_is_left_of_calls_that_ended(network: Network) {
+    let fixture = Fixture::start(network);
     let channel = fixture.channel();
     let mut client = super::fixture::Client::new(channel.clone());
     for round in 0..300 {
@@ -59,4 +56,10 @@ async fn no_stream_is_left_of_calls_that_ended() {
     }
     let connection = channel.connection().await.unwrap();
     until("no stream is left", || connection.streams_open() == 0).await;
+}
+
+on_both! {
+    a_stalled_reader_does_not_delay_a_hundred_calls_beside_it,
+    nothing_is_left_of_200_clients_that_come_and_go,
+    no_stream_is_left_of_calls_that_ended,
 }

@@ -4,28 +4,27 @@ use bytes::Bytes;
 use quantum::Alpn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::fixture::{config, joined, until};
-use super::wire;
+use super::fixture::{Network, config, joined, until};
 use crate::message::{MessageConnection, MessageError};
 use crate::{ClientConfig, Connection, State, StreamError};
 
-async fn connected() -> (Connection, Connection) {
-    let (endpoint, mut listener) = joined();
+async fn connected(network: Network) -> (Connection, Connection) {
+    let (endpoint, mut listener) = joined(network);
+    let address = listener.local_addr();
     let client = ClientConfig { alpn: Alpn::Stream, ..config() };
-    let (client, server) = tokio::join!(endpoint.connect(wire::address(), &client), listener.accept());
+    let (client, server) = tokio::join!(endpoint.connect(address, &client), listener.accept());
     (client.unwrap(), server.unwrap())
 }
 
-async fn messengers(bytes_max: usize) -> (MessageConnection, MessageConnection) {
-    let (client, server) = connected().await;
+async fn messengers(network: Network, bytes_max: usize) -> (MessageConnection, MessageConnection) {
+    let (client, server) = connected(network).await;
     let stream = client.open_stream().unwrap();
     let accepted = server.accept_stream().await.unwrap();
     (MessageConnection::new(client, stream, bytes_max), MessageConnection::new(server, accepted, bytes_max))
 }
 
-#[tokio::test]
-async fn bytes_written_are_read_in_order_to_their_end() {
-    let (client, server) = connected().await;
+async fn bytes_written_are_read_in_order_to_their_end(network: Network) {
+    let (client, server) = connected(network).await;
     let mut stream = client.open_stream().unwrap();
     let mut accepted = server.accept_stream().await.unwrap();
     let sent: Vec<u8> = (0..3_000_000u32).map(|number| (number % 251) as u8).collect();
@@ -45,9 +44,8 @@ async fn bytes_written_are_read_in_order_to_their_end() {
     assert_eq!(writer.await.unwrap(), "thanks");
 }
 
-#[tokio::test]
-async fn a_dropped_stream_is_reset_and_stopped() {
-    let (client, server) = connected().await;
+async fn a_dropped_stream_is_reset_and_stopped(network: Network) {
+    let (client, server) = connected(network).await;
     let mut stream = client.open_stream().unwrap();
     stream.send_bytes(Bytes::from_static(b"x")).await.unwrap();
     let (mut receive, send) = server.accept_stream().await.unwrap().into_split();
@@ -59,9 +57,8 @@ async fn a_dropped_stream_is_reset_and_stopped() {
     until("the streams are forgotten", || client.streams_open() + server.streams_open() == 0).await;
 }
 
-#[tokio::test]
-async fn messages_come_whole_and_in_order() {
-    let (client, server) = messengers(16 << 20).await;
+async fn messages_come_whole_and_in_order(network: Network) {
+    let (client, server) = messengers(network, 16 << 20).await;
     let sizes = [0, 1, 2044, 2045, 100_000, 16 << 20];
     let sender = tokio::spawn(async move {
         for size in sizes {
@@ -78,22 +75,20 @@ async fn messages_come_whole_and_in_order() {
     until("the connection is closed", || client.state() == State::Closed && server.state() == State::Closed).await;
 }
 
-#[tokio::test]
-async fn a_receive_in_vain_times_out_and_loses_nothing() {
-    let (client, server) = messengers(1000).await;
+async fn a_receive_in_vain_times_out_and_loses_nothing(network: Network) {
+    let (client, server) = messengers(network, 1000).await;
     let waited = server.receive_timeout(Duration::from_millis(20)).await;
     assert!(matches!(waited, Err(MessageError::Timeout)));
     client.send(Bytes::from_static(b"late")).await.unwrap();
     assert_eq!(server.receive().await.unwrap().unwrap(), "late");
 }
 
-#[tokio::test]
-async fn a_message_over_the_limit_is_refused_at_both_ends() {
-    let (client, server) = messengers(1000).await;
+async fn a_message_over_the_limit_is_refused_at_both_ends(network: Network) {
+    let (client, server) = messengers(network, 1000).await;
     let refused = client.send(Bytes::from(vec![0; 1001])).await;
     assert!(matches!(refused, Err(MessageError::TooLarge(1001, 1000))));
     drop((client, server));
-    let (client, server) = connected().await;
+    let (client, server) = connected(network).await;
     let mut raw = client.open_stream().unwrap();
     raw.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
     let accepted = server.accept_stream().await.unwrap();
@@ -101,13 +96,21 @@ async fn a_message_over_the_limit_is_refused_at_both_ends() {
     assert!(matches!(messages.receive().await, Err(MessageError::TooLarge(_, 1000))));
 }
 
-#[tokio::test]
-async fn statistics_come_from_the_shard() {
-    let (client, server) = connected().await;
+async fn statistics_come_from_the_shard(network: Network) {
+    let (client, server) = connected(network).await;
     assert!(client.statistics().await.unwrap().packets_sent > 0);
     assert_eq!(client.guuid(), server.guuid());
     client.close(7, b"bye");
     server.closed().await;
     assert!(server.statistics().await.is_err());
     assert!(server.open_stream().is_err());
+}
+
+on_both! {
+    bytes_written_are_read_in_order_to_their_end,
+    a_dropped_stream_is_reset_and_stopped,
+    messages_come_whole_and_in_order,
+    a_receive_in_vain_times_out_and_loses_nothing,
+    a_message_over_the_limit_is_refused_at_both_ends,
+    statistics_come_from_the_shard,
 }
