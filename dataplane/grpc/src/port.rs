@@ -11,6 +11,7 @@ pub(crate) struct PortClosed;
 #[derive(Debug)]
 pub(crate) enum ControlPort {
     /// Two bounded queues in memory, for tests that need no shard.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests join two pumps in memory"))]
     Memory(MemoryPort),
 }
 

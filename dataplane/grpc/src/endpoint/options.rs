@@ -55,7 +55,9 @@ impl ClientConfig {
 /// How a server proves who it is, and how its endpoint runs.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
+    #[expect(dead_code, reason = "read once shards are started")]
     pub(crate) tls: Arc<rustls::ServerConfig>,
+    #[expect(dead_code, reason = "read once shards are started")]
     pub(crate) node_key: [u8; 32],
     /// How the endpoint runs.
     pub options: EndpointOptions,
