@@ -484,3 +484,6 @@ impl Recovery {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
