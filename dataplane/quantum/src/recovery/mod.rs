@@ -224,9 +224,9 @@ impl Recovery {
             outcome.acked.extend(frames);
         }
         self.find_late(now, ranges);
-        let sampled = self.take_acked(now, ranges, outcome);
-        let newly_acked = sampled.is_some();
-        let rtt = sampled.flatten();
+        let delivered = self.sampler.delivered();
+        let rtt = self.take_acked(now, ranges, outcome);
+        let newly_acked = self.sampler.delivered() > delivered;
         if let Some(rtt) = rtt {
             self.rtt.update(rtt, ack_delay);
             self.first_rtt_at.get_or_insert(now);
@@ -246,9 +246,9 @@ impl Recovery {
         }
     }
 
-    /// Takes acknowledged packets out of the flight. Some if there was one; the inner value is the round-trip time if the
-    /// largest reported is among them and the peer answered at once.
-    fn take_acked(&mut self, now: Time, ranges: &[(u64, u64)], outcome: &mut AckOutcome) -> Option<Option<Duration>> {
+    /// Takes acknowledged packets out of the flight. Gives the round-trip time if the largest reported is among them and one
+    /// of them asked for an answer.
+    fn take_acked(&mut self, now: Time, ranges: &[(u64, u64)], outcome: &mut AckOutcome) -> Option<Duration> {
         let oldest = self.sent.oldest()?;
         let (mut newest, mut eliciting) = (None, false);
         for &(first, last) in ranges {
@@ -267,7 +267,7 @@ impl Recovery {
             }
         }
         let (number, time_sent) = newest?;
-        Some((number == ranges[0].1 && eliciting).then(|| now - time_sent))
+        (number == ranges[0].1 && eliciting).then(|| now - time_sent)
     }
 
     /// Finds packets that were declared lost and arrived after all.

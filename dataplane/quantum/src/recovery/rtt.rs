@@ -43,7 +43,7 @@ impl Rtt {
         let min = min.min(sample);
         self.min = Some(min);
         let delay = ack_delay.min(self.ack_delay_max);
-        let adjusted = if sample >= min + delay { sample - delay } else { sample };
+        let adjusted = sample.checked_sub(delay).filter(|less| *less >= min).unwrap_or(sample);
         self.variation = (self.variation * 3 + self.smoothed.abs_diff(adjusted)) / 4;
         self.smoothed = (self.smoothed * 7 + adjusted) / 8;
     }

@@ -171,7 +171,7 @@ impl Path {
             };
             while bytes >= usize::from(PACKET) {
                 bytes -= usize::from(PACKET);
-                let chunk = self.resend.pop().unwrap_or_else(|| self.chunks_sent);
+                let chunk = self.resend.pop().unwrap_or(self.chunks_sent);
                 let first_time = chunk == self.chunks_sent;
                 self.chunks_sent += u64::from(first_time);
                 let Application::Messages { size, interval } = self.application else {
