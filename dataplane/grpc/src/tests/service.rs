@@ -105,9 +105,9 @@ async fn unary(counts: Arc<Counts>, request: Request<Ask>) -> Result<Response<Re
 
 type Replies = Pin<Box<dyn Stream<Item = Result<Reply, Status>> + Send>>;
 
-async fn server_streaming(counts: Arc<Counts>, request: Request<Ask>) -> Result<Response<Replies>, Status> {
+fn server_streaming(counts: &Arc<Counts>, request: Request<Ask>) -> Response<Replies> {
     let ask = request.into_inner();
-    let running = Running::start(&counts);
+    let running = Running::start(counts);
     let payload = ask.payload.clone();
     let reply = move |number| Ok(Reply { number, payload: payload.clone() });
     let replies = futures_util::stream::iter((0..ask.number).map(reply));
@@ -116,9 +116,9 @@ async fn server_streaming(counts: Arc<Counts>, request: Request<Ask>) -> Result<
         "fail" => Box::pin(replies.chain(futures_util::stream::iter([Err(failure())]))),
         _ => Box::pin(replies),
     };
-    Ok(Response::new(Box::pin(replies.inspect(move |_| {
+    Response::new(Box::pin(replies.inspect(move |_| {
         let _ = &running;
-    }))))
+    })))
 }
 
 async fn client_streaming(counts: Arc<Counts>, request: Request<Streaming<Ask>>) -> Result<Response<Reply>, Status> {
@@ -185,7 +185,8 @@ impl Service<http::Request<Body>> for TestService {
                 }
                 "/test.Service/ServerStreaming" => {
                     let counts = counts();
-                    let service = tower::service_fn(move |request| server_streaming(counts.clone(), request));
+                    let service =
+                        tower::service_fn(move |request| std::future::ready(Ok(server_streaming(&counts, request))));
                     grpc().server_streaming(service, request).await
                 }
                 "/test.Service/ClientStreaming" => {
