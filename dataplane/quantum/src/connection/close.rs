@@ -1,0 +1,96 @@
+//! The end of a connection: closing, where the peer's packets are answered with the close, and draining, where they are not.
+
+use bytes::Bytes;
+
+use super::{Connection, State};
+use crate::{CloseReason, Event, Time, TransportError};
+
+/// Words of a close that reach the wire at most.
+pub(crate) const REASON_BYTES_MAX: usize = 256;
+
+/// A connection that is over for the application and lives on to answer the peer (RFC 9000 section 10.2).
+#[derive(Debug)]
+pub(crate) struct Closing {
+    until: Time,
+    /// What CONNECTION_CLOSE says; none while draining.
+    frame: Option<CloseFrame>,
+    /// A close packet is to be sent.
+    due: bool,
+    /// Packets of the peer until the next answer; doubles with each.
+    unanswered: u32,
+    answer_after: u32,
+}
+
+/// The content of a CONNECTION_CLOSE frame.
+#[derive(Clone, Debug)]
+pub(crate) struct CloseFrame {
+    pub(crate) code: u64,
+    pub(crate) application: bool,
+    pub(crate) reason: Bytes,
+}
+
+impl Closing {
+    /// When the connection is to be forgotten.
+    pub(crate) fn until(&self) -> Time {
+        self.until
+    }
+
+    /// The frame to send now, if one is due.
+    pub(crate) fn take_due(&mut self) -> Option<CloseFrame> {
+        std::mem::take(&mut self.due).then(|| self.frame.clone()).flatten()
+    }
+
+    /// A packet came from a peer that has not noticed yet: every first, second, fourth ... one is answered.
+    pub(crate) fn on_packet(&mut self) {
+        self.unanswered += 1;
+        if self.unanswered >= self.answer_after {
+            self.unanswered = 0;
+            self.answer_after = self.answer_after.saturating_mul(2);
+            self.due = self.frame.is_some();
+        }
+    }
+}
+
+impl Connection {
+    /// Closes the connection with the application's code.
+    pub(crate) fn close(&mut self, now: Time, code: u64, reason: &[u8]) {
+        let reason = Bytes::copy_from_slice(&reason[..reason.len().min(REASON_BYTES_MAX)]);
+        self.start_closing(now, Some(CloseFrame { code, application: true, reason }), CloseReason::Local { code });
+    }
+
+    /// Closes the connection for a fault of the peer.
+    pub(super) fn fail(&mut self, now: Time, error: &TransportError) {
+        let frame = CloseFrame {
+            code: error.code as u64,
+            application: false,
+            reason: Bytes::from_static(error.reason.as_bytes()),
+        };
+        self.start_closing(now, Some(frame), CloseReason::from(error.clone()));
+    }
+
+    /// Closes the connection since the handshake failed.
+    pub(super) fn fail_tls(&mut self, now: Time, alert: u8, reason: String) {
+        let code = crate::TransportErrorCode::Crypto as u64 + u64::from(alert);
+        let mut words = Bytes::from(reason.clone().into_bytes());
+        words.truncate(REASON_BYTES_MAX);
+        let frame = CloseFrame { code, application: false, reason: words };
+        self.start_closing(now, Some(frame), CloseReason::Transport { code, reason });
+    }
+
+    /// The peer closed: nothing is sent any more, late packets are ignored.
+    pub(super) fn drain(&mut self, now: Time, reason: CloseReason) {
+        self.start_closing(now, None, reason);
+    }
+
+    fn start_closing(&mut self, now: Time, frame: Option<CloseFrame>, reason: CloseReason) {
+        if matches!(self.state, State::Closing(_) | State::Closed) {
+            return;
+        }
+        let until = now + self.recovery.pto_interval() * 3;
+        self.state = State::Closing(Closing { until, due: frame.is_some(), frame, unanswered: 0, answer_after: 1 });
+        self.events.push_back(Event::Closed(reason));
+        self.handshake = None;
+        // Nothing of it will be sent or read again; what it holds goes now, not when the peer has noticed.
+        self.streams.clear();
+    }
+}

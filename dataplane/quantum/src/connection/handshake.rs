@@ -1,0 +1,175 @@
+//! The handshake of a connection: handshake bytes in CRYPTO frames, keys, transport parameters, cookies, confirmation.
+
+use bytes::Bytes;
+
+use super::crypto_stream::{CryptoReceive, CryptoSend};
+use super::{Connection, State};
+use crate::crypto::session::{Session, SessionError};
+use crate::params::TransportParameters;
+use crate::streams::PeerLimits;
+use crate::wire::Epoch;
+use crate::{Event, Side, Time, TransportError, TransportErrorCode};
+
+/// Packets of a later epoch that are kept until its keys are there.
+const EARLY_PACKETS_MAX: usize = 8;
+
+/// State that goes once the handshake is confirmed.
+pub(crate) struct Handshake {
+    session: Box<dyn Session>,
+    write_epoch: Epoch,
+    read_epoch: Epoch,
+    send: [CryptoSend; 2],
+    receive: [CryptoReceive; 2],
+    /// The server's cookie, repeated in every SYN.
+    pub(super) cookie: Option<Bytes>,
+    /// Packets that came before their keys.
+    early: Vec<Vec<u8>>,
+}
+
+impl Handshake {
+    pub(super) fn new(session: Box<dyn Session>) -> Self {
+        Self {
+            session,
+            write_epoch: Epoch::Initial,
+            read_epoch: Epoch::Initial,
+            send: Default::default(),
+            receive: Default::default(),
+            cookie: None,
+            early: Vec::new(),
+        }
+    }
+
+    /// Handshake bytes to send in `epoch`, if the epoch has any.
+    pub(super) fn send(&mut self, epoch: Epoch) -> Option<&mut CryptoSend> {
+        self.send.get_mut(epoch as usize)
+    }
+
+    /// Keeps a packet whose keys are not there yet; one too many is dropped like a lost one.
+    pub(super) fn keep_early(&mut self, segment: &[u8]) {
+        if self.early.len() < EARLY_PACKETS_MAX {
+            self.early.push(segment.to_vec());
+        }
+    }
+
+    /// Packets that came early.
+    pub(super) fn take_early(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.early)
+    }
+}
+
+impl Connection {
+    /// A CRYPTO frame came.
+    pub(super) fn on_crypto(
+        &mut self,
+        now: Time,
+        epoch: Epoch,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<(), TransportError> {
+        let Some(handshake) = self.handshake.as_deref_mut() else { return Ok(()) };
+        let Some(receive) = handshake.receive.get_mut(epoch as usize) else {
+            return Err(TransportError::new(TransportErrorCode::ProtocolViolation, "handshake data after the handshake"));
+        };
+        receive.insert(offset, data)?;
+        if epoch == handshake.read_epoch {
+            self.drive_session(now);
+        }
+        Ok(())
+    }
+
+    /// Moves bytes between the session and the CRYPTO streams until neither has more.
+    pub(super) fn drive_session(&mut self, now: Time) {
+        let mut out = Vec::new();
+        loop {
+            let Some(handshake) = self.handshake.as_deref_mut() else { return };
+            let input = handshake.receive.get_mut(handshake.read_epoch as usize).and_then(CryptoReceive::read);
+            let had_input = input.is_some();
+            if let Some(bytes) = input
+                && let Err(SessionError { alert, reason }) = handshake.session.read(&bytes)
+            {
+                self.fail_tls(now, alert, reason);
+                return;
+            }
+            out.clear();
+            let keys = handshake.session.write(&mut out);
+            if let Some(send) = handshake.send.get_mut(handshake.write_epoch as usize) {
+                send.push(&out);
+            }
+            let progressed = had_input || !out.is_empty() || keys.is_some();
+            if let Some((epoch, pair)) = keys {
+                handshake.write_epoch = epoch;
+                if epoch == Epoch::Handshake {
+                    handshake.read_epoch = epoch;
+                }
+                self.keys.install(epoch, pair);
+            }
+            if !progressed {
+                break;
+            }
+        }
+        let done = self.handshake.as_deref().is_some_and(|handshake| !handshake.session.is_handshaking());
+        if done && self.is_handshaking() {
+            self.on_session_complete(now);
+        }
+    }
+
+    /// TLS is through. The server confirms at once; the client is confirmed when it hears so.
+    fn on_session_complete(&mut self, now: Time) {
+        let Some(handshake) = self.handshake.as_deref() else { return };
+        let parameters = handshake.session.peer_parameters().unwrap_or_default();
+        let Some(alpn) = handshake.session.alpn() else {
+            self.fail_tls(now, 120, "the peer agreed on no application protocol".to_owned());
+            return;
+        };
+        let parameters = match TransportParameters::decode(&parameters) {
+            Ok(parameters) => parameters,
+            Err(error) => return self.fail(now, &error),
+        };
+        self.streams.set_peer_limits(PeerLimits {
+            stream_window: parameters.stream_window,
+            connection_window: parameters.connection_window,
+            streams_max: parameters.streams_max,
+        });
+        self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
+        self.path.datagram_size = self.config.datagram_size.clamp(super::SYN_SIZE, parameters.datagram_size_max);
+        self.timers.on_connected(self.id.side, &self.config, parameters.idle_timeout);
+        self.keys.set_reset_token(parameters.reset_token.filter(|_| self.id.side == Side::Client));
+        self.keys.enable_one_rtt();
+        self.state = State::Open;
+        self.events.push_back(Event::Connected { guuid: self.id.guuid, remote: self.path.remote, alpn });
+        if self.id.side == Side::Server {
+            self.pending.handshake_done = true;
+            self.confirm(now);
+        }
+    }
+
+    /// The handshake is confirmed: its keys, its bytes and the session go.
+    pub(super) fn confirm(&mut self, now: Time) {
+        self.discard_keys(now, Epoch::Initial);
+        self.discard_keys(now, Epoch::Handshake);
+        self.recovery.set_handshake_confirmed(now);
+        let early = self.handshake.as_deref_mut().map(Handshake::take_early).unwrap_or_default();
+        self.handshake = None;
+        for mut segment in early {
+            self.handle_segment(now, &mut segment, 0);
+        }
+    }
+
+    /// Keys of an epoch are not needed any more, nor is what was sent under them.
+    pub(super) fn discard_keys(&mut self, now: Time, epoch: Epoch) {
+        if self.keys.discard(epoch) {
+            self.recovery.discard_epoch(now, epoch);
+        }
+    }
+
+    /// The server wants its cookie in the SYN, and has kept nothing of what was sent.
+    pub(super) fn on_cookie(&mut self, now: Time, token: &[u8]) {
+        let Some(handshake) = self.handshake.as_deref_mut() else { return };
+        if self.id.side != Side::Client || handshake.cookie.is_some() || self.keys.has(Epoch::Handshake) {
+            return;
+        }
+        handshake.cookie = Some(Bytes::copy_from_slice(token));
+        handshake.send[0].restart();
+        self.recovery.discard_epoch(now, Epoch::Initial);
+    }
+}

@@ -1,0 +1,192 @@
+//! One connection: packets in, packets out, and what is due in between.
+
+mod close;
+mod crypto_stream;
+mod handshake;
+mod keys;
+mod receive;
+mod timers;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::crypto::session::{KeyPair, Session};
+use crate::recovery::{AckOutcome, ReceivedPackets, Recovery, RecoveryConfig};
+use crate::streams::{Streams, StreamsConfig};
+use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Side, Time};
+
+use close::Closing;
+use handshake::Handshake;
+use keys::KeyRing;
+use timers::Timers;
+
+/// Size of every SYN packet, padding included: a path that carries less cannot carry the protocol.
+pub(crate) const SYN_SIZE: u16 = 1200;
+
+/// Number of the first packet of a connection. Number 0 belongs to the packets that a server sends without keeping state.
+pub(crate) const FIRST_NUMBER: u64 = 1;
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+enum State {
+    Handshaking,
+    Open,
+    /// Closed here or by the peer; packets are answered or ignored until the deadline.
+    Closing(Closing),
+    /// Over; the endpoint forgets it.
+    Closed,
+}
+
+/// The network path of a connection.
+#[derive(Debug)]
+struct Path {
+    remote: SocketAddr,
+    local: Option<IpAddr>,
+    /// The peer is known to receive at its address.
+    validated: bool,
+    /// UDP payload of the largest packet.
+    datagram_size: u16,
+    /// Bytes received before the address was validated, for the amplification limit.
+    received_bytes: u64,
+    sent_bytes: u64,
+}
+
+impl Path {
+    /// Bytes that may go to an address that is not validated: three for each received (RFC 9000 section 8).
+    fn amplification_allowance(&self) -> u64 {
+        if self.validated { u64::MAX } else { (self.received_bytes * 3).saturating_sub(self.sent_bytes) }
+    }
+}
+
+/// What waits for the next packet besides acknowledgements, handshake bytes and stream frames.
+#[derive(Debug, Default)]
+struct Pending {
+    ping: bool,
+    handshake_done: bool,
+    /// The next packet carries frames again that had been sent before.
+    resends: bool,
+    /// Acknowledgements sent since something ack-eliciting was.
+    ack_only_run: u32,
+}
+
+/// Who a connection is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionId {
+    pub(crate) guuid: Guuid,
+    pub(crate) side: Side,
+}
+
+/// One connection.
+pub(crate) struct Connection {
+    id: ConnectionId,
+    config: Arc<EndpointConfig>,
+    state: State,
+    path: Path,
+    keys: KeyRing,
+    /// Goes once the handshake is confirmed.
+    handshake: Option<Box<Handshake>>,
+    recovery: Recovery,
+    received: ReceivedPackets,
+    streams: Streams,
+    timers: Timers,
+    pending: Pending,
+    next_number: u64,
+    events: VecDeque<Event>,
+    stats: ConnectionStats,
+    /// Frames acknowledged and lost, reused from call to call.
+    outcome: AckOutcome,
+}
+
+/// What a connection starts from.
+pub(crate) struct Start {
+    pub(crate) id: ConnectionId,
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: Option<IpAddr>,
+    pub(crate) initial_keys: KeyPair,
+    pub(crate) session: Box<dyn Session>,
+    /// Feeds what is random in congestion control.
+    pub(crate) seed: u64,
+}
+
+impl Connection {
+    /// A connection in its handshake. A client has its first packets to send, a server waits for the first one.
+    pub(crate) fn new(now: Time, config: &Arc<EndpointConfig>, start: Start) -> Self {
+        let streams = StreamsConfig {
+            stream_window: config.stream_window,
+            connection_window: config.connection_window,
+            streams_max: config.streams_max,
+            send_buffer_max: config.send_buffer_max,
+        };
+        let recovery = RecoveryConfig::new(start.id.side, config.datagram_size, config.segments_max, start.seed);
+        let mut connection = Self {
+            id: start.id,
+            config: Arc::clone(config),
+            state: State::Handshaking,
+            path: Path {
+                remote: start.remote,
+                local: start.local,
+                validated: start.id.side == Side::Client,
+                datagram_size: SYN_SIZE,
+                received_bytes: 0,
+                sent_bytes: 0,
+            },
+            keys: KeyRing::new(start.initial_keys),
+            handshake: Some(Box::new(Handshake::new(start.session))),
+            recovery: Recovery::new(now, &recovery),
+            received: ReceivedPackets::new(),
+            streams: Streams::new(start.id.side, streams),
+            timers: Timers::new(now, config),
+            pending: Pending::default(),
+            next_number: FIRST_NUMBER,
+            events: VecDeque::new(),
+            stats: ConnectionStats::default(),
+            outcome: AckOutcome::default(),
+        };
+        connection.drive_session(now);
+        connection
+    }
+
+    /// Which end this is, and its id.
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Where the peer is.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.path.remote
+    }
+
+    /// Whether the handshake goes on.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        matches!(self.state, State::Handshaking)
+    }
+
+    /// Whether the application may use it.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+
+    /// Whether the endpoint can forget it.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// The streams, for the application.
+    pub(crate) fn streams(&mut self) -> &mut Streams {
+        &mut self.streams
+    }
+
+    /// The next event.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front().or_else(|| if self.is_open() { self.streams.poll_event() } else { None })
+    }
+
+    /// Counters and gauges.
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        let mut stats = self.stats.clone();
+        self.recovery.fill_stats(&mut stats);
+        stats
+    }
+}

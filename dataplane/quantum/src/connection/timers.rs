@@ -1,0 +1,140 @@
+//! What is due and when.
+
+use std::time::Duration;
+
+use super::close::Closing;
+use super::{Connection, State};
+use crate::{CloseReason, EndpointConfig, Side, Time};
+
+/// Deadlines of a connection, besides those of loss detection and acknowledgements.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    /// The handshake has to be over by then.
+    handshake: Option<Time>,
+    idle_timeout: Duration,
+    keepalive: Option<Duration>,
+    received_at: Time,
+    active_at: Time,
+    /// The pacer lets the next packet go then.
+    pub(super) paced_until: Option<Time>,
+}
+
+impl Timers {
+    pub(super) fn new(now: Time, config: &EndpointConfig) -> Self {
+        Self {
+            handshake: Some(now + config.handshake_timeout),
+            idle_timeout: config.idle_timeout,
+            keepalive: None,
+            received_at: now,
+            active_at: now,
+            paced_until: None,
+        }
+    }
+
+    /// The handshake is over; both sides idle out after the shorter of their timeouts.
+    pub(super) fn on_connected(&mut self, side: Side, config: &EndpointConfig, peer_idle_timeout: Duration) {
+        self.handshake = None;
+        if !peer_idle_timeout.is_zero() {
+            self.idle_timeout = self.idle_timeout.min(peer_idle_timeout);
+        }
+        // One PING keeps both sides alive. The server's comes later, so that it goes only when the client's did not come.
+        self.keepalive = config.keepalive.map(|interval| {
+            let interval = interval.min(self.idle_timeout / 3);
+            if side == Side::Client { interval } else { interval * 3 / 2 }
+        });
+    }
+
+    pub(super) fn on_received(&mut self, now: Time) {
+        self.received_at = now;
+        self.active_at = now;
+    }
+
+    pub(super) fn on_sent_eliciting(&mut self, now: Time) {
+        self.active_at = now;
+    }
+
+    fn idle(&self) -> Time {
+        self.received_at + self.idle_timeout
+    }
+
+    fn keepalive(&self) -> Option<Time> {
+        Some(self.active_at + self.keepalive?)
+    }
+}
+
+impl Connection {
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        match &self.state {
+            State::Closing(closing) => return Some(closing.until()),
+            State::Closed => return None,
+            State::Handshaking | State::Open => {}
+        }
+        let candidates = [
+            Some(self.timers.handshake.unwrap_or_else(|| self.timers.idle())),
+            self.timers.keepalive(),
+            self.timers.paced_until,
+            self.received.ack_due(),
+            if self.is_amplification_limited() { None } else { self.recovery.next_timeout() },
+        ];
+        candidates.into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        match &self.state {
+            State::Closing(closing) => {
+                if closing.until() <= now {
+                    self.state = State::Closed;
+                }
+                return;
+            }
+            State::Closed => return,
+            State::Handshaking | State::Open => {}
+        }
+        if self.timers.handshake.is_some_and(|deadline| deadline <= now) {
+            self.end(CloseReason::HandshakeTimeout);
+            return;
+        }
+        if self.timers.idle() <= now {
+            self.end(CloseReason::IdleTimeout);
+            return;
+        }
+        if self.timers.paced_until.is_some_and(|until| until <= now) {
+            self.timers.paced_until = None;
+        }
+        if self.timers.keepalive().is_some_and(|due| due <= now) {
+            self.pending.ping = true;
+            self.timers.active_at = now;
+        }
+        if !self.is_amplification_limited() && self.recovery.next_timeout().is_some_and(|due| due <= now) {
+            self.on_recovery_timeout(now);
+        }
+    }
+
+    fn on_recovery_timeout(&mut self, now: Time) {
+        let mut outcome = std::mem::take(&mut self.outcome);
+        self.recovery.on_timeout(now, &mut outcome);
+        if self.recovery.probes_pending() > 0 {
+            // A probe carries the oldest unacknowledged frames again, or a PING if there are none.
+            self.recovery.probe_frames(&mut outcome);
+            self.pending.ping = true;
+        }
+        self.settle(&mut outcome);
+        self.outcome = outcome;
+    }
+
+    /// The address is not validated and has had three times what it sent: nothing goes there until more comes.
+    pub(super) fn is_amplification_limited(&self) -> bool {
+        self.path.amplification_allowance() < u64::from(super::SYN_SIZE)
+    }
+
+    /// Ends the connection at once, without a word to the peer.
+    pub(super) fn end(&mut self, reason: CloseReason) {
+        if !matches!(self.state, State::Closing(Closing { .. }) | State::Closed) {
+            self.events.push_back(crate::Event::Closed(reason));
+        }
+        self.state = State::Closed;
+        self.handshake = None;
+    }
+}

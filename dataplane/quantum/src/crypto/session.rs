@@ -1,0 +1,76 @@
+//! What the core needs of a handshake and of packet protection. TLS 1.3 is the implementation that leaves this crate.
+
+use crate::wire::Epoch;
+use crate::{Alpn, ConnectError, ConnectOptions, Guuid, Side};
+
+/// Length of the tag that sealing adds to a payload, in bytes.
+pub const TAG_LEN: usize = 16;
+
+/// One direction of one epoch's packet protection: an AEAD with the packet number as nonce.
+pub trait PacketKey: Send {
+    /// Seals `payload`, whose last [`TAG_LEN`] bytes are room for the tag, with `header` as associated data.
+    fn seal(&self, number: u64, header: &[u8], payload: &mut [u8]);
+
+    /// Opens `payload` in place and gives the length of the plaintext; `None` if it is not authentic.
+    fn open(&self, number: u64, header: &[u8], payload: &mut [u8]) -> Option<usize>;
+
+    /// Packets that may be sealed before the key has to be changed.
+    fn packets_max(&self) -> u64;
+}
+
+/// Both directions of an epoch.
+pub struct KeyPair {
+    /// Seals what this side sends.
+    pub local: Box<dyn PacketKey>,
+    /// Opens what the peer sends.
+    pub remote: Box<dyn PacketKey>,
+}
+
+/// A handshake that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionError {
+    /// The TLS alert to send (RFC 8446 section 6), 0x50 `internal_error` if there is none.
+    pub alert: u8,
+    /// What went wrong, for people.
+    pub reason: String,
+}
+
+/// The handshake of one connection.
+pub trait Session: Send {
+    /// Takes handshake bytes of the peer, in order.
+    ///
+    /// # Errors
+    /// The handshake failed; the connection closes.
+    fn read(&mut self, data: &[u8]) -> Result<(), SessionError>;
+
+    /// Appends handshake bytes to `out`; they go into the epoch that was current. Keys mean that what follows goes into
+    /// theirs. To be called until it appends nothing and gives no keys.
+    fn write(&mut self, out: &mut Vec<u8>) -> Option<(Epoch, KeyPair)>;
+
+    /// Whether the handshake goes on still.
+    fn is_handshaking(&self) -> bool;
+
+    /// The transport parameters of the peer, once they came.
+    fn peer_parameters(&self) -> Option<Vec<u8>>;
+
+    /// The application protocol, once it is agreed.
+    fn alpn(&self) -> Option<Alpn>;
+}
+
+/// Makes handshakes and the keys of the first packets.
+pub trait Provider: Send {
+    /// Keys of epoch 0, which anyone who sees the id can derive; they protect against accidents, not attackers.
+    fn initial_keys(&self, guuid: Guuid, side: Side) -> KeyPair;
+
+    /// The client's side of a handshake.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    fn connect(&self, options: &ConnectOptions, parameters: Vec<u8>) -> Result<Box<dyn Session>, ConnectError>;
+
+    /// Whether this endpoint accepts connections.
+    fn accepts(&self) -> bool;
+
+    /// The server's side of a handshake; `None` if this endpoint accepts no connections.
+    fn accept(&self, parameters: Vec<u8>) -> Option<Box<dyn Session>>;
+}

@@ -1,0 +1,120 @@
+//! TLS 1.3 through rustls's QUIC interface (RFC 9001, with packet protection only: the header is visible and authenticated).
+
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::quic::{self, KeyChange, Keys, Suite, Version};
+
+use super::session::{KeyPair, PacketKey, Provider, Session, SessionError, TAG_LEN};
+use crate::wire::Epoch;
+use crate::{Alpn, ConnectError, ConnectOptions, Guuid, Side};
+
+/// TLS as the handshake of an endpoint.
+pub(crate) struct TlsProvider {
+    server: Option<Arc<rustls::ServerConfig>>,
+    initial: Suite,
+}
+
+impl TlsProvider {
+    /// Accepts with `server`, with the ALPN names of this protocol and without session tickets.
+    pub(crate) fn new(server: Option<&Arc<rustls::ServerConfig>>) -> Self {
+        let server = server.map(|config| {
+            let mut config = rustls::ServerConfig::clone(config);
+            config.alpn_protocols = vec![Alpn::Grpc.name().to_vec(), Alpn::Stream.name().to_vec()];
+            // Tickets would be CRYPTO frames after the handshake; without 0-RTT they buy one signature and cost state.
+            config.send_tls13_tickets = 0;
+            config.max_early_data_size = 0;
+            Arc::new(config)
+        });
+        let initial = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
+            .tls13()
+            .and_then(rustls::Tls13CipherSuite::quic_suite)
+            .expect("the aws-lc-rs provider has QUIC keys for TLS13_AES_128_GCM_SHA256");
+        Self { server, initial }
+    }
+}
+
+impl Provider for TlsProvider {
+    fn initial_keys(&self, guuid: Guuid, side: Side) -> KeyPair {
+        let side = match side {
+            Side::Client => rustls::Side::Client,
+            Side::Server => rustls::Side::Server,
+        };
+        key_pair(self.initial.keys(guuid.as_bytes(), side, Version::V1))
+    }
+
+    fn connect(&self, options: &ConnectOptions, parameters: Vec<u8>) -> Result<Box<dyn Session>, ConnectError> {
+        let name = ServerName::try_from(options.server_name.clone())
+            .map_err(|_| ConnectError::ServerName(options.server_name.clone()))?;
+        let alpn = vec![options.alpn.name().to_vec()];
+        let connection =
+            quic::ClientConnection::new_with_alpn(Arc::clone(&options.tls), Version::V1, name, parameters, alpn)
+                .map_err(|error| ConnectError::Tls(error.to_string()))?;
+        Ok(Box::new(TlsSession(connection.into())))
+    }
+
+    fn accepts(&self) -> bool {
+        self.server.is_some()
+    }
+
+    fn accept(&self, parameters: Vec<u8>) -> Option<Box<dyn Session>> {
+        let config = Arc::clone(self.server.as_ref()?);
+        let connection = quic::ServerConnection::new(config, Version::V1, parameters).ok()?;
+        Some(Box::new(TlsSession(connection.into())))
+    }
+}
+
+struct TlsSession(quic::Connection);
+
+impl Session for TlsSession {
+    fn read(&mut self, data: &[u8]) -> Result<(), SessionError> {
+        self.0.read_hs(data).map_err(|error| SessionError {
+            alert: self.0.alert().map_or(0x50, u8::from),
+            reason: error.to_string(),
+        })
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>) -> Option<(Epoch, KeyPair)> {
+        Some(match self.0.write_hs(out)? {
+            KeyChange::Handshake { keys } => (Epoch::Handshake, key_pair(keys)),
+            KeyChange::OneRtt { keys, next: _ } => (Epoch::OneRtt0, key_pair(keys)),
+        })
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.0.is_handshaking()
+    }
+
+    fn peer_parameters(&self) -> Option<Vec<u8>> {
+        self.0.quic_transport_parameters().map(<[u8]>::to_vec)
+    }
+
+    fn alpn(&self) -> Option<Alpn> {
+        Alpn::from_name(self.0.alpn_protocol()?)
+    }
+}
+
+fn key_pair(keys: Keys) -> KeyPair {
+    KeyPair { local: Box::new(TlsKey(keys.local.packet)), remote: Box::new(TlsKey(keys.remote.packet)) }
+}
+
+struct TlsKey(Box<dyn quic::PacketKey>);
+
+impl PacketKey for TlsKey {
+    fn seal(&self, number: u64, header: &[u8], payload: &mut [u8]) {
+        let (plaintext, tag_room) = payload.split_at_mut(payload.len() - TAG_LEN);
+        let tag = self
+            .0
+            .encrypt_in_place(number, header, plaintext)
+            .expect("a packet is far shorter than the AEAD's limit for one message");
+        tag_room.copy_from_slice(tag.as_ref());
+    }
+
+    fn open(&self, number: u64, header: &[u8], payload: &mut [u8]) -> Option<usize> {
+        self.0.decrypt_in_place(number, header, payload).ok().map(<[u8]>::len)
+    }
+
+    fn packets_max(&self) -> u64 {
+        self.0.confidentiality_limit()
+    }
+}

@@ -1,0 +1,147 @@
+//! Transport parameters: what each side allows the other, exchanged inside the TLS handshake (RFC 9000 section 18).
+
+use std::time::Duration;
+
+use crate::wire::varint;
+use crate::{EndpointConfig, TransportError, TransportErrorCode};
+
+/// Parameters that are longer than this are refused.
+const PARAMETERS_BYTES_MAX: usize = 1024;
+
+const IDLE_TIMEOUT_MS: u64 = 0x01;
+const DATAGRAM_SIZE_MAX: u64 = 0x03;
+const CONNECTION_WINDOW: u64 = 0x04;
+const STREAM_WINDOW: u64 = 0x05;
+const STREAMS_MAX: u64 = 0x08;
+const ACK_DELAY_MAX_US: u64 = 0x0b;
+const RESET_TOKEN: u64 = 0x0c;
+
+/// What one side of a connection announces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TransportParameters {
+    pub(crate) idle_timeout: Duration,
+    pub(crate) datagram_size_max: u16,
+    pub(crate) connection_window: u64,
+    pub(crate) stream_window: u64,
+    pub(crate) streams_max: u64,
+    pub(crate) ack_delay_max: Duration,
+    pub(crate) reset_token: Option<[u8; 16]>,
+}
+
+impl TransportParameters {
+    /// What an endpoint with `config` announces; a server adds its reset token for the connection.
+    pub(crate) fn local(config: &EndpointConfig, reset_token: Option<[u8; 16]>) -> Self {
+        Self {
+            idle_timeout: config.idle_timeout,
+            datagram_size_max: u16::MAX,
+            connection_window: config.connection_window,
+            stream_window: config.stream_window,
+            streams_max: config.streams_max,
+            ack_delay_max: crate::recovery::ACK_DELAY_MAX,
+            reset_token,
+        }
+    }
+
+    /// The parameters as a list of (id, length, value), all varints but the token.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(80);
+        let values = [
+            (IDLE_TIMEOUT_MS, self.idle_timeout.as_millis() as u64),
+            (DATAGRAM_SIZE_MAX, u64::from(self.datagram_size_max)),
+            (CONNECTION_WINDOW, self.connection_window),
+            (STREAM_WINDOW, self.stream_window),
+            (STREAMS_MAX, self.streams_max),
+            (ACK_DELAY_MAX_US, self.ack_delay_max.as_micros() as u64),
+        ];
+        for (id, value) in values {
+            put_varint(&mut out, id);
+            put_varint(&mut out, varint::len(value) as u64);
+            put_varint(&mut out, value);
+        }
+        if let Some(token) = self.reset_token {
+            put_varint(&mut out, RESET_TOKEN);
+            put_varint(&mut out, token.len() as u64);
+            out.extend_from_slice(&token);
+        }
+        out
+    }
+
+    /// Reads what the peer announced. Unknown parameters are passed over; one that is given twice or absurd is a fault.
+    pub(crate) fn decode(mut input: &[u8]) -> Result<Self, TransportError> {
+        if input.len() > PARAMETERS_BYTES_MAX {
+            return Err(fault("transport parameters are too long"));
+        }
+        let mut values: [Option<u64>; 16] = [None; 16];
+        let mut reset_token = None;
+        while !input.is_empty() {
+            let id = take_varint(&mut input)?;
+            let len = take_varint(&mut input)? as usize;
+            let (value, rest) = input.split_at_checked(len).ok_or(fault("a transport parameter is cut off"))?;
+            input = rest;
+            if id == RESET_TOKEN {
+                reset_token = Some(value.try_into().map_err(|_| fault("a reset token has 16 bytes"))?);
+            } else if let Some(slot) = values.get_mut(id as usize) {
+                let mut rest = value;
+                let number = take_varint(&mut rest)?;
+                if !rest.is_empty() || slot.replace(number).is_some() {
+                    return Err(fault("a transport parameter is malformed or given twice"));
+                }
+            }
+        }
+        let get = |id: u64| values[id as usize];
+        let need = |id: u64| get(id).ok_or(fault("a transport parameter is missing"));
+        let datagram_size_max = get(DATAGRAM_SIZE_MAX).unwrap_or(u64::from(u16::MAX)).min(u64::from(u16::MAX)) as u16;
+        if datagram_size_max < crate::connection::SYN_SIZE {
+            return Err(fault("the peer takes no datagrams of 1200 bytes"));
+        }
+        Ok(Self {
+            idle_timeout: Duration::from_millis(need(IDLE_TIMEOUT_MS)?),
+            datagram_size_max,
+            connection_window: need(CONNECTION_WINDOW)?,
+            stream_window: need(STREAM_WINDOW)?,
+            streams_max: need(STREAMS_MAX)?.min(1 << 60),
+            ack_delay_max: Duration::from_micros(get(ACK_DELAY_MAX_US).unwrap_or(0).min(1 << 24)),
+            reset_token,
+        })
+    }
+}
+
+fn fault(reason: &'static str) -> TransportError {
+    TransportError::new(TransportErrorCode::TransportParameter, reason)
+}
+
+fn put_varint(out: &mut Vec<u8>, value: u64) {
+    let mut buf = [0; 8];
+    let len = varint::encode(value, &mut buf);
+    out.extend_from_slice(&buf[..len]);
+}
+
+fn take_varint(input: &mut &[u8]) -> Result<u64, TransportError> {
+    let (value, len) = varint::decode(input).ok_or(fault("a transport parameter is cut off"))?;
+    *input = &input[len..];
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_survive_the_wire() {
+        let config = EndpointConfig::default();
+        for token in [None, Some([7; 16])] {
+            let parameters = TransportParameters::local(&config, token);
+            assert_eq!(TransportParameters::decode(&parameters.encode()), Ok(parameters));
+        }
+    }
+
+    #[test]
+    fn cut_or_doubled_parameters_are_refused() {
+        let encoded = TransportParameters::local(&EndpointConfig::default(), Some([7; 16])).encode();
+        for len in 0..encoded.len() {
+            assert!(TransportParameters::decode(&encoded[..len]).is_err() || len == encoded.len() - 18, "cut at {len}");
+        }
+        assert!(TransportParameters::decode(&[&encoded[..], &encoded[..]].concat()).is_err());
+        assert!(TransportParameters::decode(&vec![0; PARAMETERS_BYTES_MAX + 1]).is_err());
+    }
+}
