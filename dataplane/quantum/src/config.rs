@@ -57,7 +57,7 @@ pub struct EndpointConfig {
     pub connections_max: usize,
     /// Half-open handshakes up to which no cookie is asked for.
     pub handshakes_without_cookie: usize,
-    /// UDP payload of the largest packet, until path MTU discovery exists.
+    /// UDP payload of the largest packet, from 1200 to 2048 bytes. A path that carries less than that loses them all.
     pub datagram_size: u16,
     /// Segments of one [`Transmit`](crate::Transmit) at most (generic segmentation offload).
     pub segments_max: usize,
@@ -77,7 +77,7 @@ impl Default for EndpointConfig {
             handshake_timeout: Duration::from_secs(10),
             connections_max: 100_000,
             handshakes_without_cookie: 256,
-            datagram_size: 1452,
+            datagram_size: 1200,
             segments_max: 16,
         }
     }

@@ -101,3 +101,9 @@ impl fmt::Display for CloseReason {
         }
     }
 }
+
+impl From<TransportError> for CloseReason {
+    fn from(error: TransportError) -> Self {
+        Self::Transport { code: error.code as u64, reason: error.reason.to_owned() }
+    }
+}

@@ -6,26 +6,25 @@
 #![forbid(unsafe_code)]
 
 mod config;
-#[allow(dead_code, reason = "the connection that drives it is not written")]
 mod congestion;
+mod connection;
 mod crypto;
 mod endpoint;
 mod error;
 mod event;
 mod guuid;
-#[allow(dead_code, reason = "the connection that drives it is not written")]
+mod params;
 mod range_set;
-#[allow(dead_code, unused_imports, reason = "the connection that drives it is not written")]
 mod recovery;
 mod sent_frame;
 mod stats;
 mod stream_id;
-#[allow(dead_code, reason = "the connection that drives it is not written")]
 mod streams;
 mod time;
 pub mod wire;
 
 pub use config::{Alpn, ConnectOptions, EndpointConfig};
+pub use crypto::session;
 pub use endpoint::{
     ConnectError, ConnectionHandle, ConnectionRef, Endpoint, OpenError, Read, Received, Transmit, WriteError,
 };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::recovery::ACK_DELAY_MAX;
 use crate::wire::varint;
 use crate::{EndpointConfig, TransportError, TransportErrorCode};
 
@@ -15,6 +16,10 @@ const STREAM_WINDOW: u64 = 0x05;
 const STREAMS_MAX: u64 = 0x08;
 const ACK_DELAY_MAX_US: u64 = 0x0b;
 const RESET_TOKEN: u64 = 0x0c;
+
+/// Parameters whose value is an integer.
+const KNOWN: [u64; 6] =
+    [IDLE_TIMEOUT_MS, DATAGRAM_SIZE_MAX, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS_MAX, ACK_DELAY_MAX_US];
 
 /// What one side of a connection announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +42,7 @@ impl TransportParameters {
             connection_window: config.connection_window,
             stream_window: config.stream_window,
             streams_max: config.streams_max,
-            ack_delay_max: crate::recovery::ACK_DELAY_MAX,
+            ack_delay_max: ACK_DELAY_MAX,
             reset_token,
         }
     }
@@ -79,8 +84,12 @@ impl TransportParameters {
             let (value, rest) = input.split_at_checked(len).ok_or(fault("a transport parameter is cut off"))?;
             input = rest;
             if id == RESET_TOKEN {
-                reset_token = Some(value.try_into().map_err(|_| fault("a reset token has 16 bytes"))?);
-            } else if let Some(slot) = values.get_mut(id as usize) {
+                let token = value.try_into().map_err(|_| fault("a reset token has 16 bytes"))?;
+                if reset_token.replace(token).is_some() {
+                    return Err(fault("a transport parameter is given twice"));
+                }
+            } else if KNOWN.contains(&id) {
+                let slot = &mut values[id as usize];
                 let mut rest = value;
                 let number = take_varint(&mut rest)?;
                 if !rest.is_empty() || slot.replace(number).is_some() {
@@ -112,14 +121,12 @@ fn fault(reason: &'static str) -> TransportError {
 
 fn put_varint(out: &mut Vec<u8>, value: u64) {
     let mut buf = [0; 8];
-    let len = varint::encode(value, &mut buf);
+    let len = varint::write(value, &mut buf).expect("eight bytes hold any integer");
     out.extend_from_slice(&buf[..len]);
 }
 
 fn take_varint(input: &mut &[u8]) -> Result<u64, TransportError> {
-    let (value, len) = varint::decode(input).ok_or(fault("a transport parameter is cut off"))?;
-    *input = &input[len..];
-    Ok(value)
+    varint::read(input).ok_or(fault("a transport parameter is cut off"))
 }
 
 #[cfg(test)]

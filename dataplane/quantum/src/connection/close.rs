@@ -3,10 +3,8 @@
 use bytes::Bytes;
 
 use super::{Connection, State};
-use crate::{CloseReason, Event, Time, TransportError};
-
-/// Words of a close that reach the wire at most.
-pub(crate) const REASON_BYTES_MAX: usize = 256;
+use crate::wire::REASON_LEN_MAX;
+use crate::{CloseReason, Event, Side, Time, TransportError};
 
 /// A connection that is over for the application and lives on to answer the peer (RFC 9000 section 10.2).
 #[derive(Debug)]
@@ -40,6 +38,12 @@ impl Closing {
         std::mem::take(&mut self.due).then(|| self.frame.clone()).flatten()
     }
 
+    /// The peer closes as well: nothing is sent any more.
+    pub(crate) fn drain(&mut self) {
+        self.frame = None;
+        self.due = false;
+    }
+
     /// A packet came from a peer that has not noticed yet: every first, second, fourth ... one is answered.
     pub(crate) fn on_packet(&mut self) {
         self.unanswered += 1;
@@ -54,7 +58,7 @@ impl Closing {
 impl Connection {
     /// Closes the connection with the application's code.
     pub(crate) fn close(&mut self, now: Time, code: u64, reason: &[u8]) {
-        let reason = Bytes::copy_from_slice(&reason[..reason.len().min(REASON_BYTES_MAX)]);
+        let reason = Bytes::copy_from_slice(&reason[..reason.len().min(REASON_LEN_MAX)]);
         self.start_closing(now, Some(CloseFrame { code, application: true, reason }), CloseReason::Local { code });
     }
 
@@ -72,7 +76,7 @@ impl Connection {
     pub(super) fn fail_tls(&mut self, now: Time, alert: u8, reason: String) {
         let code = crate::TransportErrorCode::Crypto as u64 + u64::from(alert);
         let mut words = Bytes::from(reason.clone().into_bytes());
-        words.truncate(REASON_BYTES_MAX);
+        words.truncate(REASON_LEN_MAX);
         let frame = CloseFrame { code, application: false, reason: words };
         self.start_closing(now, Some(frame), CloseReason::Transport { code, reason });
     }
@@ -86,11 +90,34 @@ impl Connection {
         if matches!(self.state, State::Closing(_) | State::Closed) {
             return;
         }
-        let until = now + self.recovery.pto_interval() * 3;
+        self.tell_closed(reason);
+        let until = now + self.recovery.probe_timeout() * 3;
         self.state = State::Closing(Closing { until, due: frame.is_some(), frame, unanswered: 0, answer_after: 1 });
-        self.events.push_back(Event::Closed(reason));
+    }
+
+    /// Ends the connection at once, without a word to the peer.
+    pub(super) fn end(&mut self, reason: CloseReason) {
+        if !matches!(self.state, State::Closing(_) | State::Closed) {
+            self.tell_closed(reason);
+        }
+        self.state = State::Closed;
+    }
+
+    /// The application hears of it, unless it is a server's that never heard of the connection. Nothing will be sent or read
+    /// again; what the connection holds goes now, not when the peer has noticed.
+    fn tell_closed(&mut self, reason: CloseReason) {
+        if self.id.side == Side::Client || !self.is_handshaking() {
+            // What can be read is lost with the streams, so only what has been achieved is worth telling.
+            while let Some(event) = self.streams.poll_event() {
+                if matches!(event, Event::StreamDelivered(_)) {
+                    self.events.push_back(event);
+                }
+            }
+            self.events.push_back(Event::Closed(reason));
+        }
         self.handshake = None;
-        // Nothing of it will be sent or read again; what it holds goes now, not when the peer has noticed.
+        self.keys.forget_early();
+        self.recovery.forget();
         self.streams.clear();
     }
 }

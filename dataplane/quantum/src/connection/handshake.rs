@@ -10,9 +10,6 @@ use crate::streams::PeerLimits;
 use crate::wire::Epoch;
 use crate::{Event, Side, Time, TransportError, TransportErrorCode};
 
-/// Packets of a later epoch that are kept until its keys are there.
-const EARLY_PACKETS_MAX: usize = 8;
-
 /// State that goes once the handshake is confirmed.
 pub(crate) struct Handshake {
     session: Box<dyn Session>,
@@ -22,8 +19,6 @@ pub(crate) struct Handshake {
     receive: [CryptoReceive; 2],
     /// The server's cookie, repeated in every SYN.
     pub(super) cookie: Option<Bytes>,
-    /// Packets that came before their keys.
-    early: Vec<Vec<u8>>,
 }
 
 impl Handshake {
@@ -35,25 +30,12 @@ impl Handshake {
             send: Default::default(),
             receive: Default::default(),
             cookie: None,
-            early: Vec::new(),
         }
     }
 
     /// Handshake bytes to send in `epoch`, if the epoch has any.
     pub(super) fn send(&mut self, epoch: Epoch) -> Option<&mut CryptoSend> {
         self.send.get_mut(epoch as usize)
-    }
-
-    /// Keeps a packet whose keys are not there yet; one too many is dropped like a lost one.
-    pub(super) fn keep_early(&mut self, segment: &[u8]) {
-        if self.early.len() < EARLY_PACKETS_MAX {
-            self.early.push(segment.to_vec());
-        }
-    }
-
-    /// Packets that came early.
-    pub(super) fn take_early(&mut self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.early)
     }
 }
 
@@ -131,7 +113,7 @@ impl Connection {
             streams_max: parameters.streams_max,
         });
         self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
-        self.path.datagram_size = self.config.datagram_size.clamp(super::SYN_SIZE, parameters.datagram_size_max);
+        self.path.datagram_size = self.config.datagram_size.clamp(super::SYN_SIZE, super::DATAGRAM_SIZE_MAX).min(parameters.datagram_size_max);
         self.timers.on_connected(self.id.side, &self.config, parameters.idle_timeout);
         self.keys.set_reset_token(parameters.reset_token.filter(|_| self.id.side == Side::Client));
         self.keys.enable_one_rtt();
@@ -139,37 +121,31 @@ impl Connection {
         self.events.push_back(Event::Connected { guuid: self.id.guuid, remote: self.path.remote, alpn });
         if self.id.side == Side::Server {
             self.pending.handshake_done = true;
-            self.confirm(now);
+            self.confirm();
         }
     }
 
     /// The handshake is confirmed: its keys, its bytes and the session go.
-    pub(super) fn confirm(&mut self, now: Time) {
-        self.discard_keys(now, Epoch::Initial);
-        self.discard_keys(now, Epoch::Handshake);
-        self.recovery.set_handshake_confirmed(now);
-        let early = self.handshake.as_deref_mut().map(Handshake::take_early).unwrap_or_default();
-        self.handshake = None;
-        for mut segment in early {
-            self.handle_segment(now, &mut segment, 0);
+    pub(super) fn confirm(&mut self) {
+        if self.handshake.take().is_none() {
+            return;
         }
-    }
-
-    /// Keys of an epoch are not needed any more, nor is what was sent under them.
-    pub(super) fn discard_keys(&mut self, now: Time, epoch: Epoch) {
-        if self.keys.discard(epoch) {
-            self.recovery.discard_epoch(now, epoch);
+        for epoch in [Epoch::Initial, Epoch::Handshake] {
+            if self.keys.discard(epoch) {
+                self.recovery.discard_epoch(epoch);
+            }
         }
+        self.recovery.set_handshake_confirmed();
     }
 
     /// The server wants its cookie in the SYN, and has kept nothing of what was sent.
-    pub(super) fn on_cookie(&mut self, now: Time, token: &[u8]) {
+    pub(super) fn on_cookie(&mut self, token: &[u8]) {
         let Some(handshake) = self.handshake.as_deref_mut() else { return };
         if self.id.side != Side::Client || handshake.cookie.is_some() || self.keys.has(Epoch::Handshake) {
             return;
         }
         handshake.cookie = Some(Bytes::copy_from_slice(token));
         handshake.send[0].restart();
-        self.recovery.discard_epoch(now, Epoch::Initial);
+        self.recovery.discard_epoch(Epoch::Initial);
     }
 }

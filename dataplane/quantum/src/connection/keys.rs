@@ -1,7 +1,19 @@
-//! Packet protection of every epoch that a connection has keys for.
+//! Packet protection of every epoch that a connection has keys for, and what waits for keys.
 
+use std::collections::VecDeque;
+
+use super::receive::Arrival;
 use crate::crypto::session::{KeyPair, PacketKey};
 use crate::wire::Epoch;
+
+/// Packets that are kept until their keys are there; one more is dropped like a lost one.
+const EARLY_PACKETS_MAX: usize = 8;
+
+/// A packet that came before its keys.
+pub(crate) struct EarlyPacket {
+    pub(crate) arrival: Arrival,
+    pub(crate) segment: Vec<u8>,
+}
 
 /// Keys by epoch. Keys of an epoch that is over are dropped.
 pub(crate) struct KeyRing {
@@ -9,12 +21,25 @@ pub(crate) struct KeyRing {
     handshake: Option<KeyPair>,
     one_rtt: Option<KeyPair>,
     /// Data of 1-RTT may be opened: a server's only once the client has proved that it finished the handshake.
-    one_rtt_opens: bool,
+    one_rtt_enabled: bool,
+    /// The newest epoch that an authentic packet came in: the peer surely has its keys.
+    proven: Epoch,
+    /// Proves the server's stateless reset.
+    reset_token: Option<[u8; 16]>,
+    early: VecDeque<EarlyPacket>,
 }
 
 impl KeyRing {
     pub(crate) fn new(initial: KeyPair) -> Self {
-        Self { initial: Some(initial), handshake: None, one_rtt: None, one_rtt_opens: false }
+        Self {
+            initial: Some(initial),
+            handshake: None,
+            one_rtt: None,
+            one_rtt_enabled: false,
+            proven: Epoch::Initial,
+            reset_token: None,
+            early: VecDeque::new(),
+        }
     }
 
     /// Takes the keys of an epoch.
@@ -39,7 +64,7 @@ impl KeyRing {
 
     /// 1-RTT packets may be opened and sent.
     pub(crate) fn enable_one_rtt(&mut self) {
-        self.one_rtt_opens = true;
+        self.one_rtt_enabled = true;
     }
 
     /// Seals packets of the epoch.
@@ -49,34 +74,65 @@ impl KeyRing {
 
     /// Opens packets of the epoch.
     pub(crate) fn remote(&self, epoch: Epoch) -> Option<&dyn PacketKey> {
-        if epoch == Epoch::OneRtt0 && !self.one_rtt_opens {
-            return None;
-        }
         Some(&*self.pair(epoch)?.remote)
     }
 
-    /// Whether packets of the epoch can be sent.
+    /// Whether packets of the epoch can be sent and opened.
     pub(crate) fn has(&self, epoch: Epoch) -> bool {
-        self.pair(epoch).is_some() && (epoch != Epoch::OneRtt0 || self.one_rtt_opens)
+        self.pair(epoch).is_some()
     }
 
-    /// The newest epoch that packets can be sent in.
-    pub(crate) fn newest(&self) -> Epoch {
-        if self.has(Epoch::OneRtt0) {
-            Epoch::OneRtt0
-        } else if self.handshake.is_some() {
-            Epoch::Handshake
-        } else {
-            Epoch::Initial
+    /// An authentic packet of the epoch came.
+    pub(crate) fn on_proven(&mut self, epoch: Epoch) {
+        self.proven = self.proven.max(epoch);
+    }
+
+    /// The newest epoch that the peer surely has keys for.
+    pub(crate) fn proven(&self) -> Epoch {
+        // Keys of the handshake go when both sides have those of 1-RTT.
+        if self.has(self.proven) { self.proven } else { Epoch::OneRtt0 }
+    }
+
+    /// Remembers the token of the server's stateless reset.
+    pub(crate) fn set_reset_token(&mut self, token: Option<[u8; 16]>) {
+        self.reset_token = token;
+    }
+
+    /// The token of the server's stateless reset.
+    pub(crate) fn reset_token(&self) -> Option<&[u8; 16]> {
+        self.reset_token.as_ref()
+    }
+
+    /// Keeps a packet whose keys are not there yet. Keys that are gone do not come back.
+    pub(crate) fn keep_early(&mut self, arrival: &Arrival, segment: &[u8]) {
+        let epoch = arrival.header.epoch;
+        let expected = match epoch {
+            Epoch::Handshake => self.one_rtt.is_none(),
+            Epoch::OneRtt0 => !self.one_rtt_enabled,
+            Epoch::Initial | Epoch::OneRtt1 | Epoch::ZeroRtt => false,
+        };
+        if expected && self.early.len() < EARLY_PACKETS_MAX {
+            self.early.push_back(EarlyPacket { arrival: *arrival, segment: segment.to_vec() });
         }
+    }
+
+    /// A packet that came early and whose keys have come since.
+    pub(crate) fn take_early(&mut self) -> Option<EarlyPacket> {
+        let ready = self.early.iter().position(|packet| self.has(packet.arrival.header.epoch))?;
+        self.early.remove(ready)
+    }
+
+    /// Nothing will be opened any more.
+    pub(crate) fn forget_early(&mut self) {
+        self.early = VecDeque::new();
     }
 
     fn pair(&self, epoch: Epoch) -> Option<&KeyPair> {
         match epoch {
             Epoch::Initial => self.initial.as_ref(),
             Epoch::Handshake => self.handshake.as_ref(),
-            Epoch::OneRtt0 => self.one_rtt.as_ref(),
-            Epoch::OneRtt1 | Epoch::ZeroRtt => None,
+            Epoch::OneRtt0 if self.one_rtt_enabled => self.one_rtt.as_ref(),
+            Epoch::OneRtt0 | Epoch::OneRtt1 | Epoch::ZeroRtt => None,
         }
     }
 }

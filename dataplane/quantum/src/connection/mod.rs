@@ -14,19 +14,56 @@ use std::sync::Arc;
 
 use crate::crypto::session::{KeyPair, Session};
 use crate::recovery::{AckOutcome, ReceivedPackets, Recovery, RecoveryConfig};
+use crate::sent_frame::SentFrame;
 use crate::streams::{Streams, StreamsConfig};
+use crate::wire::Epoch;
 use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Side, Time};
 
 use close::Closing;
 use handshake::Handshake;
 use keys::KeyRing;
+pub(crate) use receive::{Arrival, Verdict};
 use timers::Timers;
 
 /// Size of every SYN packet, padding included: a path that carries less cannot carry the protocol.
 pub(crate) const SYN_SIZE: u16 = 1200;
 
+/// Size of the largest packet: what the limits of packet protection reckon with.
+pub(crate) const DATAGRAM_SIZE_MAX: u16 = 2048;
+
 /// Number of the first packet of a connection. Number 0 belongs to the packets that a server sends without keeping state.
 pub(crate) const FIRST_NUMBER: u64 = 1;
+
+/// The numbers of sent packets.
+#[derive(Debug)]
+struct Numbers {
+    next: u64,
+    /// The first number of each epoch that something was sent in.
+    first: [Option<u64>; 3],
+}
+
+impl Numbers {
+    /// The largest number sent.
+    fn largest(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// A number for a packet of the epoch.
+    fn take(&mut self, epoch: Epoch) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        if let Some(first) = self.first.get_mut(epoch as usize) {
+            first.get_or_insert(number);
+        }
+        number
+    }
+
+    /// Numbers from here on may belong to a newer epoch than `epoch`, which has no say about them.
+    fn acknowledgeable_below(&self, epoch: Epoch) -> u64 {
+        let newer = self.first.get(epoch as usize + 1..).unwrap_or_default();
+        newer.iter().flatten().min().copied().unwrap_or(self.next)
+    }
+}
 
 /// Where a connection is in its life.
 #[derive(Debug)]
@@ -54,6 +91,13 @@ struct Path {
 }
 
 impl Path {
+    /// Bytes came from `remote`.
+    fn on_received(&mut self, remote: SocketAddr, len: u64) {
+        if remote == self.remote {
+            self.received_bytes += len;
+        }
+    }
+
     /// Bytes that may go to an address that is not validated: three for each received (RFC 9000 section 8).
     fn amplification_allowance(&self) -> u64 {
         if self.validated { u64::MAX } else { (self.received_bytes * 3).saturating_sub(self.sent_bytes) }
@@ -65,8 +109,6 @@ impl Path {
 struct Pending {
     ping: bool,
     handshake_done: bool,
-    /// The next packet carries frames again that had been sent before.
-    resends: bool,
     /// Acknowledgements sent since something ack-eliciting was.
     ack_only_run: u32,
 }
@@ -92,7 +134,7 @@ pub(crate) struct Connection {
     streams: Streams,
     timers: Timers,
     pending: Pending,
-    next_number: u64,
+    numbers: Numbers,
     events: VecDeque<Event>,
     stats: ConnectionStats,
     /// Frames acknowledged and lost, reused from call to call.
@@ -104,6 +146,8 @@ pub(crate) struct Start {
     pub(crate) id: ConnectionId,
     pub(crate) remote: SocketAddr,
     pub(crate) local: Option<IpAddr>,
+    /// The address is the peer's: a cookie proved it.
+    pub(crate) validated: bool,
     pub(crate) initial_keys: KeyPair,
     pub(crate) session: Box<dyn Session>,
     /// Feeds what is random in congestion control.
@@ -119,7 +163,8 @@ impl Connection {
             streams_max: config.streams_max,
             send_buffer_max: config.send_buffer_max,
         };
-        let recovery = RecoveryConfig::new(start.id.side, config.datagram_size, config.segments_max, start.seed);
+        let datagram_size = config.datagram_size.clamp(SYN_SIZE, DATAGRAM_SIZE_MAX);
+        let recovery = RecoveryConfig::new(start.id.side, datagram_size, config.segments_max, start.seed);
         let mut connection = Self {
             id: start.id,
             config: Arc::clone(config),
@@ -127,7 +172,7 @@ impl Connection {
             path: Path {
                 remote: start.remote,
                 local: start.local,
-                validated: start.id.side == Side::Client,
+                validated: start.validated || start.id.side == Side::Client,
                 datagram_size: SYN_SIZE,
                 received_bytes: 0,
                 sent_bytes: 0,
@@ -139,13 +184,45 @@ impl Connection {
             streams: Streams::new(start.id.side, streams),
             timers: Timers::new(now, config),
             pending: Pending::default(),
-            next_number: FIRST_NUMBER,
+            numbers: Numbers { next: FIRST_NUMBER, first: [None; 3] },
             events: VecDeque::new(),
             stats: ConnectionStats::default(),
             outcome: AckOutcome::default(),
         };
         connection.drive_session(now);
         connection
+    }
+
+    /// Takes account of what an acknowledgement or a timeout led to.
+    fn settle(&mut self) {
+        let mut outcome = std::mem::take(&mut self.outcome);
+        for frame in outcome.acked.drain(..) {
+            match frame {
+                SentFrame::Ack { largest } => self.received.on_ack_of_ack(largest),
+                frame => self.streams.on_acked(&frame),
+            }
+        }
+        for frame in outcome.lost.drain(..) {
+            self.resend(&frame);
+        }
+        if outcome.rtt_sampled {
+            self.received.set_ack_delay(self.recovery.rtt().smoothed());
+        }
+        outcome.clear();
+        self.outcome = outcome;
+    }
+
+    /// What the frame carried is to be sent again, as far as it still matters.
+    fn resend(&mut self, frame: &SentFrame) {
+        match *frame {
+            SentFrame::Crypto { epoch, offset, len } => {
+                if let Some(send) = self.handshake.as_deref_mut().and_then(|handshake| handshake.send(epoch)) {
+                    send.on_lost(offset, len);
+                }
+            }
+            SentFrame::HandshakeDone => self.pending.handshake_done = true,
+            _ => self.streams.on_lost(frame),
+        }
     }
 
     /// Which end this is, and its id.
@@ -186,7 +263,7 @@ impl Connection {
     /// Counters and gauges.
     pub(crate) fn stats(&self) -> ConnectionStats {
         let mut stats = self.stats.clone();
-        self.recovery.fill_stats(&mut stats);
+        self.recovery.stats(&mut stats);
         stats
     }
 }

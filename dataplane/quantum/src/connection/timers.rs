@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::close::Closing;
 use super::{Connection, State};
 use crate::{CloseReason, EndpointConfig, Side, Time};
 
@@ -70,12 +69,13 @@ impl Connection {
             State::Closed => return None,
             State::Handshaking | State::Open => {}
         }
+        let may_send = !self.is_amplification_limited();
         let candidates = [
             Some(self.timers.handshake.unwrap_or_else(|| self.timers.idle())),
             self.timers.keepalive(),
             self.timers.paced_until,
-            self.received.ack_due(),
-            if self.is_amplification_limited() { None } else { self.recovery.next_timeout() },
+            self.received.ack_due().filter(|_| may_send),
+            self.recovery.next_timeout().filter(|_| may_send),
         ];
         candidates.into_iter().flatten().min()
     }
@@ -115,26 +115,12 @@ impl Connection {
     fn on_recovery_timeout(&mut self, now: Time) {
         let mut outcome = std::mem::take(&mut self.outcome);
         self.recovery.on_timeout(now, &mut outcome);
-        if self.recovery.probes_pending() > 0 {
-            // A probe carries the oldest unacknowledged frames again, or a PING if there are none.
-            self.recovery.probe_frames(&mut outcome);
-            self.pending.ping = true;
-        }
-        self.settle(&mut outcome);
         self.outcome = outcome;
+        self.settle();
     }
 
     /// The address is not validated and has had three times what it sent: nothing goes there until more comes.
     pub(super) fn is_amplification_limited(&self) -> bool {
         self.path.amplification_allowance() < u64::from(super::SYN_SIZE)
-    }
-
-    /// Ends the connection at once, without a word to the peer.
-    pub(super) fn end(&mut self, reason: CloseReason) {
-        if !matches!(self.state, State::Closing(Closing { .. }) | State::Closed) {
-            self.events.push_back(crate::Event::Closed(reason));
-        }
-        self.state = State::Closed;
-        self.handshake = None;
     }
 }

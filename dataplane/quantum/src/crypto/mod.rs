@@ -2,3 +2,5 @@
 
 pub(crate) mod cookie;
 pub(crate) mod reset;
+pub mod session;
+pub(crate) mod tls;

@@ -9,6 +9,9 @@ use super::session::{KeyPair, PacketKey, Provider, Session, SessionError, TAG_LE
 use crate::wire::Epoch;
 use crate::{Alpn, ConnectError, ConnectOptions, Guuid, Side};
 
+/// Packets of at most 2^11 bytes that AES-GCM may seal under one key (RFC 9001 appendix B.1.1).
+const SHORT_PACKETS_MAX: u64 = 1 << 28;
+
 /// TLS as the handshake of an endpoint.
 pub(crate) struct TlsProvider {
     server: Option<Arc<rustls::ServerConfig>>,
@@ -115,6 +118,7 @@ impl PacketKey for TlsKey {
     }
 
     fn packets_max(&self) -> u64 {
-        self.0.confidentiality_limit()
+        // The limit is for packets of up to 2^16 bytes; those of this crate have at most 2^11.
+        self.0.confidentiality_limit().max(SHORT_PACKETS_MAX)
     }
 }

@@ -20,7 +20,7 @@ use crate::{Side, Time};
 use pacer::{Pace, Pacer};
 use rate::RateSampler;
 pub(crate) use rate::{RateSample, Stamp};
-pub(crate) use received::{RANGES_MAX, ReceivedInfo, ReceivedPackets};
+pub(crate) use received::{ACK_DELAY_MAX, ReceivedInfo, ReceivedPackets};
 pub(crate) use rtt::Rtt;
 use sent::{SentPacket, SentPackets};
 use spurious::LostPackets;
@@ -410,6 +410,13 @@ impl Recovery {
         self.sent.trim();
         self.loss_at = None;
         self.timer.on_keys_discarded();
+    }
+
+    /// The connection is over: nothing is acknowledged or sent again.
+    pub(crate) fn forget(&mut self) {
+        self.sent = SentPackets::default();
+        self.lost = LostPackets::default();
+        self.loss_at = None;
     }
 
     /// The handshake is confirmed: the peer's acknowledgement delay counts, and nothing has to be kept alive.

@@ -15,7 +15,7 @@ pub(crate) const RANGES_MAX: usize = 256;
 /// Packets that came late and whose report is not acknowledged, at most; beyond it the oldest is reported no more.
 const LATE_MAX: usize = 64;
 /// Acknowledgements wait for no longer, whatever the round-trip time.
-const ACK_DELAY_MAX: Duration = Duration::from_millis(1);
+pub(crate) const ACK_DELAY_MAX: Duration = Duration::from_millis(1);
 /// Ack-eliciting packets after which an acknowledgement goes at once.
 const ELICITING_MAX: u32 = 2;
 

@@ -1,0 +1,280 @@
+//! Packets that come in: opened, checked, taken apart.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{Connection, FIRST_NUMBER, State};
+use crate::crypto::reset::is_reset;
+use crate::recovery::ReceivedInfo;
+use crate::wire::{VersionNegotiation, VERSION, Ack, Epoch, Flags, Frame, FrameIter, Header, SackBlocks, expand};
+use crate::{CloseReason, Side, Time, TransportError, TransportErrorCode};
+
+/// The two ECN bits of a packet that met congestion.
+const ECN_CE: u8 = 0b11;
+
+/// A packet as it was found in a datagram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) header: Header,
+    pub(crate) blocks: SackBlocks,
+    pub(crate) remote: SocketAddr,
+    /// The two ECN bits of the IP header.
+    pub(crate) ecn: u8,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It was authentic and new.
+    Taken,
+    /// Its number had come before.
+    Duplicate,
+    /// It failed authentication.
+    Unauthentic,
+    /// Its keys are gone or not there yet, or the connection is over.
+    Dropped,
+}
+
+/// Acknowledged numbers, inclusive, newest first.
+type Ranges = SmallVec<[(u64, u64); 8]>;
+
+fn violation(reason: &'static str) -> TransportError {
+    TransportError::new(TransportErrorCode::ProtocolViolation, reason)
+}
+
+impl Connection {
+    /// Takes a packet in. `segment` is decrypted in place.
+    pub(crate) fn handle_packet(&mut self, now: Time, arrival: &Arrival, segment: &mut [u8]) -> Verdict {
+        let verdict = self.open_packet(now, arrival, segment);
+        while let Some(mut early) = self.keys.take_early() {
+            self.open_packet(now, &early.arrival, &mut early.segment);
+        }
+        verdict
+    }
+
+    fn open_packet(&mut self, now: Time, arrival: &Arrival, segment: &mut [u8]) -> Verdict {
+        let header = &arrival.header;
+        let number = expand(header.sequence, self.received.largest().map_or(FIRST_NUMBER, |largest| largest + 1));
+        let is_stateless = number < FIRST_NUMBER;
+        if self.is_closed() || is_stateless && (header.epoch != Epoch::Initial || self.id.side == Side::Server) {
+            return Verdict::Dropped;
+        }
+        if self.is_stateless_reset(header, segment) {
+            self.end(CloseReason::Reset);
+            return Verdict::Taken;
+        }
+        if self.received.is_duplicate(number) {
+            return Verdict::Duplicate;
+        }
+        let Some(key) = self.keys.remote(header.epoch) else {
+            self.keys.keep_early(arrival, segment);
+            return Verdict::Dropped;
+        };
+        let (head, payload) = segment.split_at_mut(segment.len() - usize::from(header.payload_len));
+        let Some(len) = key.open(number, head, payload) else { return Verdict::Unauthentic };
+        let plaintext = segment.len() - usize::from(header.payload_len);
+        let size = segment.len() as u64;
+        self.take_in(now, arrival, number, (&segment[plaintext..plaintext + len], size));
+        Verdict::Taken
+    }
+
+    /// The server speaks other versions. Heeded only before anything authentic came, since anybody could say so.
+    pub(crate) fn on_version_negotiation(&mut self, negotiation: &VersionNegotiation) {
+        let is_answer = (FIRST_NUMBER..self.numbers.next).any(|number| number as u32 == negotiation.sequence);
+        let is_first = self.received.largest().is_none() && self.is_handshaking();
+        if self.id.side == Side::Client && is_first && is_answer && !negotiation.supports(VERSION) {
+            self.end(CloseReason::VersionMismatch);
+        }
+    }
+
+    fn is_stateless_reset(&self, header: &Header, segment: &[u8]) -> bool {
+        header.flags.contains(Flags::RST)
+            && self.keys.reset_token().is_some_and(|token| is_reset(segment, token))
+            && !matches!(self.state, State::Closing(_))
+    }
+
+    /// Takes in an authentic packet: its number, plaintext and size.
+    pub(crate) fn take_in(&mut self, now: Time, arrival: &Arrival, number: u64, (payload, size): (&[u8], u64)) {
+        let epoch = arrival.header.epoch;
+        self.stats.packets_received += 1;
+        self.stats.bytes_received += size;
+        if matches!(self.state, State::Closing(_)) {
+            self.on_packet_while_closing(payload);
+            return;
+        }
+        self.path.on_received(arrival.remote, size);
+        self.timers.on_received(now);
+        self.keys.on_proven(epoch);
+        self.path.validated |= epoch != Epoch::Initial;
+        if let Err(error) = self.take_apart(now, arrival, number, payload) {
+            self.fail(now, &error);
+        }
+    }
+
+    fn take_apart(
+        &mut self,
+        now: Time,
+        arrival: &Arrival,
+        number: u64,
+        payload: &[u8],
+    ) -> Result<(), TransportError> {
+        let Arrival { header, blocks, ecn, .. } = arrival;
+        let mut info = ReceivedInfo {
+            ack_eliciting: false,
+            message_end: header.flags.contains(Flags::PSH),
+            ce: *ecn == ECN_CE,
+            epoch: header.epoch,
+        };
+        let ce = header.flags.contains(Flags::ECE);
+        // An ACK frame repeats what the header reports, and knows the delay as well. It comes first.
+        let has_ack_frame = matches!(FrameIter::new(payload).next(), Some(Ok(Frame::Ack(_))));
+        if header.flags.contains(Flags::ACK) {
+            let ranges = self.expand_blocks(header.ack, blocks)?;
+            if !has_ack_frame {
+                self.on_ack(now, header.epoch, &ranges, (Duration::ZERO, ce))?;
+            }
+        } else if !blocks.is_empty() {
+            return Err(violation("SACK blocks without an acknowledgement"));
+        }
+        for frame in FrameIter::new(payload) {
+            let frame = frame?;
+            info.ack_eliciting |= frame.is_ack_eliciting();
+            self.on_frame(now, header.epoch, ce, frame)?;
+            if !matches!(self.state, State::Handshaking | State::Open) {
+                return Ok(());
+            }
+        }
+        if number >= FIRST_NUMBER {
+            self.received.on_received(now, number, info);
+        }
+        Ok(())
+    }
+
+    fn on_frame(&mut self, now: Time, epoch: Epoch, ce: bool, frame: Frame<'_>) -> Result<(), TransportError> {
+        let allowed = match frame {
+            Frame::Padding(_) | Frame::Ping | Frame::Ack(_) => true,
+            Frame::ConnectionClose { application, .. } => !application || epoch.is_one_rtt(),
+            Frame::Crypto { .. } => !epoch.is_one_rtt(),
+            Frame::Cookie(_) => epoch == Epoch::Initial,
+            Frame::HandshakeDone => epoch.is_one_rtt() && self.id.side == Side::Client,
+            _ => epoch.is_one_rtt(),
+        };
+        if !allowed {
+            return Err(violation("a frame in an epoch, or from a side, that may not send it"));
+        }
+        match frame {
+            Frame::Padding(_) | Frame::Ping | Frame::DataBlocked(_) | Frame::StreamsBlocked(_) => Ok(()),
+            Frame::Ack(ack) => self.on_ack_frame(now, epoch, ack, ce),
+            Frame::Crypto { offset, data } => self.on_crypto(now, epoch, offset, data),
+            Frame::Cookie(token) => {
+                self.on_cookie(token);
+                Ok(())
+            }
+            Frame::ConnectionClose { code, application, reason } => {
+                // Anybody who sees the connection's id can write packets of epoch 0.
+                if epoch != Epoch::Initial || self.keys.proven() == Epoch::Initial {
+                    let reason = Bytes::copy_from_slice(reason);
+                    self.drain(now, CloseReason::Peer { code, application, reason });
+                }
+                Ok(())
+            }
+            Frame::HandshakeDone => {
+                self.confirm();
+                Ok(())
+            }
+            frame => self.on_stream_frame(frame),
+        }
+    }
+
+    fn on_stream_frame(&mut self, frame: Frame<'_>) -> Result<(), TransportError> {
+        match frame {
+            Frame::Stream { id, offset, data, fin } => self.streams.on_stream(id, offset, data, fin),
+            Frame::ResetStream { id, code, final_size } => self.streams.on_reset_stream(id, code, final_size),
+            Frame::StopSending { id, code } => self.streams.on_stop_sending(id, code),
+            Frame::MaxStreamData { id, max } => self.streams.on_max_stream_data(id, max),
+            Frame::StreamDataBlocked { id, .. } => self.streams.on_stream_data_blocked(id),
+            Frame::MaxData(max) => {
+                self.streams.on_max_data(max);
+                Ok(())
+            }
+            Frame::MaxStreams(max) => {
+                self.streams.on_max_streams(max);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The whole numbers of SACK blocks (PROTOCOL.md 1.3).
+    fn expand_blocks(&self, ack: u32, blocks: &SackBlocks) -> Result<Ranges, TransportError> {
+        let mut ranges = Ranges::new();
+        let mut near = self.numbers.largest();
+        for block in blocks.as_slice() {
+            let last = expand(block.end, near);
+            let first = expand(block.start, last);
+            ranges.push((first, last));
+            near = first;
+        }
+        if blocks.as_slice().first().is_none_or(|block| block.end != ack.wrapping_sub(1)) {
+            return Err(violation("SACK block 0 does not end at the acknowledged number"));
+        }
+        self.check_ranges(&ranges)?;
+        Ok(ranges)
+    }
+
+    fn on_ack_frame(&mut self, now: Time, epoch: Epoch, ack: Ack<'_>, ce: bool) -> Result<(), TransportError> {
+        let delay = Duration::from_micros(ack.delay_micros);
+        let ranges: Ranges = ack.ranges.map(|range| (*range.start(), *range.end())).collect();
+        self.check_ranges(&ranges)?;
+        self.on_ack(now, epoch, &ranges, (delay, ce))
+    }
+
+    /// Numbers that were never sent, and ranges that are not apart and descending, are a fault.
+    fn check_ranges(&self, ranges: &Ranges) -> Result<(), TransportError> {
+        let mut above = self.numbers.largest() + 2;
+        for &(first, last) in ranges {
+            if first > last || last + 1 >= above || first < FIRST_NUMBER {
+                return Err(violation("acknowledges packets that were never sent, or out of order"));
+            }
+            above = first;
+        }
+        Ok(())
+    }
+
+    fn on_ack(
+        &mut self,
+        now: Time,
+        epoch: Epoch,
+        ranges: &Ranges,
+        report: (Duration, bool),
+    ) -> Result<(), TransportError> {
+        let mut outcome = std::mem::take(&mut self.outcome);
+        if epoch.is_one_rtt() {
+            self.recovery.on_ack(now, ranges, report, &mut outcome);
+        } else {
+            let limit = self.numbers.acknowledgeable_below(epoch);
+            let ranges: Ranges = ranges
+                .iter()
+                .filter(|range| range.0 < limit)
+                .map(|&(first, last)| (first, last.min(limit - 1)))
+                .collect();
+            self.recovery.on_ack(now, &ranges, report, &mut outcome);
+        }
+        self.outcome = outcome;
+        self.settle();
+        Ok(())
+    }
+
+    fn on_packet_while_closing(&mut self, payload: &[u8]) {
+        let State::Closing(closing) = &mut self.state else { return };
+        let peer_closes = FrameIter::new(payload).any(|frame| matches!(frame, Ok(Frame::ConnectionClose { .. })));
+        if peer_closes {
+            closing.drain();
+        } else {
+            closing.on_packet();
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Packets that go out: what goes into the next one, and its sealing.
+
+use super::close::CloseFrame;
+use super::{Connection, SYN_SIZE, State};
+use crate::crypto::session::TAG_LEN;
+use crate::recovery::{Allowance, Outgoing};
+use crate::sent_frame::{SentFrame, SentFrames};
+use crate::wire::{Epoch, Flags, FrameWriter, HEADER_LEN, Header, SackBlock, SackBlocks, VERSION, crypto_capacity};
+use crate::{Side, Time, Transmit, TransportError, TransportErrorCode};
+
+/// An acknowledgement says how late it is if it is later than this: less is noise on any network.
+const ACK_DELAY_TOLD_MICROS: u64 = 100;
+/// So many acknowledgements in a row, and one asks to be acknowledged itself: else the ranges it reports would only grow.
+const ACK_ONLY_RUN_MAX: u32 = 8;
+/// Room that is not worth another frame: a full packet is padded instead, so that it fits into a batch of equal ones.
+const PADDED_ROOM_MAX: usize = 16;
+/// Bytes of the largest UDP payload over IPv4.
+const UDP_PAYLOAD_MAX: usize = 65_507;
+
+/// What a packet may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// Everything that its epoch has to say.
+    All,
+    /// An acknowledgement.
+    AckOnly,
+}
+
+/// A packet that is being written.
+#[derive(Debug, Default)]
+struct Draft {
+    frames: SentFrames,
+    flags: Flags,
+    ack_eliciting: bool,
+    retransmits: bool,
+}
+
+impl Connection {
+    /// Fills `buf` with the packets that may leave now, all of one size but the last.
+    pub(crate) fn poll_transmit(&mut self, now: Time, buf: &mut [u8]) -> Option<Transmit> {
+        self.timers.paced_until = None;
+        let full = usize::from(self.path.datagram_size);
+        let space = buf.len().min(UDP_PAYLOAD_MAX);
+        let (mut len, mut segment_size) = (0, 0);
+        for _ in 0..self.config.segments_max.max(1) {
+            if space - len < full {
+                break;
+            }
+            let Some(written) = self.write_next(now, &mut buf[len..len + full]) else { break };
+            self.path.sent_bytes += written as u64;
+            segment_size = if len == 0 { written } else { segment_size };
+            len += written;
+            if written < full {
+                break;
+            }
+        }
+        let (remote, local) = (self.path.remote, self.path.local);
+        (len > 0).then_some(Transmit { remote, local, len, segment_size, ecn: 0 })
+    }
+
+    /// Writes the next packet, if there is one to send.
+    fn write_next(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        if let State::Closing(closing) = &mut self.state {
+            let frame = closing.take_due()?;
+            return self.write_close(&frame, out);
+        }
+        if self.is_closed() || self.is_amplification_limited() || self.has_used_up_its_key(now) {
+            return None;
+        }
+        if let Some(epoch) = self.epoch_with_crypto() {
+            return self.write_packet(now, epoch, Content::All, out);
+        }
+        if self.recovery.probes_pending() > 0 {
+            return self.write_probe(now, out);
+        }
+        if self.is_open() {
+            if !self.has_data() {
+                self.recovery.on_app_limited();
+            } else {
+                match self.recovery.allowance(now) {
+                    Allowance::Bytes(_) => return self.write_packet(now, Epoch::OneRtt0, Content::All, out),
+                    Allowance::PacedUntil(until) => self.timers.paced_until = Some(until),
+                    Allowance::WindowFull => {}
+                }
+            }
+        }
+        if self.received.ack_due().is_some_and(|due| due <= now) {
+            return self.write_packet(now, self.keys.proven(), Content::AckOnly, out);
+        }
+        None
+    }
+
+    /// Ends the connection before a key has sealed more packets than it may.
+    fn has_used_up_its_key(&mut self, now: Time) -> bool {
+        let used_up = self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.numbers.next >= key.packets_max());
+        if used_up {
+            let error = TransportError::new(TransportErrorCode::NoError, "the connection's key has sealed all it may");
+            self.fail(now, &error);
+        }
+        used_up
+    }
+
+    fn has_data(&self) -> bool {
+        self.pending.handshake_done || self.pending.ping || self.streams.has_pending()
+    }
+
+    fn epoch_with_crypto(&mut self) -> Option<Epoch> {
+        let handshake = self.handshake.as_deref_mut()?;
+        [Epoch::Initial, Epoch::Handshake]
+            .into_iter()
+            .find(|&epoch| self.keys.has(epoch) && handshake.send(epoch).is_some_and(|send| send.has_pending()))
+    }
+
+    /// A probe repeats what has waited longest for an answer, or asks for one.
+    fn write_probe(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        let mut frames = Vec::new();
+        self.recovery.probe_frames(&mut frames);
+        for frame in &frames {
+            self.resend(frame);
+        }
+        if let Some(epoch) = self.epoch_with_crypto() {
+            return self.write_packet(now, epoch, Content::All, out);
+        }
+        let epoch = [Epoch::Handshake, Epoch::Initial].into_iter().find(|&epoch| self.keys.has(epoch));
+        let epoch = if self.is_open() && (epoch.is_none() || self.has_data()) {
+            Epoch::OneRtt0
+        } else {
+            epoch.unwrap_or(Epoch::OneRtt0)
+        };
+        self.pending.ping |= epoch != Epoch::OneRtt0 || !self.has_data();
+        self.write_packet(now, epoch, Content::All, out)
+    }
+
+    fn write_packet(&mut self, now: Time, epoch: Epoch, content: Content, out: &mut [u8]) -> Option<usize> {
+        let mut draft = Draft::default();
+        if !epoch.is_one_rtt() {
+            draft.flags |= Flags::SYN;
+        }
+        let blocks = self.sack_blocks();
+        let head = HEADER_LEN + blocks.encoded_len();
+        let end = out.len() - TAG_LEN;
+        let mut writer = FrameWriter::new(&mut out[head..end]);
+        if !blocks.is_empty() {
+            draft.flags |= Flags::ACK;
+            self.write_ack(now, epoch, &mut writer, &mut draft);
+        }
+        match content {
+            Content::All => self.write_content(epoch, &mut writer, &mut draft),
+            Content::AckOnly => self.write_ping_in_a_run(&mut writer, &mut draft),
+        }
+        let payload_len = writer.written() + TAG_LEN;
+        let total = self.seal(epoch, &blocks, draft.flags, payload_len, out)?;
+        self.on_written(now, epoch, total, draft);
+        Some(total)
+    }
+
+    /// What the header acknowledges: something, if there is news.
+    fn sack_blocks(&self) -> SackBlocks {
+        let mut blocks = SackBlocks::new();
+        if self.received.ack_due().is_some() {
+            for (first, last) in self.received.sack_blocks() {
+                if !blocks.push(SackBlock { start: first as u32, end: last as u32 }) {
+                    break;
+                }
+            }
+        }
+        blocks
+    }
+
+    /// Completes the header's acknowledgement with a frame, if it cannot say everything.
+    fn write_ack(&mut self, now: Time, epoch: Epoch, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+        if self.received.ce_pending() {
+            draft.flags |= Flags::ECE;
+        }
+        let Some(largest) = self.received.largest() else { return };
+        let delay_micros = u64::try_from(self.received.ack_delay(now).as_micros()).unwrap_or(u64::MAX);
+        let is_late = epoch.is_one_rtt() && delay_micros >= ACK_DELAY_TOLD_MICROS;
+        let mut tells_all = !self.received.needs_ack_frame();
+        if !tells_all || is_late {
+            let ranges: Vec<(u64, u64)> = self.received.ranges().collect();
+            let written = writer.ack(ranges.iter().map(|&(first, last)| first..=last), delay_micros, None);
+            tells_all |= written == ranges.len();
+        }
+        if tells_all {
+            draft.frames.push(SentFrame::Ack { largest });
+        }
+        self.received.on_ack_sent();
+    }
+
+    fn write_ping_in_a_run(&mut self, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+        self.pending.ack_only_run += 1;
+        if self.pending.ack_only_run >= ACK_ONLY_RUN_MAX && self.received.ranges().nth(1).is_some() && writer.ping() {
+            draft.frames.push(SentFrame::Ping);
+            draft.ack_eliciting = true;
+        }
+    }
+
+    fn write_content(&mut self, epoch: Epoch, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+        if self.pending.ping && writer.ping() {
+            self.pending.ping = false;
+            draft.frames.push(SentFrame::Ping);
+            draft.ack_eliciting = true;
+        }
+        if epoch.is_one_rtt() {
+            self.write_data(writer, draft);
+        } else {
+            self.write_crypto(epoch, writer, draft);
+        }
+    }
+
+    fn write_data(&mut self, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+        if self.pending.handshake_done && writer.handshake_done() {
+            self.pending.handshake_done = false;
+            draft.frames.push(SentFrame::HandshakeDone);
+            draft.ack_eliciting = true;
+        }
+        let before = draft.frames.len();
+        let filled = self.streams.fill(writer, &mut draft.frames);
+        draft.ack_eliciting |= draft.frames.len() > before;
+        draft.retransmits = filled.resent;
+        if filled.message_end {
+            draft.flags |= Flags::PSH;
+        }
+        if writer.remaining() <= PADDED_ROOM_MAX && self.streams.has_pending() {
+            writer.padding(PADDED_ROOM_MAX);
+        }
+    }
+
+    fn write_crypto(&mut self, epoch: Epoch, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+        let Some(handshake) = self.handshake.as_deref_mut() else { return };
+        if epoch == Epoch::Initial
+            && let Some(cookie) = handshake.cookie.clone()
+        {
+            let fits = writer.cookie(&cookie);
+            debug_assert!(fits, "a cookie is short");
+        }
+        let Some(send) = handshake.send(epoch) else { return };
+        while send.has_pending() {
+            // Offsets of handshake bytes take four bytes at most.
+            let Some(room) = crypto_capacity(u64::from(u16::MAX), writer.remaining()) else { break };
+            let Some((offset, data)) = send.take(room) else { break };
+            let Some(place) = writer.begin_crypto(offset, data.len()) else { break };
+            place.copy_from_slice(data);
+            draft.frames.push(SentFrame::Crypto { epoch, offset, len: data.len() as u32 });
+            draft.ack_eliciting = true;
+        }
+        if epoch == Epoch::Initial && draft.ack_eliciting {
+            // Every SYN is as long as the path has to carry at least, whatever its acknowledgements take.
+            writer.padding(usize::from(SYN_SIZE));
+        }
+    }
+
+    /// Puts header and blocks before the payload that has been written, and seals it.
+    fn seal(
+        &mut self,
+        epoch: Epoch,
+        blocks: &SackBlocks,
+        flags: Flags,
+        payload_len: usize,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let key = self.keys.local(epoch)?;
+        let head = HEADER_LEN + blocks.encoded_len();
+        let number = self.numbers.take(epoch);
+        let header = Header {
+            version: VERSION,
+            epoch,
+            flags,
+            guuid: self.id.guuid,
+            sequence: number as u32,
+            ack: blocks.as_slice().first().map_or(0, |block| block.end.wrapping_add(1)),
+            payload_len: payload_len as u16,
+        };
+        header.encode(out);
+        blocks.encode(&mut out[HEADER_LEN..]);
+        let (header, payload) = out[..head + payload_len].split_at_mut(head);
+        key.seal(number, header, payload);
+        Some(head + payload_len)
+    }
+
+    fn on_written(&mut self, now: Time, epoch: Epoch, size: usize, draft: Draft) {
+        self.stats.retransmissions += u64::from(draft.retransmits);
+        if draft.ack_eliciting {
+            self.pending.ack_only_run = 0;
+            self.timers.on_sent_eliciting(now);
+        }
+        self.recovery.on_sent(
+            now,
+            Outgoing {
+                number: self.numbers.largest(),
+                epoch,
+                size: size as u16,
+                ack_eliciting: draft.ack_eliciting,
+                in_flight: draft.ack_eliciting,
+                frames: draft.frames,
+            },
+        );
+        if draft.ack_eliciting && self.recovery.probes_pending() > 0 {
+            self.recovery.on_probe_sent();
+        }
+    }
+
+    fn write_close(&mut self, frame: &CloseFrame, out: &mut [u8]) -> Option<usize> {
+        let epoch = self.epoch_for_close();
+        let blocks = SackBlocks::new();
+        let end = out.len() - TAG_LEN;
+        let mut writer = FrameWriter::new(&mut out[HEADER_LEN..end]);
+        let fits = if frame.application && !epoch.is_one_rtt() {
+            // The application's words are not for everyone who sees the connection's id.
+            writer.connection_close(TransportErrorCode::NoError as u64, false, &[])
+        } else {
+            writer.connection_close(frame.code, frame.application, &frame.reason)
+        };
+        debug_assert!(fits, "a close is short");
+        let payload_len = writer.written() + TAG_LEN;
+        let mut flags = Flags::FIN;
+        if !epoch.is_one_rtt() {
+            flags |= Flags::SYN;
+        }
+        self.seal(epoch, &blocks, flags, payload_len, out)
+    }
+
+    /// The newest keys that the peer is sure to have.
+    fn epoch_for_close(&self) -> Epoch {
+        match self.keys.proven() {
+            // A client that is through with the handshake cannot know whether the server is; the Finished of its
+            // handshake may be lost.
+            Epoch::Handshake if self.id.side == Side::Server && self.keys.has(Epoch::OneRtt0) => Epoch::OneRtt0,
+            epoch => epoch,
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A connection in the application's hands.
+
+use bytes::Bytes;
+
+use super::{ConnectionHandle, Endpoint};
+use crate::connection::Connection;
+use crate::{ConnectionStats, Guuid, Side, StreamId, Time};
+
+/// What came of a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// Bytes, in order, never empty.
+    Data(Bytes),
+    /// The peer ended the stream and everything has been read.
+    Finished,
+    /// Nothing yet; [`Event::StreamReadable`] follows.
+    Blocked,
+    /// The peer reset the stream, with its code.
+    Reset(u64),
+}
+
+/// Why a stream cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The peer allows no more streams for the moment; [`Event::StreamsAvailable`] follows.
+    #[error("the peer allows no more streams for the moment")]
+    Blocked,
+    /// The connection is closed or not connected.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+/// Why a stream takes no data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The peer asked to stop, with its code.
+    #[error("the peer stopped the stream with code {0}")]
+    Stopped(u64),
+    /// The stream does not exist, is finished or reset, or its connection is closed.
+    #[error("the stream is closed")]
+    Closed,
+}
+
+/// A connection, to be used by the application.
+pub struct ConnectionRef<'a> {
+    endpoint: &'a mut Endpoint,
+    handle: ConnectionHandle,
+}
+
+impl<'a> ConnectionRef<'a> {
+    /// The connection of that name, which exists.
+    pub(super) fn new(endpoint: &'a mut Endpoint, handle: ConnectionHandle) -> Self {
+        Self { endpoint, handle }
+    }
+
+    fn get(&self) -> &Connection {
+        self.endpoint.slots.get(self.handle).expect("a ConnectionRef is only made of a connection that exists")
+    }
+
+    fn get_mut(&mut self) -> &mut Connection {
+        self.endpoint.slots.get_mut(self.handle).expect("a ConnectionRef is only made of a connection that exists")
+    }
+
+    /// Which end of the connection this is.
+    pub fn side(&self) -> Side {
+        self.get().id().side
+    }
+
+    /// The connection's id on the wire.
+    pub fn guuid(&self) -> Guuid {
+        self.get().id().guuid
+    }
+
+    /// Opens a stream: the next one of this side.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(&mut self) -> Result<StreamId, OpenError> {
+        let connection = self.get_mut();
+        if !connection.is_open() {
+            return Err(OpenError::Closed);
+        }
+        connection.streams().open()
+    }
+
+    /// Takes as much of `data` as the stream's send buffer has room for and leaves the rest. Gives the bytes taken; zero:
+    /// [`Event::StreamWritable`](crate::Event::StreamWritable) follows.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn write(&mut self, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
+        self.get_mut().streams().write(id, data)
+    }
+
+    /// Ends this side's direction after what has been written.
+    ///
+    /// # Errors
+    /// See [`WriteError`].
+    pub fn finish(&mut self, id: StreamId) -> Result<(), WriteError> {
+        self.get_mut().streams().finish(id)
+    }
+
+    /// Abandons this side's direction. Does nothing if it is over.
+    pub fn reset(&mut self, id: StreamId, code: u64) {
+        self.get_mut().streams().reset(id, code);
+    }
+
+    /// Asks the peer to stop sending, and drops what still comes. Does nothing if that direction is over.
+    pub fn stop(&mut self, id: StreamId, code: u64) {
+        self.get_mut().streams().stop(id, code);
+    }
+
+    /// Reads at most `max` bytes in order. What is read is credited to the peer.
+    pub fn read(&mut self, id: StreamId, max: usize) -> Read {
+        let connection = self.get_mut();
+        // A stream that was cut off by the end of the connection must not look finished.
+        if connection.is_open() { connection.streams().read(id, max) } else { Read::Blocked }
+    }
+
+    /// Closes the connection with the application's code. [`Event::Closed`](crate::Event::Closed) follows at once.
+    pub fn close(&mut self, now: Time, code: u64, reason: &[u8]) {
+        self.get_mut().close(now, code, reason);
+    }
+
+    /// Counters and gauges.
+    pub fn stats(&self) -> ConnectionStats {
+        self.get().stats()
+    }
+}
+
+impl Drop for ConnectionRef<'_> {
+    fn drop(&mut self) {
+        self.endpoint.touch(self.handle);
+    }
+}
