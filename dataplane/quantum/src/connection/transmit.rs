@@ -189,7 +189,8 @@ impl Connection {
 
     fn write_ping_in_a_run(&mut self, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
         self.pending.ack_only_run += 1;
-        if self.pending.ack_only_run >= ACK_ONLY_RUN_MAX && self.received.ranges().nth(1).is_some() && writer.ping() {
+        let wanted = self.pending.ack_only_run >= ACK_ONLY_RUN_MAX && self.received.ranges().nth(1).is_some();
+        if wanted && self.recovery.in_flight() < self.recovery.window() && writer.ping() {
             draft.frames.push(SentFrame::Ping);
             draft.ack_eliciting = true;
         }

@@ -1,6 +1,6 @@
 //! The client: opens streams, sends, and checks what comes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quantum::{
@@ -28,7 +28,7 @@ pub(crate) struct Client {
     /// An open was refused until the peer allows more streams.
     open_blocked: bool,
     streams: BTreeMap<StreamId, Stream>,
-    pushes_seen: u64,
+    pushes_seen: BTreeSet<StreamId>,
     streams_over: usize,
     /// When it closes, once all streams are over.
     close_at: Option<Time>,
@@ -71,7 +71,7 @@ impl Client {
             opened: 0,
             open_blocked: false,
             streams: BTreeMap::new(),
-            pushes_seen: 0,
+            pushes_seen: BTreeSet::new(),
             streams_over: 0,
             close_at: None,
             closed: false,
@@ -192,10 +192,9 @@ impl Client {
         let (Side::Server, Some(expected)) = (id.opener(), expected) else {
             return Err(Fault::new(format!("the server opened {id:?}")));
         };
-        if id.index() != self.pushes_seen {
-            return Err(Fault::new(format!("{id:?} was reported out of order")));
+        if !self.pushes_seen.insert(id) {
+            return Err(Fault::new(format!("{id:?} was reported twice")));
         }
-        self.pushes_seen += 1;
         let mut connection = connection(endpoint, handle)?;
         connection.finish(id).map_err(|error| Fault::new(format!("{id:?}: {error}")))?;
         self.streams.insert(
