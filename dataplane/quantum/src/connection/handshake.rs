@@ -50,7 +50,10 @@ impl Connection {
     ) -> Result<(), TransportError> {
         let Some(handshake) = self.handshake.as_deref_mut() else { return Ok(()) };
         let Some(receive) = handshake.receive.get_mut(epoch as usize) else {
-            return Err(TransportError::new(TransportErrorCode::ProtocolViolation, "handshake data after the handshake"));
+            return Err(TransportError::new(
+                TransportErrorCode::ProtocolViolation,
+                "handshake data after the handshake",
+            ));
         };
         receive.insert(offset, data)?;
         if epoch == handshake.read_epoch {
@@ -113,7 +116,11 @@ impl Connection {
             streams_max: parameters.streams_max,
         });
         self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
-        self.path.datagram_size = self.config.datagram_size.clamp(super::SYN_SIZE, super::DATAGRAM_SIZE_MAX).min(parameters.datagram_size_max);
+        self.path.datagram_size = self
+            .config
+            .datagram_size
+            .clamp(super::SYN_SIZE, super::DATAGRAM_SIZE_MAX)
+            .min(parameters.datagram_size_max);
         self.timers.on_connected(self.id.side, &self.config, parameters.idle_timeout);
         self.keys.set_reset_token(parameters.reset_token.filter(|_| self.id.side == Side::Client));
         self.keys.enable_one_rtt();
@@ -130,12 +137,16 @@ impl Connection {
         if self.handshake.take().is_none() {
             return;
         }
-        for epoch in [Epoch::Initial, Epoch::Handshake] {
-            if self.keys.discard(epoch) {
-                self.recovery.discard_epoch(epoch);
-            }
-        }
+        self.discard(Epoch::Initial);
+        self.discard(Epoch::Handshake);
         self.recovery.set_handshake_confirmed();
+    }
+
+    /// Nothing is sent or opened in that epoch any more, and what was sent counts as neither lost nor in flight.
+    pub(super) fn discard(&mut self, epoch: Epoch) {
+        if self.keys.discard(epoch) {
+            self.recovery.discard_epoch(epoch);
+        }
     }
 
     /// The server wants its cookie in the SYN, and has kept nothing of what was sent.

@@ -16,7 +16,6 @@ use crate::crypto::session::{KeyPair, Session};
 use crate::recovery::{AckOutcome, ReceivedPackets, Recovery, RecoveryConfig};
 use crate::sent_frame::SentFrame;
 use crate::streams::{Streams, StreamsConfig};
-use crate::wire::Epoch;
 use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Side, Time};
 
 use close::Closing;
@@ -33,37 +32,6 @@ pub(crate) const DATAGRAM_SIZE_MAX: u16 = 2048;
 
 /// Number of the first packet of a connection. Number 0 belongs to the packets that a server sends without keeping state.
 pub(crate) const FIRST_NUMBER: u64 = 1;
-
-/// The numbers of sent packets.
-#[derive(Debug)]
-struct Numbers {
-    next: u64,
-    /// The first number of each epoch that something was sent in.
-    first: [Option<u64>; 3],
-}
-
-impl Numbers {
-    /// The largest number sent.
-    fn largest(&self) -> u64 {
-        self.next - 1
-    }
-
-    /// A number for a packet of the epoch.
-    fn take(&mut self, epoch: Epoch) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        if let Some(first) = self.first.get_mut(epoch as usize) {
-            first.get_or_insert(number);
-        }
-        number
-    }
-
-    /// Numbers from here on may belong to a newer epoch than `epoch`, which has no say about them.
-    fn acknowledgeable_below(&self, epoch: Epoch) -> u64 {
-        let newer = self.first.get(epoch as usize + 1..).unwrap_or_default();
-        newer.iter().flatten().min().copied().unwrap_or(self.next)
-    }
-}
 
 /// Where a connection is in its life.
 #[derive(Debug)]
@@ -134,7 +102,7 @@ pub(crate) struct Connection {
     streams: Streams,
     timers: Timers,
     pending: Pending,
-    numbers: Numbers,
+    next_number: u64,
     events: VecDeque<Event>,
     stats: ConnectionStats,
     /// Frames acknowledged and lost, reused from call to call.
@@ -184,7 +152,7 @@ impl Connection {
             streams: Streams::new(start.id.side, streams),
             timers: Timers::new(now, config),
             pending: Pending::default(),
-            numbers: Numbers { next: FIRST_NUMBER, first: [None; 3] },
+            next_number: FIRST_NUMBER,
             events: VecDeque::new(),
             stats: ConnectionStats::default(),
             outcome: AckOutcome::default(),

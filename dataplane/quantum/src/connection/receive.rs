@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::{Connection, FIRST_NUMBER, State};
 use crate::crypto::reset::is_reset;
 use crate::recovery::ReceivedInfo;
-use crate::wire::{VersionNegotiation, VERSION, Ack, Epoch, Flags, Frame, FrameIter, Header, SackBlocks, expand};
+use crate::wire::{Ack, Epoch, Flags, Frame, FrameIter, Header, SackBlocks, VERSION, VersionNegotiation, expand};
 use crate::{CloseReason, Side, Time, TransportError, TransportErrorCode};
 
 /// The two ECN bits of a packet that met congestion.
@@ -83,7 +83,7 @@ impl Connection {
 
     /// The server speaks other versions. Heeded only before anything authentic came, since anybody could say so.
     pub(crate) fn on_version_negotiation(&mut self, negotiation: &VersionNegotiation) {
-        let is_answer = (FIRST_NUMBER..self.numbers.next).any(|number| number as u32 == negotiation.sequence);
+        let is_answer = (FIRST_NUMBER..self.next_number).any(|number| number as u32 == negotiation.sequence);
         let is_first = self.received.largest().is_none() && self.is_handshaking();
         if self.id.side == Side::Client && is_first && is_answer && !negotiation.supports(VERSION) {
             self.end(CloseReason::VersionMismatch);
@@ -108,19 +108,19 @@ impl Connection {
         self.path.on_received(arrival.remote, size);
         self.timers.on_received(now);
         self.keys.on_proven(epoch);
-        self.path.validated |= epoch != Epoch::Initial;
+        if epoch == Epoch::Handshake {
+            // The peer has these keys: it needs nothing of epoch 0 any more (RFC 9001 section 4.9.1).
+            self.path.validated = true;
+            if self.id.side == Side::Server {
+                self.discard(Epoch::Initial);
+            }
+        }
         if let Err(error) = self.take_apart(now, arrival, number, payload) {
             self.fail(now, &error);
         }
     }
 
-    fn take_apart(
-        &mut self,
-        now: Time,
-        arrival: &Arrival,
-        number: u64,
-        payload: &[u8],
-    ) -> Result<(), TransportError> {
+    fn take_apart(&mut self, now: Time, arrival: &Arrival, number: u64, payload: &[u8]) -> Result<(), TransportError> {
         let Arrival { header, blocks, ecn, .. } = arrival;
         let mut info = ReceivedInfo {
             ack_eliciting: false,
@@ -134,7 +134,7 @@ impl Connection {
         if header.flags.contains(Flags::ACK) {
             let ranges = self.expand_blocks(header.ack, blocks)?;
             if !has_ack_frame {
-                self.on_ack(now, header.epoch, &ranges, (Duration::ZERO, ce))?;
+                self.on_ack(now, header.epoch, &ranges, (Duration::ZERO, ce));
             }
         } else if !blocks.is_empty() {
             return Err(violation("SACK blocks without an acknowledgement"));
@@ -211,7 +211,7 @@ impl Connection {
     /// The whole numbers of SACK blocks (PROTOCOL.md 1.3).
     fn expand_blocks(&self, ack: u32, blocks: &SackBlocks) -> Result<Ranges, TransportError> {
         let mut ranges = Ranges::new();
-        let mut near = self.numbers.largest();
+        let mut near = self.next_number - 1;
         for block in blocks.as_slice() {
             let last = expand(block.end, near);
             let first = expand(block.start, last);
@@ -229,12 +229,13 @@ impl Connection {
         let delay = Duration::from_micros(ack.delay_micros);
         let ranges: Ranges = ack.ranges.map(|range| (*range.start(), *range.end())).collect();
         self.check_ranges(&ranges)?;
-        self.on_ack(now, epoch, &ranges, (delay, ce))
+        self.on_ack(now, epoch, &ranges, (delay, ce));
+        Ok(())
     }
 
     /// Numbers that were never sent, and ranges that are not apart and descending, are a fault.
     fn check_ranges(&self, ranges: &Ranges) -> Result<(), TransportError> {
-        let mut above = self.numbers.largest() + 2;
+        let mut above = self.next_number + 1;
         for &(first, last) in ranges {
             if first > last || last + 1 >= above || first < FIRST_NUMBER {
                 return Err(violation("acknowledges packets that were never sent, or out of order"));
@@ -244,28 +245,11 @@ impl Connection {
         Ok(())
     }
 
-    fn on_ack(
-        &mut self,
-        now: Time,
-        epoch: Epoch,
-        ranges: &Ranges,
-        report: (Duration, bool),
-    ) -> Result<(), TransportError> {
+    fn on_ack(&mut self, now: Time, epoch: Epoch, ranges: &Ranges, report: (Duration, bool)) {
         let mut outcome = std::mem::take(&mut self.outcome);
-        if epoch.is_one_rtt() {
-            self.recovery.on_ack(now, ranges, report, &mut outcome);
-        } else {
-            let limit = self.numbers.acknowledgeable_below(epoch);
-            let ranges: Ranges = ranges
-                .iter()
-                .filter(|range| range.0 < limit)
-                .map(|&(first, last)| (first, last.min(limit - 1)))
-                .collect();
-            self.recovery.on_ack(now, &ranges, report, &mut outcome);
-        }
+        self.recovery.on_ack(now, (epoch, ranges), report, &mut outcome);
         self.outcome = outcome;
         self.settle();
-        Ok(())
     }
 
     fn on_packet_while_closing(&mut self, payload: &[u8]) {

@@ -92,7 +92,7 @@ impl Connection {
 
     /// Ends the connection before a key has sealed more packets than it may.
     fn has_used_up_its_key(&mut self, now: Time) -> bool {
-        let used_up = self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.numbers.next >= key.packets_max());
+        let used_up = self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.next_number >= key.packets_max());
         if used_up {
             let error = TransportError::new(TransportErrorCode::NoError, "the connection's key has sealed all it may");
             self.fail(now, &error);
@@ -262,7 +262,8 @@ impl Connection {
     ) -> Option<usize> {
         let key = self.keys.local(epoch)?;
         let head = HEADER_LEN + blocks.encoded_len();
-        let number = self.numbers.take(epoch);
+        let number = self.next_number;
+        self.next_number += 1;
         let header = Header {
             version: VERSION,
             epoch,
@@ -288,7 +289,7 @@ impl Connection {
         self.recovery.on_sent(
             now,
             Outgoing {
-                number: self.numbers.largest(),
+                number: self.next_number - 1,
                 epoch,
                 size: size as u16,
                 ack_eliciting: draft.ack_eliciting,
@@ -298,6 +299,10 @@ impl Connection {
         );
         if draft.ack_eliciting && self.recovery.probes_pending() > 0 {
             self.recovery.on_probe_sent();
+        }
+        if epoch == Epoch::Handshake && self.id.side == Side::Client {
+            // Having these keys, it has all that the server says in epoch 0 (RFC 9001 section 4.9.1).
+            self.discard(Epoch::Initial);
         }
     }
 

@@ -71,10 +71,9 @@ struct TlsSession(quic::Connection);
 
 impl Session for TlsSession {
     fn read(&mut self, data: &[u8]) -> Result<(), SessionError> {
-        self.0.read_hs(data).map_err(|error| SessionError {
-            alert: self.0.alert().map_or(0x50, u8::from),
-            reason: error.to_string(),
-        })
+        self.0
+            .read_hs(data)
+            .map_err(|error| SessionError { alert: self.0.alert().map_or(0x50, u8::from), reason: error.to_string() })
     }
 
     fn write(&mut self, out: &mut Vec<u8>) -> Option<(Epoch, KeyPair)> {

@@ -131,8 +131,15 @@ fn seal_answer(
     let fits = write(&mut writer);
     debug_assert!(fits, "an answer is short");
     let payload_len = writer.written() + TAG_LEN;
-    let header =
-        Header { version: VERSION, epoch: Epoch::Initial, flags, guuid, sequence: 0, ack: 0, payload_len: payload_len as u16 };
+    let header = Header {
+        version: VERSION,
+        epoch: Epoch::Initial,
+        flags,
+        guuid,
+        sequence: 0,
+        ack: 0,
+        payload_len: payload_len as u16,
+    };
     header.encode(&mut out);
     debug_assert!(SackBlocks::new().encoded_len() == 0, "an answer acknowledges nothing");
     out.truncate(HEADER_LEN + payload_len);

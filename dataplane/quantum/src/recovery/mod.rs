@@ -207,11 +207,12 @@ impl Recovery {
     }
 
     /// The peer reports `ranges` (inclusive, newest first) as received; what was never sent or is already known is passed over.
-    /// `ce`: it also reports a congestion mark. The outcome is added to `outcome`.
+    /// The report came in a packet of `epoch` and counts for packets of that epoch and of those before only. `ce`: it also
+    /// reports a congestion mark. The outcome is added to `outcome`.
     pub(crate) fn on_ack(
         &mut self,
         now: Time,
-        ranges: &[(u64, u64)],
+        (epoch, ranges): (Epoch, &[(u64, u64)]),
         (ack_delay, ce): (Duration, bool),
         outcome: &mut AckOutcome,
     ) {
@@ -219,13 +220,14 @@ impl Recovery {
         if self.largest_sent.is_none_or(|sent| largest > sent) {
             return;
         }
-        self.largest_acked = self.largest_acked.max(Some(largest));
-        if let Some(frames) = self.sent.take_ack_only(ranges) {
-            outcome.acked.extend(frames);
+        if epoch.is_one_rtt() {
+            if let Some(frames) = self.sent.take_ack_only(ranges) {
+                outcome.acked.extend(frames);
+            }
+            self.find_late(now, ranges);
         }
-        self.find_late(now, ranges);
         let delivered = self.sampler.delivered();
-        let rtt = self.take_acked(now, ranges, outcome);
+        let rtt = self.take_acked(now, (epoch, ranges), outcome);
         let newly_acked = self.sampler.delivered() > delivered;
         if let Some(rtt) = rtt {
             self.rtt.update(rtt, ack_delay);
@@ -248,7 +250,12 @@ impl Recovery {
 
     /// Takes acknowledged packets out of the flight. Gives the round-trip time if the largest reported is among them and one
     /// of them asked for an answer.
-    fn take_acked(&mut self, now: Time, ranges: &[(u64, u64)], outcome: &mut AckOutcome) -> Option<Duration> {
+    fn take_acked(
+        &mut self,
+        now: Time,
+        (epoch, ranges): (Epoch, &[(u64, u64)]),
+        outcome: &mut AckOutcome,
+    ) -> Option<Duration> {
         let oldest = self.sent.oldest()?;
         let (mut newest, mut eliciting) = (None, false);
         for &(first, last) in ranges {
@@ -257,7 +264,9 @@ impl Recovery {
             }
             let mut index = self.sent.position(first);
             while self.sent.get(index).is_some_and(|packet| packet.number <= last) {
-                if let Some(packet) = self.sent.resolve(index, true) {
+                if self.sent.get(index).is_some_and(|packet| packet.epoch <= epoch)
+                    && let Some(packet) = self.sent.resolve(index, true)
+                {
                     outcome.acked.extend(packet.frames.drain(..));
                     self.sampler.on_acked(now, packet.size, &packet.stamp);
                     eliciting |= packet.ack_eliciting;
@@ -267,6 +276,7 @@ impl Recovery {
             }
         }
         let (number, time_sent) = newest?;
+        self.largest_acked = self.largest_acked.max(Some(number));
         (number == ranges[0].1 && eliciting).then(|| now - time_sent)
     }
 

@@ -21,7 +21,7 @@ fn packet(number: u64) -> Outgoing {
 
 fn ack(recovery: &mut Recovery, now: Time, ranges: &[(u64, u64)]) -> AckOutcome {
     let mut outcome = AckOutcome::default();
-    recovery.on_ack(now, ranges, (Duration::ZERO, false), &mut outcome);
+    recovery.on_ack(now, (Epoch::OneRtt0, ranges), (Duration::ZERO, false), &mut outcome);
     outcome
 }
 

@@ -227,7 +227,7 @@ impl Path {
                     }
                 }
                 Arrival::Ack { ranges } => {
-                    self.sender.on_ack(self.now, &ranges, (Duration::ZERO, false), &mut self.outcome);
+                    self.sender.on_ack(self.now, (Epoch::OneRtt0, &ranges), (Duration::ZERO, false), &mut self.outcome);
                     // A report that arrived stands for one that the sender's next packet acknowledges.
                     self.receiver.on_ack_of_ack(ranges[0].1);
                 }
