@@ -72,7 +72,7 @@ impl Default for EndpointConfig {
             connection_window: 16 << 20,
             streams_max: 1024,
             send_buffer_max: 1 << 20,
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
             keepalive: Some(Duration::from_secs(10)),
             handshake_timeout: Duration::from_secs(10),
             connections_max: 100_000,

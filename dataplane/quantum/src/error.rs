@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// Codes of transport errors, as CONNECTION_CLOSE carries them (RFC 9000 section 20.1, reduced to what exists here).
+/// Codes of transport errors, as `CONNECTION_CLOSE` carries them (RFC 9000 section 20.1, reduced to what exists here).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum TransportErrorCode {

@@ -31,6 +31,6 @@ pub use endpoint::{
 pub use error::{CloseReason, TransportError, TransportErrorCode};
 pub use event::Event;
 pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
-pub use stats::{CongestionStats, ConnectionStats, EndpointStats};
+pub use stats::{CongestionStats, ConnectionStats, EndpointStats, StreamsStats};
 pub use stream_id::{Side, StreamId};
 pub use time::Time;

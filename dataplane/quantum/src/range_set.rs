@@ -118,11 +118,6 @@ impl RangeSet {
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
-
-    /// Removes everything.
-    pub(crate) fn clear(&mut self) {
-        self.ranges.clear();
-    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,10 @@ pub struct ConnectionStats {
     pub bytes_received: u64,
     /// Sent packets declared lost.
     pub packets_lost: u64,
+    /// Packets declared lost that arrived after all.
+    pub spurious_losses: u64,
+    /// Times that everything sent over three probe timeouts was lost (RFC 9002 section 7.6).
+    pub persistent_congestions: u64,
     /// Packets that carried frames again that had been sent before.
     pub retransmissions: u64,
     /// Probe timeouts that fired.
@@ -25,8 +29,23 @@ pub struct ConnectionStats {
     pub rtt_min: Duration,
     /// The latest round-trip time sample.
     pub rtt_latest: Duration,
+    /// What its streams hold.
+    pub streams: StreamsStats,
     /// The congestion controller's view.
     pub congestion: CongestionStats,
+}
+
+/// What the streams of a connection hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamsStats {
+    /// Streams of either side that are not over in both directions.
+    pub live: usize,
+    /// Bytes written and not yet acknowledged.
+    pub send_buffered_bytes: usize,
+    /// Bytes received and not yet read.
+    pub receive_buffered_bytes: usize,
+    /// Stream bytes that have been sent again.
+    pub resent_bytes: u64,
 }
 
 /// What the congestion controller knows and allows (contract 1.7, `BBRStats`).

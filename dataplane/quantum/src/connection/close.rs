@@ -10,7 +10,7 @@ use crate::{CloseReason, Event, Side, Time, TransportError};
 #[derive(Debug)]
 pub(crate) struct Closing {
     until: Time,
-    /// What CONNECTION_CLOSE says; none while draining.
+    /// What `CONNECTION_CLOSE` says; none while draining.
     frame: Option<CloseFrame>,
     /// A close packet is to be sent.
     due: bool,
@@ -19,7 +19,7 @@ pub(crate) struct Closing {
     answer_after: u32,
 }
 
-/// The content of a CONNECTION_CLOSE frame.
+/// The content of a `CONNECTION_CLOSE` frame.
 #[derive(Clone, Debug)]
 pub(crate) struct CloseFrame {
     pub(crate) code: u64,

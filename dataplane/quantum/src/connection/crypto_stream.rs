@@ -52,6 +52,13 @@ impl CryptoSend {
         }
     }
 
+    /// A packet with `len` bytes at `offset` arrived: if they counted as lost, they do no longer.
+    pub(crate) fn on_acked(&mut self, offset: u64, len: u32) {
+        if len > 0 {
+            self.lost.remove_range(offset, offset + u64::from(len) - 1);
+        }
+    }
+
     /// Everything has to be sent again, from the start.
     pub(crate) fn restart(&mut self) {
         self.unsent = 0;

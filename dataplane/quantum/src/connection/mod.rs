@@ -167,6 +167,11 @@ impl Connection {
         for frame in outcome.acked.drain(..) {
             match frame {
                 SentFrame::Ack { largest } => self.received.on_ack_of_ack(largest),
+                SentFrame::Crypto { epoch, offset, len } => {
+                    if let Some(send) = self.handshake.as_deref_mut().and_then(|handshake| handshake.send(epoch)) {
+                        send.on_acked(offset, len);
+                    }
+                }
                 frame => self.streams.on_acked(&frame),
             }
         }
@@ -232,6 +237,7 @@ impl Connection {
     pub(crate) fn stats(&self) -> ConnectionStats {
         let mut stats = self.stats.clone();
         self.recovery.stats(&mut stats);
+        stats.streams = self.streams.stats();
         stats
     }
 }

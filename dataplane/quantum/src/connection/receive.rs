@@ -185,12 +185,12 @@ impl Connection {
                 self.confirm();
                 Ok(())
             }
-            frame => self.on_stream_frame(frame),
+            frame => self.on_stream_frame(&frame),
         }
     }
 
-    fn on_stream_frame(&mut self, frame: Frame<'_>) -> Result<(), TransportError> {
-        match frame {
+    fn on_stream_frame(&mut self, frame: &Frame<'_>) -> Result<(), TransportError> {
+        match *frame {
             Frame::Stream { id, offset, data, fin } => self.streams.on_stream(id, offset, data, fin),
             Frame::ResetStream { id, code, final_size } => self.streams.on_reset_stream(id, code, final_size),
             Frame::StopSending { id, code } => self.streams.on_stop_sending(id, code),

@@ -74,14 +74,14 @@ impl Connection {
             return self.write_probe(now, out);
         }
         if self.is_open() {
-            if !self.has_data() {
-                self.recovery.on_app_limited();
-            } else {
+            if self.has_data() {
                 match self.recovery.allowance(now) {
                     Allowance::Bytes(_) => return self.write_packet(now, Epoch::OneRtt0, Content::All, out),
                     Allowance::PacedUntil(until) => self.timers.paced_until = Some(until),
                     Allowance::WindowFull => {}
                 }
+            } else {
+                self.recovery.on_app_limited();
             }
         }
         if self.received.ack_due().is_some_and(|due| due <= now) {

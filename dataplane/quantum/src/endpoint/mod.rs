@@ -35,7 +35,7 @@ pub struct Received<'a> {
     pub local: Option<IpAddr>,
     /// The two ECN bits of the IP header.
     pub ecn: u8,
-    /// Size of each segment (UDP_GRO); the length of `data` if it is one packet.
+    /// Size of each segment (`UDP_GRO`); the length of `data` if it is one packet.
     pub segment_size: usize,
     /// The payload. It is decrypted in place.
     pub data: &'a mut [u8],
@@ -50,7 +50,7 @@ pub struct Transmit {
     pub local: Option<IpAddr>,
     /// Bytes of the buffer in use.
     pub len: usize,
-    /// Size of each packet in the buffer, the last may be shorter (UDP_SEGMENT). Equal to `len` for one packet.
+    /// Size of each packet in the buffer, the last may be shorter (`UDP_SEGMENT`). Equal to `len` for one packet.
     pub segment_size: usize,
     /// The two ECN bits to set.
     pub ecn: u8,
@@ -137,6 +137,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// See [`ConnectError`].
+    #[expect(clippy::needless_pass_by_value, reason = "an id is for one connection")]
     pub fn connect(&mut self, now: Time, options: ConnectOptions) -> Result<ConnectionHandle, ConnectError> {
         self.now = self.now.max(now);
         if self.is_closed || self.slots.len() >= self.config.connections_max {
@@ -163,8 +164,9 @@ impl Endpoint {
     /// Takes a datagram in.
     pub fn handle_datagram(&mut self, now: Time, received: Received<'_>) {
         self.now = self.now.max(now);
-        let source = Source { remote: received.remote, local: received.local, ecn: received.ecn };
-        for segment in received.data.chunks_mut(received.segment_size.max(1)) {
+        let Received { remote, local, ecn, segment_size, data } = received;
+        let source = Source { remote, local, ecn };
+        for segment in data.chunks_mut(segment_size.max(1)) {
             self.handle_segment(now, source, segment);
         }
     }

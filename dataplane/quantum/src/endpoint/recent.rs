@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{Guuid, Time};
 
 /// How long an id may not be used again (PROTOCOL.md section 3).
-const REUSE_AFTER: Duration = Duration::from_secs(600);
+const REUSE_AFTER: Duration = Duration::from_mins(10);
 /// Ids that are remembered at most; the oldest is forgotten before its time.
 const IDS_MAX: usize = 1 << 16;
 

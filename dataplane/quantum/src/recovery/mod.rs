@@ -459,26 +459,13 @@ impl Recovery {
         self.controller.window()
     }
 
-    /// Since when ack-eliciting packets have gone unanswered, if some have.
-    pub(crate) fn unanswered_since(&self) -> Option<Time> {
-        self.timer.unanswered_since()
-    }
-
-    /// Packets that were declared lost and arrived after all.
-    pub(crate) fn spurious_losses(&self) -> u64 {
-        self.counters.spurious_losses
-    }
-
-    /// Times that persistent congestion was found.
-    pub(crate) fn persistent_congestions(&self) -> u64 {
-        self.counters.persistent_congestions
-    }
-
     /// Fills in what recovery knows.
     pub(crate) fn stats(&self, stats: &mut ConnectionStats) {
         stats.packets_sent = self.counters.packets_sent;
         stats.bytes_sent = self.counters.bytes_sent;
         stats.packets_lost = self.counters.packets_lost;
+        stats.spurious_losses = self.counters.spurious_losses;
+        stats.persistent_congestions = self.counters.persistent_congestions;
         stats.probe_timeouts = self.timer.fired();
         if self.rtt.min().is_some() {
             stats.rtt_smoothed = self.rtt.smoothed();

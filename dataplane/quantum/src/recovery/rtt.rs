@@ -58,11 +58,6 @@ impl Rtt {
         self.smoothed
     }
 
-    /// The mean deviation.
-    pub(crate) fn variation(&self) -> Duration {
-        self.variation
-    }
-
     /// The least sample of the connection, if there was one.
     pub(crate) fn min(&self) -> Option<Duration> {
         self.min

@@ -25,6 +25,12 @@ fn ack(recovery: &mut Recovery, now: Time, ranges: &[(u64, u64)]) -> AckOutcome 
     outcome
 }
 
+fn stats(recovery: &Recovery) -> ConnectionStats {
+    let mut stats = ConnectionStats::default();
+    recovery.stats(&mut stats);
+    stats
+}
+
 fn offsets(frames: &[SentFrame]) -> Vec<u64> {
     let offset = |frame: &SentFrame| if let SentFrame::Stream { offset, .. } = frame { Some(*offset) } else { None };
     frames.iter().filter_map(offset).collect()
@@ -57,7 +63,7 @@ fn goodput_holds_under_random_loss_and_the_queue_stays_short() {
                 goodput / reach,
                 path.waits.queue_max,
                 path.waits.tail_drops,
-                path.sender.spurious_losses()
+                path.stats().spurious_losses
             );
             assert!(
                 goodput >= share * reach,
@@ -90,7 +96,7 @@ fn a_blackout_is_overcome() {
     path.blackout = false;
     path.run(Duration::from_secs(4));
     assert!(path.run(Duration::from_secs(3)) > 9_000_000.0, "{:?}", path.stats());
-    assert!(path.sender.persistent_congestions() > 0);
+    assert!(path.stats().persistent_congestions > 0);
 }
 
 #[test]
@@ -172,10 +178,10 @@ fn losses_that_were_only_late_are_counted_and_undone() {
     let lost = |recovery: &Recovery| recovery.sampler.lost();
     assert_eq!(lost(&recovery), 3000);
     ack(&mut recovery, at(52), &[(0, 5)]);
-    assert_eq!((recovery.spurious_losses(), lost(&recovery)), (3, 0));
+    assert_eq!((stats(&recovery).spurious_losses, lost(&recovery)), (3, 0));
     assert_eq!(recovery.sampler.delivered(), 6000);
     ack(&mut recovery, at(53), &[(0, 5)]);
-    assert_eq!(recovery.spurious_losses(), 3, "once each");
+    assert_eq!(stats(&recovery).spurious_losses, 3, "once each");
 }
 
 #[test]

@@ -25,7 +25,6 @@ pub(crate) struct ProbeTimer {
     backoff: u32,
     pending: u8,
     fired: u64,
-    unanswered_since: Option<Time>,
 }
 
 impl ProbeTimer {
@@ -40,21 +39,18 @@ impl ProbeTimer {
             backoff: 0,
             pending: 0,
             fired: 0,
-            unanswered_since: None,
         }
     }
 
     /// An ack-eliciting packet left.
     pub(crate) fn on_eliciting_sent(&mut self, now: Time) {
         self.anchor = now;
-        self.unanswered_since.get_or_insert(now);
     }
 
     /// Something was acknowledged; `outstanding` ack-eliciting packets remain.
     pub(crate) fn on_newly_acked(&mut self, now: Time, outstanding: bool) {
         self.backoff = 0;
         self.pending = 0;
-        self.unanswered_since = outstanding.then_some(now);
         if !outstanding {
             self.anchor = now;
         }
@@ -110,10 +106,5 @@ impl ProbeTimer {
     /// Times that it fired.
     pub(crate) fn fired(&self) -> u64 {
         self.fired
-    }
-
-    /// Since when nothing ack-eliciting has been answered.
-    pub(crate) fn unanswered_since(&self) -> Option<Time> {
-        self.unanswered_since
     }
 }

@@ -28,6 +28,7 @@ use self::ids::{IdMap, Ids, Named};
 use self::receive::Receiving;
 use self::schedule::{Line, Place};
 use self::send::Sending;
+use crate::stats::StreamsStats;
 use crate::{Event, OpenError, Read, Side, StreamId, TransportError, WriteError};
 
 /// What this side allows the peer, and itself.
@@ -52,19 +53,6 @@ pub(crate) struct PeerLimits {
     pub(crate) connection_window: u64,
     /// Streams that this side may open.
     pub(crate) streams_max: u64,
-}
-
-/// Gauges and counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct StreamsStats {
-    /// Streams of either side that are not over in both directions.
-    pub(crate) live: usize,
-    /// Bytes written and not yet acknowledged.
-    pub(crate) send_buffered_bytes: usize,
-    /// Bytes received and not yet read.
-    pub(crate) receive_buffered_bytes: usize,
-    /// Stream bytes that have been sent again.
-    pub(crate) resent_bytes: u64,
 }
 
 /// All streams of a connection.
