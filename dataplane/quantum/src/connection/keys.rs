@@ -8,6 +8,8 @@ use crate::wire::Epoch;
 
 /// Packets that are kept until their keys are there; one more is dropped like a lost one.
 const EARLY_PACKETS_MAX: usize = 8;
+/// Bytes of such a packet at most: half-open connections hold little.
+const EARLY_PACKET_SIZE_MAX: usize = super::DATAGRAM_SIZE_MAX as usize;
 
 /// A packet that came before its keys.
 pub(crate) struct EarlyPacket {
@@ -111,7 +113,7 @@ impl KeyRing {
             Epoch::OneRtt0 => !self.one_rtt_enabled,
             Epoch::Initial | Epoch::OneRtt1 | Epoch::ZeroRtt => false,
         };
-        if expected && self.early.len() < EARLY_PACKETS_MAX {
+        if expected && self.early.len() < EARLY_PACKETS_MAX && segment.len() <= EARLY_PACKET_SIZE_MAX {
             self.early.push_back(EarlyPacket { arrival: *arrival, segment: segment.to_vec() });
         }
     }

@@ -62,7 +62,7 @@ impl Connection {
         if self.is_closed() || is_stateless && (header.epoch != Epoch::Initial || self.id.side == Side::Server) {
             return Verdict::Dropped;
         }
-        if self.is_stateless_reset(header, segment) {
+        if self.is_stateless_reset(arrival, segment) {
             self.end(CloseReason::Reset);
             return Verdict::Taken;
         }
@@ -84,14 +84,15 @@ impl Connection {
     /// The server speaks other versions. Heeded only before anything authentic came, since anybody could say so.
     pub(crate) fn on_version_negotiation(&mut self, negotiation: &VersionNegotiation) {
         let is_answer = (FIRST_NUMBER..self.next_number).any(|number| number as u32 == negotiation.sequence);
-        let is_first = self.received.largest().is_none() && self.is_handshaking();
+        let is_first = self.stats.packets_received == 0 && self.is_handshaking();
         if self.id.side == Side::Client && is_first && is_answer && !negotiation.supports(VERSION) {
             self.end(CloseReason::VersionMismatch);
         }
     }
 
-    fn is_stateless_reset(&self, header: &Header, segment: &[u8]) -> bool {
-        header.flags.contains(Flags::RST)
+    fn is_stateless_reset(&self, arrival: &Arrival, segment: &[u8]) -> bool {
+        arrival.header.flags.contains(Flags::RST)
+            && arrival.remote == self.path.remote
             && self.keys.reset_token().is_some_and(|token| is_reset(segment, token))
             && !matches!(self.state, State::Closing(_))
     }
@@ -101,11 +102,11 @@ impl Connection {
         let epoch = arrival.header.epoch;
         self.stats.packets_received += 1;
         self.stats.bytes_received += size;
+        self.path.on_received(arrival.remote, size);
         if matches!(self.state, State::Closing(_)) {
             self.on_packet_while_closing(payload);
             return;
         }
-        self.path.on_received(arrival.remote, size);
         self.timers.on_received(now);
         self.keys.on_proven(epoch);
         if epoch == Epoch::Handshake {

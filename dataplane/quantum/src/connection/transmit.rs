@@ -5,7 +5,9 @@ use super::{Connection, SYN_SIZE, State};
 use crate::crypto::session::TAG_LEN;
 use crate::recovery::{Allowance, Outgoing};
 use crate::sent_frame::{SentFrame, SentFrames};
-use crate::wire::{Epoch, Flags, FrameWriter, HEADER_LEN, Header, SackBlock, SackBlocks, VERSION, crypto_capacity};
+use crate::wire::{
+    Epoch, Flags, FrameWriter, HEADER_LEN, Header, REASON_LEN_MAX, SackBlock, SackBlocks, VERSION, crypto_capacity,
+};
 use crate::{Side, Time, Transmit, TransportError, TransportErrorCode};
 
 /// An acknowledgement says how late it is if it is later than this: less is noise on any network.
@@ -14,6 +16,8 @@ const ACK_DELAY_TOLD_MICROS: u64 = 100;
 const ACK_ONLY_RUN_MAX: u32 = 8;
 /// Room that is not worth another frame: a full packet is padded instead, so that it fits into a batch of equal ones.
 const PADDED_ROOM_MAX: usize = 16;
+/// Bytes of a packet that closes, at most: header, tag, frame type, code, length and words.
+const CLOSE_SIZE_MAX: u64 = (HEADER_LEN + TAG_LEN + 1 + 8 + 2 + REASON_LEN_MAX) as u64;
 /// Bytes of the largest UDP payload over IPv4.
 const UDP_PAYLOAD_MAX: usize = 65_507;
 
@@ -61,6 +65,9 @@ impl Connection {
     /// Writes the next packet, if there is one to send.
     fn write_next(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
         if let State::Closing(closing) = &mut self.state {
+            if self.path.amplification_allowance() < CLOSE_SIZE_MAX {
+                return None;
+            }
             let frame = closing.take_due()?;
             return self.write_close(&frame, out);
         }

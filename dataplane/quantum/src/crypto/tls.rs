@@ -47,13 +47,7 @@ impl Provider for TlsProvider {
     }
 
     fn connect(&self, options: &ConnectOptions, parameters: Vec<u8>) -> Result<Box<dyn Session>, ConnectError> {
-        let name = ServerName::try_from(options.server_name.clone())
-            .map_err(|_| ConnectError::ServerName(options.server_name.clone()))?;
-        let alpn = vec![options.alpn.name().to_vec()];
-        let connection =
-            quic::ClientConnection::new_with_alpn(Arc::clone(&options.tls), Version::V1, name, parameters, alpn)
-                .map_err(|error| ConnectError::Tls(error.to_string()))?;
-        Ok(Box::new(TlsSession(connection.into())))
+        connect_with_alpn(options, parameters, vec![options.alpn.name().to_vec()])
     }
 
     fn accepts(&self) -> bool {
@@ -65,6 +59,20 @@ impl Provider for TlsProvider {
         let connection = quic::ServerConnection::new(config, Version::V1, parameters).ok()?;
         Some(Box::new(TlsSession(connection.into())))
     }
+}
+
+/// The client's side of a handshake that offers these application protocols.
+pub(crate) fn connect_with_alpn(
+    options: &ConnectOptions,
+    parameters: Vec<u8>,
+    alpn: Vec<Vec<u8>>,
+) -> Result<Box<dyn Session>, ConnectError> {
+    let name = ServerName::try_from(options.server_name.clone())
+        .map_err(|_| ConnectError::ServerName(options.server_name.clone()))?;
+    let connection =
+        quic::ClientConnection::new_with_alpn(Arc::clone(&options.tls), Version::V1, name, parameters, alpn)
+            .map_err(|error| ConnectError::Tls(error.to_string()))?;
+    Ok(Box::new(TlsSession(connection.into())))
 }
 
 struct TlsSession(quic::Connection);

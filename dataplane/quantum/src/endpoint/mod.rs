@@ -211,6 +211,7 @@ impl Endpoint {
         } else if let Ok(negotiation) = decode_version_negotiation(segment)
             && let Some(handle) = self.slots.find(negotiation.guuid)
             && let Some(connection) = self.slots.get_mut(handle)
+            && connection.remote() == source.remote
         {
             connection.on_version_negotiation(&negotiation);
             self.touch(handle);
@@ -342,7 +343,7 @@ impl Endpoint {
         if !std::mem::replace(&mut slot.has_events, true) {
             self.eventful.push_back(handle);
         }
-        if slot.is_half_open && !slot.connection.is_handshaking() {
+        if slot.is_half_open && slot.connection.is_open() {
             self.slots.on_handshake_over(handle);
         }
         self.schedule(handle);
@@ -357,3 +358,6 @@ impl Endpoint {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

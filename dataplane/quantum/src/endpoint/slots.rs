@@ -15,7 +15,7 @@ pub(super) struct Slot {
     pub(super) wants_transmit: bool,
     /// It is in the queue of those that may have events.
     pub(super) has_events: bool,
-    /// It counts as a half-open handshake.
+    /// It counts as a half-open handshake: it is a client's that never was connected, one that failed included.
     pub(super) is_half_open: bool,
 }
 
@@ -69,7 +69,7 @@ impl Slots {
         let place = &mut self.places[index as usize];
         let handle = ConnectionHandle::new(index, place.generation);
         self.by_guuid.insert(connection.id().guuid, handle);
-        let is_half_open = connection.id().side == Side::Server && connection.is_handshaking();
+        let is_half_open = connection.id().side == Side::Server && !connection.is_open();
         self.half_open += usize::from(is_half_open);
         place.slot = Some(Box::new(Slot {
             connection,
