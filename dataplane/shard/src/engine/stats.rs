@@ -1,0 +1,105 @@
+//! Counters of a shard that other threads may read at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quantum::EndpointStats;
+
+use super::peers::PeerCounters;
+use crate::work::PortCounters;
+
+/// What a shard has done: a snapshot, at most some milliseconds old.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardStats {
+    /// Datagrams received, merged ones counted once.
+    pub receives: u64,
+    /// UDP payload bytes received.
+    pub received_bytes: u64,
+    /// Send operations, segmented ones counted once.
+    pub sends: u64,
+    /// UDP payload bytes sent.
+    pub sent_bytes: u64,
+    /// Sends that the kernel refused.
+    pub send_errors: u64,
+    /// Times that datagrams waited for receive buffers.
+    pub buffer_shortages: u64,
+    /// Times that the thread was woken.
+    pub wakes: u64,
+    /// Packets that were handed to the shard of their connection.
+    pub strays_sent: u64,
+    /// Packets of another shard's connections that were dropped, since it was busy.
+    pub strays_dropped: u64,
+    /// What the endpoint has seen.
+    pub endpoint: EndpointStats,
+}
+
+/// Counters in the order of [`ShardStats`].
+const COUNTERS: usize = 18;
+
+/// Where a shard publishes them.
+#[derive(Debug, Default)]
+pub(crate) struct StatsCell {
+    values: [AtomicU64; COUNTERS],
+    wakes: AtomicU64,
+}
+
+impl StatsCell {
+    /// Publishes what there is.
+    pub(crate) fn publish(&self, port: &PortCounters, endpoint: &EndpointStats, peers: PeerCounters) {
+        let values = [
+            port.receives,
+            port.received_bytes,
+            port.sends,
+            port.sent_bytes,
+            port.send_errors,
+            port.buffer_shortages,
+            peers.sent,
+            peers.dropped,
+            endpoint.connections,
+            endpoint.handshakes,
+            endpoint.malformed,
+            endpoint.wrong_version,
+            endpoint.unauthenticated,
+            endpoint.unknown,
+            endpoint.duplicates,
+            endpoint.cookies_sent,
+            endpoint.resets_sent,
+            endpoint.refused,
+        ];
+        for (cell, value) in self.values.iter().zip(values) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// The thread was woken.
+    pub(crate) fn woke(&self) {
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The latest values.
+    pub(crate) fn read(&self) -> ShardStats {
+        let value = |index: usize| self.values[index].load(Ordering::Relaxed);
+        ShardStats {
+            receives: value(0),
+            received_bytes: value(1),
+            sends: value(2),
+            sent_bytes: value(3),
+            send_errors: value(4),
+            buffer_shortages: value(5),
+            wakes: self.wakes.load(Ordering::Relaxed),
+            strays_sent: value(6),
+            strays_dropped: value(7),
+            endpoint: EndpointStats {
+                connections: value(8),
+                handshakes: value(9),
+                malformed: value(10),
+                wrong_version: value(11),
+                unauthenticated: value(12),
+                unknown: value(13),
+                duplicates: value(14),
+                cookies_sent: value(15),
+                resets_sent: value(16),
+                refused: value(17),
+            },
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One stream between the core and the hand-off.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use quantum::{ConnectionRef, Read, StreamId, WriteError};
+
+use crate::handoff::HANDOFF_WINDOW;
+
+/// Bytes of one message to the control plane at most.
+const READ_MAX: usize = 64 << 10;
+
+/// What a read brought for the control plane.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Inbound {
+    Data(Bytes),
+    Finished,
+    Reset(u64),
+}
+
+/// A stream's state beside the core's.
+#[derive(Debug)]
+pub(super) struct StreamState {
+    /// Bytes that may still go to the control plane.
+    credit: usize,
+    /// The core has, or may have, something to read.
+    readable: bool,
+    /// Nothing of the peer's direction will go to the control plane any more.
+    inbound_over: bool,
+    /// Written by the control plane, not yet taken by the core.
+    outbound: VecDeque<Bytes>,
+    outbound_bytes: usize,
+    /// The control plane's direction ends after `outbound`.
+    finish: bool,
+    /// Nothing of this side's direction is to be done any more but to hear that it was delivered.
+    outbound_over: bool,
+    /// This side's stream, asked for and not yet opened.
+    pub(super) is_waiting: bool,
+}
+
+impl StreamState {
+    pub(super) fn new(is_waiting: bool) -> Self {
+        Self {
+            credit: HANDOFF_WINDOW,
+            readable: false,
+            inbound_over: false,
+            outbound: VecDeque::new(),
+            outbound_bytes: 0,
+            finish: false,
+            outbound_over: false,
+            is_waiting,
+        }
+    }
+
+    /// Whether nothing more will happen on it.
+    pub(super) fn is_over(&self) -> bool {
+        self.inbound_over && self.outbound_over
+    }
+
+    /// The core has something to read.
+    pub(super) fn on_readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// Whether a read may bring something.
+    pub(super) fn may_read(&self) -> bool {
+        self.readable && self.credit > 0 && !self.inbound_over
+    }
+
+    /// The control plane has consumed so many bytes.
+    pub(super) fn on_credit(&mut self, bytes: usize) {
+        self.credit = self.credit.saturating_add(bytes).min(HANDOFF_WINDOW);
+    }
+
+    /// What comes next for the control plane, if its credit allows.
+    pub(super) fn read(&mut self, connection: &mut ConnectionRef<'_>, id: StreamId) -> Option<Inbound> {
+        if !self.may_read() {
+            return None;
+        }
+        match connection.read(id, self.credit.min(READ_MAX)) {
+            Read::Data(data) => {
+                self.credit -= data.len().min(self.credit);
+                Some(Inbound::Data(data))
+            }
+            Read::Blocked => {
+                self.readable = false;
+                None
+            }
+            Read::Finished => {
+                self.inbound_over = true;
+                Some(Inbound::Finished)
+            }
+            Read::Reset(code) => {
+                self.inbound_over = true;
+                Some(Inbound::Reset(code))
+            }
+        }
+    }
+
+    /// The control plane wants no more of the peer's direction.
+    pub(super) fn stop(&mut self) {
+        self.inbound_over = true;
+    }
+
+    /// The control plane wrote something. False if it is more than it may have in the hand-off.
+    pub(super) fn push(&mut self, data: Bytes) -> bool {
+        if self.outbound_over || self.finish || data.is_empty() {
+            return true;
+        }
+        self.outbound_bytes += data.len();
+        self.outbound.push_back(data);
+        self.outbound_bytes <= HANDOFF_WINDOW
+    }
+
+    /// The control plane's direction ends.
+    pub(super) fn finish(&mut self) {
+        self.finish = true;
+    }
+
+    /// This side's direction is abandoned, or the peer wants no more of it.
+    pub(super) fn abandon(&mut self) {
+        self.outbound.clear();
+        self.outbound_bytes = 0;
+        self.outbound_over = true;
+    }
+
+    /// All of this side's direction was acknowledged.
+    pub(super) fn on_delivered(&mut self) {
+        self.outbound_over = true;
+    }
+
+    /// Lets the core take what it has room for. Gives the bytes taken.
+    pub(super) fn write(&mut self, connection: &mut ConnectionRef<'_>, id: StreamId) -> usize {
+        if self.is_waiting || self.outbound_over {
+            return 0;
+        }
+        let mut taken = 0;
+        while let Some(data) = self.outbound.front_mut() {
+            match connection.write(id, data) {
+                Ok(len) => {
+                    taken += len;
+                    if !data.is_empty() {
+                        break;
+                    }
+                    self.outbound.pop_front();
+                }
+                Err(WriteError::Stopped(_) | WriteError::Closed) => {
+                    // The event that tells of it is on its way, or the connection is over.
+                    self.abandon();
+                    return taken;
+                }
+            }
+        }
+        self.outbound_bytes -= taken;
+        if self.outbound.is_empty() && self.finish {
+            self.finish = false;
+            if connection.finish(id).is_err() {
+                self.abandon();
+            }
+        }
+        taken
+    }
+}

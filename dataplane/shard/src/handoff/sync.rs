@@ -1,0 +1,3 @@
+//! What the sleep flag is made of. The model checker puts its own in its place.
+
+pub(super) use std::sync::atomic::{AtomicBool, Ordering, fence};

@@ -1,0 +1,86 @@
+//! Hosts: what runs a shard's thread and how it parks.
+
+mod bare;
+mod glommio;
+mod run;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use crate::error::ShardError;
+use crate::port::{self, UringPort, UringSettings};
+use crate::work::Work;
+
+/// What runs a shard's thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostKind {
+    /// A glommio executor; it parks in its own ring and is woken by the port's.
+    #[default]
+    Glommio,
+    /// Nothing: the thread parks in the port's ring.
+    Bare,
+}
+
+/// How bytes move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoKind {
+    /// `io_uring`.
+    #[default]
+    Uring,
+}
+
+/// Settings of a host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HostSettings {
+    pub(crate) host: HostKind,
+    pub(crate) io: IoKind,
+    /// The core that the thread is pinned to.
+    pub(crate) core: Option<usize>,
+    /// How long to look for more after the last work, before parking.
+    pub(crate) spin: Duration,
+    /// Bytes of the largest transmit.
+    pub(crate) transmit_len: usize,
+}
+
+/// Whether shards can run here.
+///
+/// # Errors
+/// See [`ShardError`].
+pub(crate) fn check() -> Result<(), ShardError> {
+    port::check_locked_memory().map_err(|limit_kib| ShardError::LockedMemory { limit_kib })?;
+    port::probe().map_err(ShardError::Uring)
+}
+
+fn check_core(core: Option<usize>) -> Result<(), ShardError> {
+    let Some(core) = core else { return Ok(()) };
+    let cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    if cores.contains(&core) {
+        return Ok(());
+    }
+    Err(ShardError::Config(format!("there is no core {core} for a shard; this process may run on {cores:?}")))
+}
+
+/// Runs a shard on this thread until it is done. `ready` is called once it is about to turn for the first time.
+///
+/// # Errors
+/// See [`ShardError`].
+pub(crate) fn run(
+    settings: &HostSettings,
+    socket: UdpSocket,
+    doorbell: OwnedFd,
+    work: &mut dyn Work,
+    ready: &mut dyn FnMut(),
+) -> Result<(), ShardError> {
+    let IoKind::Uring = settings.io;
+    check_core(settings.core)?;
+    let transmit_len = settings.transmit_len;
+    let make = || UringPort::new(socket, doorbell, UringSettings { transmit_len }).map_err(ShardError::Uring);
+    match settings.host {
+        HostKind::Bare => bare::run(settings, make, work, ready),
+        HostKind::Glommio => glommio::run(settings, make, work, ready),
+    }
+}

@@ -1,0 +1,67 @@
+//! The loop that every host runs: turn, submit, spin, and say when to park.
+
+use std::io;
+use std::time::Duration;
+
+use quantum::Time;
+
+use crate::port::UringPort;
+use crate::work::{Port, Work};
+
+/// What a host does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Sleep until the port has something; then [`Runner::woke`].
+    Park,
+    /// The shard is at its end.
+    Done,
+}
+
+/// A port and what is done with it.
+pub(super) struct Runner<'a> {
+    pub(super) port: UringPort,
+    work: &'a mut dyn Work,
+    spin: Duration,
+    worked_at: Time,
+}
+
+impl<'a> Runner<'a> {
+    pub(super) fn new(port: UringPort, work: &'a mut dyn Work, spin: Duration) -> Self {
+        let worked_at = port.now();
+        Self { port, work, spin, worked_at }
+    }
+
+    /// Turns until there has been nothing to do for as long as it spins.
+    pub(super) fn run_until_idle(&mut self) -> io::Result<Next> {
+        loop {
+            let turn = self.work.turn(&mut self.port);
+            self.port.submit()?;
+            if turn.done {
+                return Ok(Next::Done);
+            }
+            let now = self.port.now();
+            if turn.worked {
+                self.worked_at = now;
+                continue;
+            }
+            if turn.deadline.is_some_and(|deadline| deadline <= now) || self.port.has_completions() {
+                continue;
+            }
+            if now < self.worked_at + self.spin {
+                std::hint::spin_loop();
+                continue;
+            }
+            if !self.work.prepare_park() {
+                self.work.woke();
+                continue;
+            }
+            self.port.set_deadline(turn.deadline);
+            return Ok(Next::Park);
+        }
+    }
+
+    /// The thread is awake again.
+    pub(super) fn woke(&mut self) {
+        self.work.woke();
+    }
+}

@@ -1,0 +1,14 @@
+//! Ports: how bytes move between the kernel and a shard. The only place, with the hand-off, that talks to the kernel itself.
+
+mod address;
+mod buffers;
+mod control;
+mod slots;
+mod sys;
+mod uring;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use sys::{attach_steering, check_locked_memory, prepare_socket, share_event};
+pub(crate) use uring::{UringPort, UringSettings, probe};

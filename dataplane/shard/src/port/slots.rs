@@ -1,0 +1,84 @@
+//! Send buffers: what a `sendmsg` operation needs to stay where it is until it is done.
+
+use std::net::{IpAddr, SocketAddr};
+
+use quantum::Transmit;
+
+use super::address::{self, NAME_LEN};
+use super::control::{CONTROL_LEN, Writer};
+
+/// A transmit on its way.
+pub(super) struct SendSlot {
+    data: Vec<u8>,
+    name: [u8; NAME_LEN],
+    control: Control,
+    vector: libc::iovec,
+    message: libc::msghdr,
+    remote: SocketAddr,
+    segment_size: usize,
+    len: usize,
+}
+
+/// Ancillary data, aligned as the kernel wants it.
+#[repr(align(8))]
+struct Control([u8; CONTROL_LEN]);
+
+impl SendSlot {
+    /// A slot for transmits of at most `len` bytes. It stays in its box while the kernel has its addresses.
+    pub(super) fn new(len: usize) -> Box<Self> {
+        Box::new(Self {
+            data: vec![0; len],
+            name: [0; NAME_LEN],
+            control: Control([0; CONTROL_LEN]),
+            vector: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
+            message: super::sys::empty_message(),
+            remote: SocketAddr::from(([0, 0, 0, 0], 0)),
+            segment_size: 0,
+            len: 0,
+        })
+    }
+
+    /// The buffer.
+    pub(super) fn data(&mut self) -> &mut [u8] {
+        &mut self.data
+    }
+
+    /// Makes the first bytes of the buffer a message, and gives what the kernel wants to know. Valid until the slot is
+    /// used again.
+    pub(super) fn prepare(&mut self, transmit: &Transmit, socket_is_v6: bool) -> *const libc::msghdr {
+        self.remote = transmit.remote;
+        self.len = transmit.len.min(self.data.len());
+        self.segment_size = transmit.segment_size.max(1);
+        let name_len = address::encode(transmit.remote, &mut self.name);
+        let mut control = Writer::new(&mut self.control.0);
+        if self.segment_size < self.len {
+            control.segment_size(self.segment_size as u16);
+        }
+        if let Some(local) = transmit.local.filter(|local| matches!(local, IpAddr::V6(_)) == socket_is_v6) {
+            control.local(local);
+        }
+        if transmit.ecn != 0 {
+            control.ecn(transmit.ecn, socket_is_v6);
+        }
+        let control_len = control.len();
+        self.vector = libc::iovec { iov_base: self.data.as_mut_ptr().cast(), iov_len: self.len };
+        self.message.msg_name = self.name.as_mut_ptr().cast();
+        self.message.msg_namelen = name_len as u32;
+        self.message.msg_iov = &raw mut self.vector;
+        self.message.msg_iovlen = 1;
+        self.message.msg_control =
+            if control_len == 0 { std::ptr::null_mut() } else { self.control.0.as_mut_ptr().cast() };
+        self.message.msg_controllen = control_len as _;
+        &raw const self.message
+    }
+
+    /// Whether the message is cut into segments by the kernel.
+    pub(super) fn is_segmented(&self) -> bool {
+        self.segment_size < self.len
+    }
+
+    /// The message's packets, for sending them one by one.
+    pub(super) fn segments(&self) -> (SocketAddr, impl Iterator<Item = &[u8]>) {
+        (self.remote, self.data[..self.len].chunks(self.segment_size))
+    }
+}

@@ -1,0 +1,96 @@
+//! System calls that no library wraps: memory, socket options, eventfds.
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+
+/// Pages of anonymous memory, zeroed, at an address that does not change.
+pub(super) struct Pages {
+    address: *mut libc::c_void,
+    len: usize,
+}
+
+impl Pages {
+    /// At least `len` bytes.
+    pub(super) fn new(len: usize) -> io::Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: an anonymous mapping at an address of the kernel's choice overlaps nothing.
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { address, len })
+    }
+
+    /// Where they begin.
+    pub(super) fn address(&self) -> usize {
+        self.address as usize
+    }
+
+    /// `len` bytes from `start`.
+    pub(super) fn slice(&mut self, start: usize, len: usize) -> &mut [u8] {
+        assert!(start <= self.len && len <= self.len - start, "a buffer lies within its pages");
+        // SAFETY: the range lies within the mapping, which is initialised (zeroed) and borrowed mutably; the kernel does
+        // not write to a buffer that it has handed over.
+        unsafe { std::slice::from_raw_parts_mut(self.address.cast::<u8>().add(start), len) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: address and length are those of a mapping that nobody else unmaps.
+        unsafe { libc::munmap(self.address, self.len) };
+    }
+}
+
+/// A message header of zeroes.
+pub(super) fn empty_message() -> libc::msghdr {
+    // SAFETY: msghdr consists of integers and pointers, for which zero is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn set_option(socket: &impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads four bytes from the address of an i32 that outlives the call.
+    let result = unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), size_of::<i32>() as u32) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Turns on what the port wants to know of each datagram. Old kernels may lack any of it.
+pub(crate) fn prepare_socket(socket: &UdpSocket, is_v6: bool) {
+    // Best effort: without GRO datagrams come one by one, without the others ECN and the local address are not known.
+    let _ = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+    let _ = set_option(socket, libc::SOL_IP, libc::IP_RECVTOS, 1);
+    let _ = set_option(socket, libc::SOL_IP, libc::IP_PKTINFO, 1);
+    if is_v6 {
+        let _ = set_option(socket, libc::SOL_IPV6, libc::IPV6_RECVTCLASS, 1);
+        let _ = set_option(socket, libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1);
+    }
+}
+
+/// Gives the sockets of a group a program that picks among them for each datagram.
+pub(crate) fn attach_steering(socket: &UdpSocket, program: &mut [libc::sock_filter]) -> io::Result<()> {
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let (fd, option) = (socket.as_raw_fd(), libc::SO_ATTACH_REUSEPORT_CBPF);
+    let (value, len) = (&raw const filter, size_of::<libc::sock_fprog>() as u32);
+    // SAFETY: the kernel copies the program, whose address and length are those of a slice that outlives the call.
+    let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, value.cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A glommio file of an eventfd: reading it waits for it to ring.
+pub(crate) fn share_event(event: &OwnedFd) -> io::Result<glommio::io::BufferedFile> {
+    let fd = event.try_clone()?.into_raw_fd();
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    Ok(unsafe { glommio::io::BufferedFile::from_raw_fd(fd) })
+}
+
+/// Memory that may be locked, if that is less than io_uring needs, in KiB.
+pub(crate) fn check_locked_memory() -> Result<(), u64> {
+    const NEEDED: u64 = 512 << 10;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
+    match limit {
+        Some(limit) if limit < NEEDED => Err(limit >> 10),
+        _ => Ok(()),
+    }
+}

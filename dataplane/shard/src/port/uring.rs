@@ -1,0 +1,357 @@
+//! The port over `io_uring`: one multishot receive into provided buffers, segmented sends, the deadline and the doorbell, all
+//! in one ring.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, TimeoutFlags, Timespec};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
+use quantum::{Received, Time, Transmit};
+
+use super::address::{self, NAME_LEN};
+use super::buffers::{GROUP, ReceiveBuffers};
+use super::control::{self, CONTROL_LEN};
+use super::slots::SendSlot;
+use super::sys::empty_message;
+use crate::work::{Port, PortCounters};
+
+/// Operations that wait for submission at most.
+const RING_ENTRIES: u32 = 256;
+/// Completions that wait to be seen: every buffer, every send and some.
+const COMPLETION_ENTRIES: u32 = 1024;
+/// Transmits on their way at most.
+const SEND_SLOTS: usize = 64;
+/// Datagrams of one call of `receive`.
+const RECEIVES_MAX: usize = 32;
+
+/// What a completion is of. Sends have the number of their slot beyond these.
+const TAG_RECEIVE: u64 = 0;
+const TAG_DOORBELL: u64 = 1;
+const TAG_DEADLINE: u64 = 2;
+const TAG_OTHER: u64 = 3;
+const TAG_SENDS: u64 = 16;
+
+/// Settings of a port.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UringSettings {
+    /// Bytes of the largest transmit.
+    pub(crate) transmit_len: usize,
+}
+
+/// Moves datagrams of one socket through one ring.
+pub(crate) struct UringPort {
+    ring: IoUring,
+    socket: UdpSocket,
+    socket_is_v6: bool,
+    doorbell: OwnedFd,
+    /// Rings at every completion, for a host that waits elsewhere.
+    event: OwnedFd,
+    memory: Memory,
+    /// Filled buffers: id and length.
+    filled: VecDeque<(u16, usize)>,
+    free_slots: Vec<usize>,
+    /// The slot that `send_buffer` gave last.
+    current_slot: Option<usize>,
+    armed: Armed,
+    counters: PortCounters,
+    gso: bool,
+}
+
+/// What the kernel has addresses of.
+struct Memory {
+    buffers: ReceiveBuffers,
+    receive_message: Box<libc::msghdr>,
+    doorbell_count: Box<[u8; 8]>,
+    deadline: Box<Timespec>,
+    slots: Vec<Box<SendSlot>>,
+}
+
+/// Operations that the kernel is at.
+#[derive(Debug, Default)]
+struct Armed {
+    receive: bool,
+    doorbell: bool,
+    deadline: Option<Time>,
+}
+
+/// Whether the kernel has the operations that a port needs.
+pub(crate) fn probe() -> io::Result<()> {
+    let ring = builder().build(8)?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    let needed = [opcode::RecvMsgMulti::CODE, opcode::SendMsg::CODE, opcode::Timeout::CODE, opcode::Read::CODE];
+    if needed.into_iter().all(|code| probe.is_supported(code)) {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring lacks datagram operations"))
+    }
+}
+
+fn builder() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_cqsize(COMPLETION_ENTRIES);
+    builder
+}
+
+impl UringPort {
+    /// A port of `socket` that also waits for `doorbell`, an eventfd. To be made on the thread that uses it.
+    pub(crate) fn new(socket: UdpSocket, doorbell: OwnedFd, settings: UringSettings) -> io::Result<Self> {
+        let ring = builder().build(RING_ENTRIES)?;
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        ring.submitter().register_eventfd(event.as_raw_fd())?;
+        let buffers = ReceiveBuffers::register(&ring.submitter())?;
+        let mut receive_message = Box::new(empty_message());
+        receive_message.msg_namelen = NAME_LEN as u32;
+        receive_message.msg_controllen = CONTROL_LEN as _;
+        let memory = Memory {
+            buffers,
+            receive_message,
+            doorbell_count: Box::new([0; 8]),
+            deadline: Box::new(Timespec::new()),
+            slots: (0..SEND_SLOTS).map(|_| SendSlot::new(settings.transmit_len)).collect(),
+        };
+        let socket_is_v6 = socket.local_addr()?.is_ipv6();
+        let mut port = Self {
+            ring,
+            socket,
+            socket_is_v6,
+            doorbell,
+            event,
+            memory,
+            filled: VecDeque::new(),
+            free_slots: (0..SEND_SLOTS).collect(),
+            current_slot: None,
+            armed: Armed::default(),
+            counters: PortCounters::default(),
+            gso: true,
+        };
+        port.arm();
+        port.submit()?;
+        Ok(port)
+    }
+
+    /// The eventfd that rings at every completion.
+    pub(crate) fn event(&self) -> &OwnedFd {
+        &self.event
+    }
+
+    /// Hands the kernel what was queued, and takes what it has completed.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        self.arm();
+        Self::retry(|| self.ring.submit())
+    }
+
+    /// Waits until something is complete: a datagram, a send, the doorbell, the deadline.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        Self::retry(|| self.ring.submit_and_wait(1))
+    }
+
+    fn retry(mut enter: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
+        loop {
+            match enter() {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The completion queue is full: it is taken from next.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether something has been completed that was not looked at.
+    pub(crate) fn has_completions(&mut self) -> bool {
+        if self.ring.submission().taskrun() && self.submit().is_err() {
+            return false;
+        }
+        !self.filled.is_empty() || !self.ring.completion().is_empty()
+    }
+
+    /// Makes the ring complete something at that time, if nothing else is.
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Time>) {
+        let Some(deadline) = deadline else { return };
+        // One that rings too early costs a turn; only one that would ring too late is moved.
+        if self.armed.deadline.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        let nanos = deadline.as_nanos();
+        *self.memory.deadline = Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
+        let timespec = &raw const *self.memory.deadline;
+        let entry = if self.armed.deadline.is_some() {
+            opcode::TimeoutUpdate::new(TAG_DEADLINE, timespec).flags(TimeoutFlags::ABS).build().user_data(TAG_OTHER)
+        } else {
+            opcode::Timeout::new(timespec).flags(TimeoutFlags::ABS).build().user_data(TAG_DEADLINE)
+        };
+        self.armed.deadline = Some(deadline);
+        self.push(&entry);
+    }
+
+    /// Queues the operations that have to be there always and are not.
+    fn arm(&mut self) {
+        if !self.armed.receive {
+            let message = &raw const *self.memory.receive_message;
+            let entry = opcode::RecvMsgMulti::new(Fd(self.socket.as_raw_fd()), message, GROUP);
+            self.armed.receive = true;
+            self.push(&entry.build().user_data(TAG_RECEIVE));
+        }
+        if !self.armed.doorbell {
+            let count = self.memory.doorbell_count.as_mut_ptr();
+            let entry = opcode::Read::new(Fd(self.doorbell.as_raw_fd()), count, 8);
+            self.armed.doorbell = true;
+            self.push(&entry.build().user_data(TAG_DOORBELL));
+        }
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: what an entry points to lies in `memory`, boxed or mapped, which outlives the ring's use of it (see Drop).
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            if self.ring.submit().is_err() {
+                // The kernel takes nothing now; an operation that is always there is queued again, a send is lost.
+                self.counters.send_errors += 1;
+                return;
+            }
+        }
+    }
+
+    /// Looks at what the kernel has completed.
+    fn reap(&mut self) {
+        if self.ring.submission().taskrun() || self.ring.submission().cq_overflow() {
+            // An error comes again at the end of the turn, where it is seen.
+            let _ = self.ring.submit();
+        }
+        loop {
+            let Some(entry) = self.ring.completion().next() else { break };
+            self.complete(&entry);
+        }
+    }
+
+    fn complete(&mut self, entry: &cqueue::Entry) {
+        let result = entry.result();
+        match entry.user_data() {
+            TAG_RECEIVE => {
+                if let Some(id) = cqueue::buffer_select(entry.flags()) {
+                    self.filled.push_back((id, usize::try_from(result).unwrap_or(0)));
+                }
+                self.armed.receive = cqueue::more(entry.flags());
+                self.counters.buffer_shortages += u64::from(result == -libc::ENOBUFS);
+            }
+            TAG_DOORBELL => self.armed.doorbell = false,
+            TAG_DEADLINE => self.armed.deadline = None,
+            slot @ TAG_SENDS.. => self.complete_send((slot - TAG_SENDS) as usize, result),
+            _ => {}
+        }
+    }
+
+    fn complete_send(&mut self, slot: usize, result: i32) {
+        if result < 0 {
+            let segmented = self.memory.slots[slot].is_segmented();
+            if segmented && [-libc::EIO, -libc::EINVAL].contains(&result) {
+                // The device cannot segment (or not checksum), whatever the socket said.
+                self.gso = false;
+                self.send_singly(slot);
+            } else {
+                self.counters.send_errors += 1;
+            }
+        }
+        self.free_slots.push(slot);
+    }
+
+    fn send_singly(&mut self, slot: usize) {
+        let (remote, segments) = self.memory.slots[slot].segments();
+        for segment in segments {
+            self.counters.send_errors += u64::from(self.socket.send_to(segment, remote).is_err());
+        }
+    }
+}
+
+impl Port for UringPort {
+    fn now(&self) -> Time {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        Time::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+    }
+
+    fn receive(&mut self, take: &mut dyn FnMut(Received<'_>)) -> bool {
+        self.reap();
+        for _ in 0..RECEIVES_MAX {
+            let Some((id, len)) = self.filled.pop_front() else { break };
+            let buffer = self.memory.buffers.filled(id, len);
+            if let Some(bytes) = deliver(buffer, &self.memory.receive_message, take) {
+                self.counters.receives += 1;
+                self.counters.received_bytes += bytes;
+            }
+            self.memory.buffers.give_back(id);
+        }
+        self.memory.buffers.publish();
+        self.arm();
+        !self.filled.is_empty()
+    }
+
+    fn send_buffer(&mut self) -> Option<&mut [u8]> {
+        if self.current_slot.is_none() {
+            if self.free_slots.is_empty() {
+                let _ = self.submit();
+                self.reap();
+            }
+            self.current_slot = self.free_slots.pop();
+        }
+        Some(self.memory.slots[self.current_slot?].data())
+    }
+
+    fn send(&mut self, transmit: &Transmit) {
+        let Some(slot) = self.current_slot.take() else { return };
+        self.counters.sends += 1;
+        self.counters.sent_bytes += transmit.len as u64;
+        let message = self.memory.slots[slot].prepare(transmit, self.socket_is_v6);
+        if !self.gso && self.memory.slots[slot].is_segmented() {
+            self.send_singly(slot);
+            self.free_slots.push(slot);
+            return;
+        }
+        let entry = opcode::SendMsg::new(Fd(self.socket.as_raw_fd()), message).build();
+        self.push(&entry.user_data(TAG_SENDS + slot as u64));
+    }
+
+    fn counters(&self) -> PortCounters {
+        self.counters
+    }
+}
+
+/// Hands over a received datagram. Gives its length; `None` if there was none in the buffer.
+fn deliver(buffer: &mut [u8], message: &libc::msghdr, take: &mut dyn FnMut(Received<'_>)) -> Option<u64> {
+    let out = RecvMsgOut::parse(buffer, message).ok()?;
+    let remote = address::decode(out.name_data())?;
+    let ancillary = control::decode(out.control_data());
+    let len = out.payload_data().len();
+    if len == 0 || out.is_payload_truncated() {
+        return None;
+    }
+    let start = buffer.len() - len;
+    let data = &mut buffer[start..];
+    let segment_size = ancillary.segment_size.unwrap_or(len);
+    take(Received { remote, local: ancillary.local, ecn: ancillary.ecn, segment_size, data });
+    Some(len as u64)
+}
+
+impl Drop for UringPort {
+    fn drop(&mut self) {
+        // The kernel must be done with the memory before it goes.
+        let wait = Timespec::new().sec(1);
+        let cancelled = self.ring.submitter().register_sync_cancel(Some(wait), CancelBuilder::any());
+        let mut rounds = 0;
+        while self.free_slots.len() + usize::from(self.current_slot.is_some()) < SEND_SLOTS && rounds < 1000 {
+            let _ = self.ring.submit_and_wait(1);
+            self.reap();
+            rounds += 1;
+        }
+        if cancelled.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
+            tracing::warn!("io_uring operations could not be cancelled; their descriptors close with the process");
+        }
+    }
+}
+
+impl AsFd for UringPort {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}

@@ -1,0 +1,75 @@
+//! The doorbell's flag under every interleaving that memory ordering allows (loom).
+
+mod sync {
+    pub(super) use loom::sync::atomic::{AtomicBool, Ordering, fence};
+}
+
+#[path = "../src/handoff/sleep_flag.rs"]
+mod sleep_flag;
+
+use loom::sync::Arc;
+use loom::sync::Notify;
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+use sleep_flag::SleepFlag;
+
+/// A ring of messages, as far as the flag is concerned, and an eventfd.
+struct Shared {
+    messages: AtomicUsize,
+    flag: SleepFlag,
+    event: Notify,
+}
+
+/// Takes `expected` messages, sleeping in between. A lost wake-up sleeps for ever, which loom reports as a deadlock.
+fn take(shared: &Shared, expected: usize) {
+    let mut taken = 0;
+    while taken < expected {
+        let found = shared.messages.swap(0, Ordering::AcqRel);
+        taken += found;
+        if found > 0 {
+            continue;
+        }
+        shared.flag.prepare();
+        if shared.messages.load(Ordering::Acquire) == 0 {
+            shared.event.wait();
+        }
+        shared.flag.clear();
+    }
+}
+
+fn send(shared: &Shared) {
+    shared.messages.fetch_add(1, Ordering::Release);
+    if shared.flag.take() {
+        shared.event.notify();
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    loom::model(|| {
+        let shared = Arc::new(Shared { messages: AtomicUsize::new(0), flag: SleepFlag::new(), event: Notify::new() });
+        let sender = Arc::clone(&shared);
+        let thread = thread::spawn(move || {
+            send(&sender);
+            send(&sender);
+        });
+        take(&shared, 2);
+        thread.join().unwrap();
+    });
+}
+
+/// The model finds what it is for: without the look after `prepare` a wake-up is lost.
+#[test]
+#[should_panic(expected = "deadlock")]
+fn sleeping_without_a_second_look_is_found() {
+    loom::model(|| {
+        let shared = Arc::new(Shared { messages: AtomicUsize::new(0), flag: SleepFlag::new(), event: Notify::new() });
+        let sender = Arc::clone(&shared);
+        let thread = thread::spawn(move || send(&sender));
+        if shared.messages.load(Ordering::Acquire) == 0 {
+            shared.flag.prepare();
+            shared.event.wait();
+        }
+        thread.join().unwrap();
+    });
+}
