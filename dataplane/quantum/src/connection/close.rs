@@ -1,9 +1,11 @@
 //! The end of a connection: closing, where the peer's packets are answered with the close, and draining, where they are not.
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{Connection, State};
-use crate::wire::REASON_LEN_MAX;
+use crate::wire::varint::VARINT_MAX;
+use crate::wire::{Epoch, REASON_LEN_MAX};
 use crate::{CloseReason, Event, Side, Time, TransportError};
 
 /// A connection that is over for the application and lives on to answer the peer (RFC 9000 section 10.2).
@@ -12,12 +14,14 @@ pub(crate) struct Closing {
     until: Time,
     /// What `CONNECTION_CLOSE` says; none while draining.
     frame: Option<CloseFrame>,
-    /// A close packet is to be sent.
-    due: bool,
-    /// Packets of the peer until the next answer; doubles with each.
-    unanswered: u32,
-    answer_after: u32,
+    /// A close packet is to be sent in each of these.
+    due: Epochs,
+    /// Packets that the peer has sent since.
+    packets: u32,
 }
+
+/// A few epochs, the newest first.
+type Epochs = SmallVec<[Epoch; 3]>;
 
 /// The content of a `CONNECTION_CLOSE` frame.
 #[derive(Clone, Debug)]
@@ -33,33 +37,32 @@ impl Closing {
         self.until
     }
 
-    /// The frame to send now, if one is due.
-    pub(crate) fn take_due(&mut self) -> Option<CloseFrame> {
-        std::mem::take(&mut self.due).then(|| self.frame.clone()).flatten()
+    /// The frame to send now and its epoch, if one is due.
+    pub(crate) fn take_due(&mut self) -> Option<(Epoch, CloseFrame)> {
+        Some((self.due.pop()?, self.frame.clone()?))
     }
 
     /// The peer closes as well: nothing is sent any more.
     pub(crate) fn drain(&mut self) {
         self.frame = None;
-        self.due = false;
+        self.due.clear();
     }
 
-    /// A packet came from a peer that has not noticed yet: every first, second, fourth ... one is answered.
-    pub(crate) fn on_packet(&mut self) {
-        self.unanswered += 1;
-        if self.unanswered >= self.answer_after {
-            self.unanswered = 0;
-            self.answer_after = self.answer_after.saturating_mul(2);
-            self.due = self.frame.is_some();
+    /// A packet came from a peer that has not noticed yet: the first, second, fourth, eighth ... one is answered.
+    pub(crate) fn on_packet(&mut self, epochs: Epochs) {
+        self.packets = self.packets.saturating_add(1);
+        if self.frame.is_some() && self.packets.is_power_of_two() {
+            self.due = epochs;
         }
     }
 }
 
 impl Connection {
-    /// Closes the connection with the application's code.
+    /// Closes the connection with the application's code, at most 2^62 - 1.
     pub(crate) fn close(&mut self, now: Time, code: u64, reason: &[u8]) {
         let reason = Bytes::copy_from_slice(&reason[..reason.len().min(REASON_LEN_MAX)]);
-        self.start_closing(now, Some(CloseFrame { code, application: true, reason }), CloseReason::Local { code });
+        let frame = CloseFrame { code: code.min(VARINT_MAX), application: true, reason };
+        self.start_closing(now, Some(frame), CloseReason::Local { code });
     }
 
     /// Closes the connection for a fault of the peer.
@@ -92,7 +95,16 @@ impl Connection {
         }
         self.tell_closed(reason);
         let until = now + self.recovery.probe_timeout() * 3;
-        self.state = State::Closing(Closing { until, due: frame.is_some(), frame, unanswered: 0, answer_after: 1 });
+        let due = if frame.is_some() { self.epochs_for_close() } else { Epochs::new() };
+        self.state = State::Closing(Closing { until, frame, due, packets: 0 });
+    }
+
+    /// The newest epoch that the peer surely has keys for. It may have newer ones, and have dropped these: then the close goes
+    /// in those as well (RFC 9000 section 10.2.3).
+    pub(super) fn epochs_for_close(&self) -> Epochs {
+        let proven = self.keys.proven();
+        let epochs = [Epoch::OneRtt0, Epoch::Handshake, Epoch::Initial].into_iter();
+        epochs.filter(|&epoch| epoch >= proven && self.keys.has(epoch)).collect()
     }
 
     /// Ends the connection at once, without a word to the peer.

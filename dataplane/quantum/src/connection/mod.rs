@@ -2,6 +2,8 @@
 
 mod close;
 mod crypto_stream;
+#[cfg(test)]
+pub(crate) mod forge;
 mod handshake;
 mod keys;
 mod receive;

@@ -103,12 +103,12 @@ impl Connection {
         self.stats.packets_received += 1;
         self.stats.bytes_received += size;
         self.path.on_received(arrival.remote, size);
+        self.keys.on_proven(epoch);
         if matches!(self.state, State::Closing(_)) {
             self.on_packet_while_closing(payload);
             return;
         }
         self.timers.on_received(now);
-        self.keys.on_proven(epoch);
         if epoch == Epoch::Handshake {
             // The peer has these keys: it needs nothing of epoch 0 any more (RFC 9001 section 4.9.1).
             self.path.validated = true;
@@ -254,12 +254,13 @@ impl Connection {
     }
 
     fn on_packet_while_closing(&mut self, payload: &[u8]) {
+        let epochs = self.epochs_for_close();
         let State::Closing(closing) = &mut self.state else { return };
         let peer_closes = FrameIter::new(payload).any(|frame| matches!(frame, Ok(Frame::ConnectionClose { .. })));
         if peer_closes {
             closing.drain();
         } else {
-            closing.on_packet();
+            closing.on_packet(epochs);
         }
     }
 }

@@ -68,8 +68,8 @@ impl Connection {
             if self.path.amplification_allowance() < CLOSE_SIZE_MAX {
                 return None;
             }
-            let frame = closing.take_due()?;
-            return self.write_close(&frame, out);
+            let (epoch, frame) = closing.take_due()?;
+            return self.write_close(epoch, &frame, out);
         }
         if self.is_closed() || self.is_amplification_limited() || self.has_used_up_its_key(now) {
             return None;
@@ -313,8 +313,7 @@ impl Connection {
         }
     }
 
-    fn write_close(&mut self, frame: &CloseFrame, out: &mut [u8]) -> Option<usize> {
-        let epoch = self.epoch_for_close();
+    fn write_close(&mut self, epoch: Epoch, frame: &CloseFrame, out: &mut [u8]) -> Option<usize> {
         let blocks = SackBlocks::new();
         let end = out.len() - TAG_LEN;
         let mut writer = FrameWriter::new(&mut out[HEADER_LEN..end]);
@@ -331,15 +330,5 @@ impl Connection {
             flags |= Flags::SYN;
         }
         self.seal(epoch, &blocks, flags, payload_len, out)
-    }
-
-    /// The newest keys that the peer is sure to have.
-    fn epoch_for_close(&self) -> Epoch {
-        match self.keys.proven() {
-            // A client that is through with the handshake cannot know whether the server is; the Finished of its
-            // handshake may be lost.
-            Epoch::Handshake if self.id.side == Side::Server && self.keys.has(Epoch::OneRtt0) => Epoch::OneRtt0,
-            epoch => epoch,
-        }
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{ConnectionHandle, Endpoint};
 use crate::connection::Connection;
+use crate::wire::varint::VARINT_MAX;
 use crate::{ConnectionStats, Guuid, Side, StreamId, Time};
 
 /// What came of a read.
@@ -100,14 +101,15 @@ impl<'a> ConnectionRef<'a> {
         self.get_mut().streams().finish(id)
     }
 
-    /// Abandons this side's direction. Does nothing if it is over.
+    /// Abandons this side's direction. Does nothing if it is over. A code beyond 2^62 - 1 becomes that.
     pub fn reset(&mut self, id: StreamId, code: u64) {
-        self.get_mut().streams().reset(id, code);
+        self.get_mut().streams().reset(id, code.min(VARINT_MAX));
     }
 
-    /// Asks the peer to stop sending, and drops what still comes. Does nothing if that direction is over.
+    /// Asks the peer to stop sending, and drops what still comes. Does nothing if that direction is over. A code
+    /// beyond 2^62 - 1 becomes that.
     pub fn stop(&mut self, id: StreamId, code: u64) {
-        self.get_mut().streams().stop(id, code);
+        self.get_mut().streams().stop(id, code.min(VARINT_MAX));
     }
 
     /// Reads at most `max` bytes in order. What is read is credited to the peer.
