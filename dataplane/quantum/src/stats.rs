@@ -84,6 +84,8 @@ pub struct EndpointStats {
     pub unknown: u64,
     /// Packets whose number had been received before.
     pub duplicates: u64,
+    /// Packets of connections that could not be opened: their keys are gone or not there yet, or the connection is over.
+    pub dropped: u64,
     /// Cookies asked for.
     pub cookies_sent: u64,
     /// Stateless resets sent.

@@ -6,8 +6,7 @@ mod recent;
 mod slots;
 mod stateless;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -91,8 +90,8 @@ pub struct Endpoint {
     provider: Box<dyn Provider>,
     rng: StdRng,
     slots: Slots,
-    /// When connections want the time told. An entry that its slot does not know any more is passed over.
-    timers: BinaryHeap<Reverse<(Time, ConnectionHandle)>>,
+    /// When connections want the time told, or earlier: one entry for each that is scheduled.
+    timers: BTreeSet<(Time, ConnectionHandle)>,
     /// Connections that may have something to send, in turn.
     transmitting: VecDeque<ConnectionHandle>,
     /// Connections that may have events.
@@ -122,7 +121,7 @@ impl Endpoint {
             provider,
             rng: StdRng::from_seed(seed),
             slots: Slots::default(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             transmitting: VecDeque::new(),
             eventful: VecDeque::new(),
             stateless: Stateless::default(),
@@ -199,7 +198,7 @@ impl Endpoint {
             Verdict::Taken => self.touch(handle),
             Verdict::Duplicate => self.stats.duplicates += 1,
             Verdict::Unauthentic => self.stats.unauthenticated += 1,
-            Verdict::Dropped => {}
+            Verdict::Dropped => self.stats.dropped += 1,
         }
     }
 
@@ -222,12 +221,9 @@ impl Endpoint {
     pub fn handle_timeout(&mut self, now: Time) {
         self.now = self.now.max(now);
         let mut due = Vec::new();
-        while let Some(&Reverse((at, handle))) = self.timers.peek() {
-            if at > now {
-                break;
-            }
-            self.timers.pop();
-            if let Some(slot) = self.slots.slot(handle).filter(|slot| slot.scheduled == Some(at)) {
+        while let Some(&(at, handle)) = self.timers.first().filter(|entry| entry.0 <= now) {
+            self.timers.remove(&(at, handle));
+            if let Some(slot) = self.slots.slot(handle) {
                 slot.scheduled = None;
                 due.push(handle);
             }
@@ -243,20 +239,16 @@ impl Endpoint {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next, for timers and pacing alike.
     pub fn poll_timeout(&mut self) -> Option<Time> {
         loop {
-            let &Reverse((at, handle)) = self.timers.peek()?;
-            let slot = self.slots.slot(handle).filter(|slot| slot.scheduled == Some(at));
-            let Some(slot) = slot else {
-                self.timers.pop();
-                continue;
-            };
+            let &(at, handle) = self.timers.first()?;
+            let slot = self.slots.slot(handle).expect("a connection takes its timer with it");
             let actual = slot.connection.poll_timeout();
             if actual.is_some_and(|actual| actual <= at) {
                 return Some(at);
             }
-            self.timers.pop();
+            self.timers.remove(&(at, handle));
             slot.scheduled = actual;
             if let Some(actual) = actual {
-                self.timers.push(Reverse((actual, handle)));
+                self.timers.insert((actual, handle));
             }
         }
     }
@@ -298,9 +290,11 @@ impl Endpoint {
     }
 
     fn forget(&mut self, handle: ConnectionHandle) {
-        if let Some(slot) = self.slots.remove(handle)
-            && slot.connection.id().side == Side::Server
-        {
+        let Some(slot) = self.slots.remove(handle) else { return };
+        if let Some(at) = slot.scheduled {
+            self.timers.remove(&(at, handle));
+        }
+        if slot.connection.id().side == Side::Server {
             self.recent.insert(self.now, slot.connection.id().guuid);
         }
     }
@@ -352,10 +346,13 @@ impl Endpoint {
     fn schedule(&mut self, handle: ConnectionHandle) {
         let Some(slot) = self.slots.slot(handle) else { return };
         let Some(at) = slot.connection.poll_timeout() else { return };
-        if slot.scheduled.is_none_or(|scheduled| at < scheduled) {
-            slot.scheduled = Some(at);
-            self.timers.push(Reverse((at, handle)));
+        if slot.scheduled.is_some_and(|scheduled| scheduled <= at) {
+            return;
         }
+        if let Some(later) = slot.scheduled.replace(at) {
+            self.timers.remove(&(later, handle));
+        }
+        self.timers.insert((at, handle));
     }
 }
 

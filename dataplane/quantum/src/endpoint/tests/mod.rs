@@ -2,7 +2,10 @@
 
 mod close;
 mod cookies;
+mod fuzz;
+mod garbage;
 mod handshake;
 mod net;
 mod stateless;
+mod timers;
 mod violations;

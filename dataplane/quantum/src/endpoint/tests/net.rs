@@ -73,6 +73,8 @@ pub(super) struct Net {
     pub(super) hook: Hook,
     /// Every segment that was sent, before the hook saw it.
     pub(super) log: Vec<(Time, Segment)>,
+    /// Moments at which something was due.
+    pub(super) moments: u64,
     under_way: BTreeMap<(Time, u64), Segment>,
     sequence: u64,
     ids: GuuidGenerator,
@@ -133,6 +135,7 @@ impl Net {
             nodes: Vec::new(),
             hook: Box::new(|segment| vec![segment]),
             log: Vec::new(),
+            moments: 0,
             under_way: BTreeMap::new(),
             sequence: 0,
             ids: GuuidGenerator::new([3; 32]),
@@ -232,11 +235,7 @@ impl Net {
                 Some(next) if next <= end => self.now = self.now.max(next),
                 _ => return false,
             }
-            for node in &mut self.nodes {
-                if node.endpoint.poll_timeout().is_some_and(|due| due <= self.now) {
-                    node.endpoint.handle_timeout(self.now);
-                }
-            }
+            self.moments += 1;
             while let Some(entry) = self.under_way.first_entry().filter(|entry| entry.key().0 <= self.now) {
                 let segment = entry.remove();
                 if let Some(place) = self.nodes.iter().position(|node| node.address == segment.to) {
@@ -251,9 +250,13 @@ impl Net {
         timers.chain(self.under_way.keys().map(|key| key.0).next()).min()
     }
 
-    /// Takes events and packets out of every endpoint, and checks what always holds.
+    /// Does what is due, takes packets and events out of every endpoint, and checks what always holds.
     fn settle(&mut self) {
         for place in 0..self.nodes.len() {
+            let endpoint = &mut self.nodes[place].endpoint;
+            if endpoint.poll_timeout().is_some_and(|due| due <= self.now) {
+                endpoint.handle_timeout(self.now);
+            }
             self.transmit(place);
             let node = &mut self.nodes[place];
             while let Some(event) = node.endpoint.poll_event() {
