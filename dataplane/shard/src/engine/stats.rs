@@ -33,7 +33,7 @@ pub struct ShardStats {
 }
 
 /// Counters in the order of [`ShardStats`].
-const COUNTERS: usize = 18;
+const COUNTERS: usize = 19;
 
 /// Where a shard publishes them.
 #[derive(Debug, Default)]
@@ -64,6 +64,7 @@ impl StatsCell {
             endpoint.cookies_sent,
             endpoint.resets_sent,
             endpoint.refused,
+            endpoint.dropped,
         ];
         for (cell, value) in self.values.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
@@ -99,6 +100,7 @@ impl StatsCell {
                 cookies_sent: value(15),
                 resets_sent: value(16),
                 refused: value(17),
+                dropped: value(18),
             },
         }
     }

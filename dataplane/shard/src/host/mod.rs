@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::error::ShardError;
-use crate::port::{self, UringPort, UringSettings};
+use crate::port::{self, UringPort, UringSettings, Waits};
 use crate::work::Work;
 
 /// What runs a shard's thread.
@@ -78,7 +78,11 @@ pub(crate) fn run(
     let IoKind::Uring = settings.io;
     check_core(settings.core)?;
     let transmit_len = settings.transmit_len;
-    let make = || UringPort::new(socket, doorbell, UringSettings { transmit_len }).map_err(ShardError::Uring);
+    let waits = match settings.host {
+        HostKind::Bare => Waits::InRing,
+        HostKind::Glommio => Waits::OnEvent,
+    };
+    let make = || UringPort::new(socket, doorbell, UringSettings { transmit_len, waits }).map_err(ShardError::Uring);
     match settings.host {
         HostKind::Bare => bare::run(settings, make, work, ready),
         HostKind::Glommio => glommio::run(settings, make, work, ready),

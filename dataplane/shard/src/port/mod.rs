@@ -11,4 +11,4 @@ mod uring;
 mod tests;
 
 pub(crate) use sys::{attach_steering, check_locked_memory, prepare_socket, share_event};
-pub(crate) use uring::{UringPort, UringSettings, probe};
+pub(crate) use uring::{UringPort, UringSettings, Waits, probe};

@@ -26,6 +26,9 @@ const SEND_SLOTS: usize = 64;
 /// Datagrams of one call of `receive`.
 const RECEIVES_MAX: usize = 32;
 
+/// `IORING_ENTER_GETEVENTS`: completes what was put off until now.
+const ENTER_GETEVENTS: u32 = 1;
+
 /// What a completion is of. Sends have the number of their slot beyond these.
 const TAG_RECEIVE: u64 = 0;
 const TAG_DOORBELL: u64 = 1;
@@ -33,11 +36,23 @@ const TAG_DEADLINE: u64 = 2;
 const TAG_OTHER: u64 = 3;
 const TAG_SENDS: u64 = 16;
 
+/// How a host waits for the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// With [`wait`](UringPort::wait): completions are put off until then.
+    InRing,
+    /// For the [event](UringPort::event). Completions are not put off: those that the write to another eventfd causes (the
+    /// doorbell's) would signal this one out of the kernel's nested wake-up, which it forbids, defers, and on Linux 6.18
+    /// forgets all but once.
+    OnEvent,
+}
+
 /// Settings of a port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UringSettings {
     /// Bytes of the largest transmit.
     pub(crate) transmit_len: usize,
+    pub(crate) waits: Waits,
 }
 
 /// Moves datagrams of one socket through one ring.
@@ -78,7 +93,7 @@ struct Armed {
 
 /// Whether the kernel has the operations that a port needs.
 pub(crate) fn probe() -> io::Result<()> {
-    let ring = builder().build(8)?;
+    let ring = builder(Waits::InRing).build(8)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
     let needed = [opcode::RecvMsgMulti::CODE, opcode::SendMsg::CODE, opcode::Timeout::CODE, opcode::Read::CODE];
@@ -89,16 +104,20 @@ pub(crate) fn probe() -> io::Result<()> {
     }
 }
 
-fn builder() -> io_uring::Builder {
+fn builder(waits: Waits) -> io_uring::Builder {
     let mut builder = IoUring::builder();
-    builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_cqsize(COMPLETION_ENTRIES);
+    builder.setup_single_issuer().setup_taskrun_flag().setup_cqsize(COMPLETION_ENTRIES);
+    match waits {
+        Waits::InRing => builder.setup_defer_taskrun(),
+        Waits::OnEvent => builder.setup_coop_taskrun(),
+    };
     builder
 }
 
 impl UringPort {
     /// A port of `socket` that also waits for `doorbell`, an eventfd. To be made on the thread that uses it.
     pub(crate) fn new(socket: UdpSocket, doorbell: OwnedFd, settings: UringSettings) -> io::Result<Self> {
-        let ring = builder().build(RING_ENTRIES)?;
+        let ring = builder(settings.waits).build(RING_ENTRIES)?;
         let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
         ring.submitter().register_eventfd(event.as_raw_fd())?;
         let buffers = ReceiveBuffers::register(&ring.submitter())?;
@@ -140,7 +159,22 @@ impl UringPort {
     /// Hands the kernel what was queued, and takes what it has completed.
     pub(crate) fn submit(&mut self) -> io::Result<()> {
         self.arm();
-        Self::retry(|| self.ring.submit())
+        let queue = self.ring.submission();
+        if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+            return Ok(());
+        }
+        drop(queue);
+        self.enter()
+    }
+
+    /// Submits, and has the kernel complete what it has put off. It does so for some operations at a time and does not
+    /// always say that there are more, so a host that is going to wait for the [event](Self::event) calls this until
+    /// nothing is completed.
+    pub(crate) fn enter(&mut self) -> io::Result<()> {
+        let queued = self.ring.submission().len() as u32;
+        let submitter = self.ring.submitter();
+        // SAFETY: no argument is passed, and what the queued entries point to outlives their use (see `push`).
+        Self::retry(|| unsafe { submitter.enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) })
     }
 
     /// Waits until something is complete: a datagram, a send, the doorbell, the deadline.
@@ -162,9 +196,6 @@ impl UringPort {
 
     /// Whether something has been completed that was not looked at.
     pub(crate) fn has_completions(&mut self) -> bool {
-        if self.ring.submission().taskrun() && self.submit().is_err() {
-            return false;
-        }
         !self.filled.is_empty() || !self.ring.completion().is_empty()
     }
 
@@ -218,7 +249,7 @@ impl UringPort {
     fn reap(&mut self) {
         if self.ring.submission().taskrun() || self.ring.submission().cq_overflow() {
             // An error comes again at the end of the turn, where it is seen.
-            let _ = self.ring.submit();
+            let _ = self.enter();
         }
         loop {
             let Some(entry) = self.ring.completion().next() else { break };
