@@ -7,9 +7,8 @@ mod sync {
 #[path = "../src/handoff/sleep_flag.rs"]
 mod sleep_flag;
 
-use loom::sync::Arc;
-use loom::sync::Notify;
 use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use sleep_flag::SleepFlag;
 
@@ -17,7 +16,35 @@ use sleep_flag::SleepFlag;
 struct Shared {
     messages: AtomicUsize,
     flag: SleepFlag,
-    event: Notify,
+    event: Event,
+}
+
+/// An eventfd: rung or not, and whoever waits.
+struct Event {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Event {
+    fn ring(&self) {
+        *self.rung.lock().unwrap() = true;
+        self.changed.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap();
+        while !*rung {
+            rung = self.changed.wait(rung).unwrap();
+        }
+        *rung = false;
+    }
+}
+
+impl Shared {
+    fn new() -> Arc<Self> {
+        let event = Event { rung: Mutex::new(false), changed: Condvar::new() };
+        Arc::new(Self { messages: AtomicUsize::new(0), flag: SleepFlag::new(), event })
+    }
 }
 
 /// Takes `expected` messages, sleeping in between. A lost wake-up sleeps for ever, which loom reports as a deadlock.
@@ -40,14 +67,14 @@ fn take(shared: &Shared, expected: usize) {
 fn send(shared: &Shared) {
     shared.messages.fetch_add(1, Ordering::Release);
     if shared.flag.take() {
-        shared.event.notify();
+        shared.event.ring();
     }
 }
 
 #[test]
 fn no_wake_up_is_lost() {
     loom::model(|| {
-        let shared = Arc::new(Shared { messages: AtomicUsize::new(0), flag: SleepFlag::new(), event: Notify::new() });
+        let shared = Shared::new();
         let sender = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             send(&sender);
@@ -61,7 +88,7 @@ fn no_wake_up_is_lost() {
 /// Whether one message, sent while its receiver goes to sleep, is either found or rung for. `looks_again`: the receiver looks
 /// for messages after it has set its flag.
 fn is_noticed(looks_again: bool) {
-    let shared = Arc::new(Shared { messages: AtomicUsize::new(0), flag: SleepFlag::new(), event: Notify::new() });
+    let shared = Shared::new();
     let sender = Arc::clone(&shared);
     let thread = thread::spawn(move || {
         sender.messages.fetch_add(1, Ordering::Release);

@@ -3,7 +3,7 @@
 //! Who sleeps: [`prepare`](SleepFlag::prepare), look for work once more, sleep. Who has work: make it visible, then
 //! [`take`](SleepFlag::take), and ring if it says so. Either the sleeper's second look finds the work, or `take` finds the
 //! flag: the two fences order each side's write before its read (Dekker's mutual exclusion; without one of them both reads
-//! may miss both writes).
+//! may miss both writes). `tests/doorbell_loom.rs` checks it under every interleaving.
 
 use super::sync::{AtomicBool, Ordering, fence};
 
@@ -19,18 +19,18 @@ impl SleepFlag {
 
     /// The owner is about to sleep, and has to look for work once more after this.
     pub(crate) fn prepare(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
     }
 
     /// The owner is awake.
     pub(crate) fn clear(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.store(false, Ordering::Release);
     }
 
     /// Whether the owner has to be rung. Work has to be visible before this is called. True once per sleep.
     pub(crate) fn take(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+        self.0.load(Ordering::Acquire) && self.0.swap(false, Ordering::AcqRel)
     }
 }

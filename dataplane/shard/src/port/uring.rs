@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, TimeoutFlags, Timespec};
+use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use quantum::{Received, Time, Transmit};
 
@@ -26,6 +27,8 @@ const SEND_SLOTS: usize = 64;
 /// Datagrams of one call of `receive`.
 const RECEIVES_MAX: usize = 32;
 
+/// Rounds of 10 ms that the kernel has for giving up its operations.
+const CANCEL_ROUNDS: u32 = 200;
 /// `IORING_ENTER_GETEVENTS`: completes what was put off until now.
 const ENTER_GETEVENTS: u32 = 1;
 
@@ -63,7 +66,8 @@ pub(crate) struct UringPort {
     doorbell: OwnedFd,
     /// Rings at every completion, for a host that waits elsewhere.
     event: OwnedFd,
-    memory: Memory,
+    /// Dropped only once the kernel is done with it.
+    memory: ManuallyDrop<Memory>,
     /// Filled buffers: id and length.
     filled: VecDeque<(u16, usize)>,
     free_slots: Vec<usize>,
@@ -138,7 +142,7 @@ impl UringPort {
             socket_is_v6,
             doorbell,
             event,
-            memory,
+            memory: ManuallyDrop::new(memory),
             filled: VecDeque::new(),
             free_slots: (0..SEND_SLOTS).collect(),
             current_slot: None,
@@ -306,8 +310,8 @@ impl Port for UringPort {
         self.reap();
         for _ in 0..RECEIVES_MAX {
             let Some((id, len)) = self.filled.pop_front() else { break };
-            let buffer = self.memory.buffers.filled(id, len);
-            if let Some(bytes) = deliver(buffer, &self.memory.receive_message, take) {
+            let memory = &mut *self.memory;
+            if let Some(bytes) = deliver(memory.buffers.filled(id, len), &memory.receive_message, take) {
                 self.counters.receives += 1;
                 self.counters.received_bytes += bytes;
             }
@@ -364,19 +368,32 @@ fn deliver(buffer: &mut [u8], message: &libc::msghdr, take: &mut dyn FnMut(Recei
     Some(len as u64)
 }
 
+impl UringPort {
+    /// Has the kernel give up what it is at. Whether it is done with the port's memory.
+    fn cancel_all(&mut self) -> bool {
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(TAG_OTHER);
+        self.push(&cancel);
+        let wait = Timespec::new().nsec(10_000_000);
+        for _ in 0..CANCEL_ROUNDS {
+            let sends = SEND_SLOTS - self.free_slots.len() - usize::from(self.current_slot.is_some());
+            if !self.armed.receive && !self.armed.doorbell && sends == 0 {
+                return true;
+            }
+            // An error is a wait that ended: the next round sees what it brought.
+            let _ = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&wait));
+            self.reap();
+        }
+        false
+    }
+}
+
 impl Drop for UringPort {
     fn drop(&mut self) {
-        // The kernel must be done with the memory before it goes.
-        let wait = Timespec::new().sec(1);
-        let cancelled = self.ring.submitter().register_sync_cancel(Some(wait), CancelBuilder::any());
-        let mut rounds = 0;
-        while self.free_slots.len() + usize::from(self.current_slot.is_some()) < SEND_SLOTS && rounds < 1000 {
-            let _ = self.ring.submit_and_wait(1);
-            self.reap();
-            rounds += 1;
-        }
-        if cancelled.is_err_and(|error| error.kind() != io::ErrorKind::NotFound) {
-            tracing::warn!("io_uring operations could not be cancelled; their descriptors close with the process");
+        if self.cancel_all() {
+            // SAFETY: the kernel is done with the memory, and nothing uses it after this.
+            unsafe { ManuallyDrop::drop(&mut self.memory) };
+        } else {
+            tracing::error!("io_uring operations could not be cancelled; their memory is kept");
         }
     }
 }
