@@ -17,7 +17,7 @@ pub enum ShardError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The kernel gives no io_uring.
+    /// The kernel gives no `io_uring`.
     #[error(
         "io_uring is not available ({0}); it needs Linux 6.1 or later, and /proc/sys/kernel/io_uring_disabled and the \
          container's seccomp profile must allow it"

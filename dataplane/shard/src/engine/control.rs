@@ -238,8 +238,8 @@ impl ControlApp {
         }
     }
 
-    fn on_stream_event(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, event: Event) {
-        match event {
+    fn on_stream_event(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, event: &Event) {
+        match *event {
             Event::StreamOpened(id) => {
                 if let Some(connection) = self.connections.get_mut(&key) {
                     connection.streams.insert(id, StreamState::new(false));
@@ -294,7 +294,7 @@ impl App for ControlApp {
             }
             event => {
                 if let Some(&key) = self.keys.get(&handle) {
-                    self.on_stream_event(endpoint, key, event);
+                    self.on_stream_event(endpoint, key, &event);
                 }
             }
         }

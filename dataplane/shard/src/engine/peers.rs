@@ -44,7 +44,7 @@ pub(crate) struct Peers {
     index: usize,
     secret: u32,
     /// By index; none for the shard itself.
-    peers: Vec<Option<Peer>>,
+    others: Vec<Option<Peer>>,
     receivers: Vec<Consumer<Stray>>,
     counters: PeerCounters,
 }
@@ -56,7 +56,7 @@ impl Peers {
             .map(|index| Self {
                 index,
                 secret,
-                peers: Vec::new(),
+                others: Vec::new(),
                 receivers: Vec::new(),
                 counters: PeerCounters::default(),
             })
@@ -64,11 +64,11 @@ impl Peers {
         for from in 0..doorbells.len() {
             for (to, doorbell) in doorbells.iter().enumerate() {
                 if from == to {
-                    group[from].peers.push(None);
+                    group[from].others.push(None);
                     continue;
                 }
                 let (sender, receiver) = RingBuffer::new(STRAYS_MAX);
-                group[from].peers.push(Some(Peer { sender, doorbell: Arc::clone(doorbell), to_ring: false }));
+                group[from].others.push(Some(Peer { sender, doorbell: Arc::clone(doorbell), to_ring: false }));
                 group[to].receivers.push(receiver);
             }
         }
@@ -77,12 +77,12 @@ impl Peers {
 
     /// A shard without others.
     pub(crate) fn alone() -> Self {
-        Self { index: 0, secret: 0, peers: Vec::new(), receivers: Vec::new(), counters: PeerCounters::default() }
+        Self { index: 0, secret: 0, others: Vec::new(), receivers: Vec::new(), counters: PeerCounters::default() }
     }
 
     /// Gives a datagram to `take`, but for the packets of other shards' connections, which go there.
     pub(crate) fn route(&mut self, received: Received<'_>, take: &mut dyn FnMut(Received<'_>)) {
-        let is_single = self.peers.len() < 2;
+        let is_single = self.others.len() < 2;
         let Received { remote, local, ecn, segment_size, data } = received;
         if is_single || data.chunks(segment_size).all(|segment| self.owner(segment) == self.index) {
             take(Received { remote, local, ecn, segment_size, data });
@@ -100,11 +100,11 @@ impl Peers {
 
     fn owner(&self, segment: &[u8]) -> usize {
         let guuid = Header::peek_guuid(segment);
-        guuid.map_or(self.index, |guuid| shard_of(guuid.as_bytes(), self.secret, self.peers.len()))
+        guuid.map_or(self.index, |guuid| shard_of(guuid.as_bytes(), self.secret, self.others.len()))
     }
 
     fn send(&mut self, owner: usize, stray: Stray) {
-        let Some(peer) = self.peers.get_mut(owner).and_then(Option::as_mut) else { return };
+        let Some(peer) = self.others.get_mut(owner).and_then(Option::as_mut) else { return };
         if peer.sender.push(stray).is_ok() {
             peer.to_ring = true;
             self.counters.sent += 1;
@@ -115,7 +115,7 @@ impl Peers {
 
     /// Tells the shards that something was sent to.
     pub(crate) fn ring(&mut self) {
-        for peer in self.peers.iter_mut().flatten() {
+        for peer in self.others.iter_mut().flatten() {
             if std::mem::take(&mut peer.to_ring) {
                 peer.doorbell.ring();
             }

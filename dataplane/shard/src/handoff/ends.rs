@@ -85,7 +85,7 @@ impl ControlEnd {
         if wants_room {
             self.shared.control_wants_room.prepare();
         }
-        self.receiver.is_empty() && !(wants_room && !self.sender.is_full()) && !self.is_closed()
+        self.receiver.is_empty() && (!wants_room || self.sender.is_full()) && !self.is_closed()
     }
 
     /// The owner is awake. Reads the eventfd, so that it can ring again.
@@ -148,7 +148,7 @@ impl ShardEnd {
         if wants_room {
             self.shared.shard_wants_room.prepare();
         }
-        self.receiver.is_empty() && !(wants_room && !self.sender.is_full()) && !self.is_abandoned()
+        self.receiver.is_empty() && (!wants_room || self.sender.is_full()) && !self.is_abandoned()
     }
 
     /// The shard is awake.

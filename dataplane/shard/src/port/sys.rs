@@ -85,7 +85,7 @@ pub(crate) fn share_event(event: &OwnedFd) -> io::Result<glommio::io::BufferedFi
     Ok(unsafe { glommio::io::BufferedFile::from_raw_fd(fd) })
 }
 
-/// Memory that may be locked, if that is less than io_uring needs, in KiB.
+/// Memory that may be locked, if that is less than `io_uring` needs, in KiB.
 pub(crate) fn check_locked_memory() -> Result<(), u64> {
     const NEEDED: u64 = 512 << 10;
     let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;

@@ -42,12 +42,14 @@ fn send(port: &mut UringPort, to: SocketAddr, data: &[u8], segment_size: usize) 
 /// Receives until `bytes` have come; panics if nothing comes for a second.
 fn collect(port: &mut UringPort, bytes: usize) -> Vec<(Vec<u8>, usize, SocketAddr)> {
     let mut got = Vec::new();
-    let mut count = 0;
+    let (mut count, mut more) = (0, false);
     while count < bytes {
         let until = port.now() + Duration::from_secs(1);
-        port.set_deadline(Some(until));
-        port.wait().unwrap();
-        port.receive(&mut |received| {
+        if !more {
+            port.set_deadline(Some(until));
+            port.wait().unwrap();
+        }
+        more = port.receive(&mut |received| {
             count += received.data.len();
             got.push((received.data.to_vec(), received.segment_size, received.remote));
         });
