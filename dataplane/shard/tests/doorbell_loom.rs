@@ -1,4 +1,5 @@
 //! The doorbell's flag under every interleaving that memory ordering allows (loom).
+#![expect(clippy::unwrap_used, reason = "a poisoned lock fails the test")]
 
 mod sync {
     pub(super) use loom::sync::atomic::{AtomicBool, Ordering, fence};

@@ -70,7 +70,7 @@ fn next(ends: &mut [ControlEnd]) -> (usize, ToControl) {
             }
         }
         assert!(Instant::now() < deadline, "nothing came for ten seconds");
-        let idle = ends.iter_mut().fold(true, |idle, end| end.prepare_sleep(false) && idle);
+        let idle = ends.iter_mut().filter_map(|end| (!end.prepare_sleep(false)).then_some(())).count() == 0;
         if idle {
             let mut polls: Vec<_> =
                 ends.iter().map(|end| rustix::event::PollFd::new(end, rustix::event::PollFlags::IN)).collect();

@@ -24,9 +24,9 @@ pub(super) struct SendSlot {
 struct Control([u8; CONTROL_LEN]);
 
 impl SendSlot {
-    /// A slot for transmits of at most `len` bytes. It stays in its box while the kernel has its addresses.
-    pub(super) fn new(len: usize) -> Box<Self> {
-        Box::new(Self {
+    /// A slot for transmits of at most `len` bytes. It must not move while the kernel has its addresses.
+    pub(super) fn new(len: usize) -> Self {
+        Self {
             data: vec![0; len],
             name: [0; NAME_LEN],
             control: Control([0; CONTROL_LEN]),
@@ -35,7 +35,7 @@ impl SendSlot {
             remote: SocketAddr::from(([0, 0, 0, 0], 0)),
             segment_size: 0,
             len: 0,
-        })
+        }
     }
 
     /// The buffer.

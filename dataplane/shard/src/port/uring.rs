@@ -84,7 +84,8 @@ struct Memory {
     receive_message: Box<libc::msghdr>,
     doorbell_count: Box<[u8; 8]>,
     deadline: Box<Timespec>,
-    slots: Vec<Box<SendSlot>>,
+    /// As many as there are from the start, so that none of them ever moves.
+    slots: Box<[SendSlot]>,
 }
 
 /// Operations that the kernel is at.
