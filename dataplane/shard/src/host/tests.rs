@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use quantum::{Time, Transmit};
 
@@ -15,7 +16,7 @@ struct Mirror {
     back: Vec<(SocketAddr, Vec<u8>)>,
     doorbell: Arc<Doorbell>,
     done: bool,
-    parks: u32,
+    parks: Arc<AtomicU32>,
 }
 
 impl Work for Mirror {
@@ -35,7 +36,7 @@ impl Work for Mirror {
     }
 
     fn prepare_park(&mut self) -> bool {
-        self.parks += 1;
+        self.parks.fetch_add(1, Ordering::SeqCst);
         self.doorbell.prepare_sleep();
         true
     }
@@ -54,12 +55,13 @@ fn mirrors(host: HostKind, spin: Duration) {
     let shard = socket::bind_alone("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = shard.local_addr().unwrap();
     let settings = HostSettings { host, io: IoKind::Uring, core: Some(0), spin, transmit_len: 1200 };
+    let parks = Arc::new(AtomicU32::new(0));
+    let parked = Arc::clone(&parks);
     let thread = std::thread::spawn(move || {
         let doorbell = Arc::new(Doorbell::of_shard().unwrap());
         let event = doorbell.duplicate().unwrap();
-        let mut work = Mirror { back: Vec::new(), doorbell, done: false, parks: 0 };
+        let mut work = Mirror { back: Vec::new(), doorbell, done: false, parks: parked };
         run(&settings, shard, event, &mut work, &mut || {}).unwrap();
-        work.parks
     });
     let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -69,8 +71,13 @@ fn mirrors(host: HostKind, spin: Duration) {
         let (len, _) = client.recv_from(&mut buffer).expect("an answer within five seconds");
         assert_eq!(buffer[..len], number.to_be_bytes());
     }
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    while parks.load(Ordering::SeqCst) == 0 {
+        assert!(std::time::Instant::now() < deadline, "it sleeps when there is nothing to do");
+        std::thread::yield_now();
+    }
     client.send_to(&[0], address).unwrap();
-    assert!(thread.join().unwrap() > 0, "it slept in between");
+    thread.join().unwrap();
 }
 
 #[test]
@@ -99,7 +106,7 @@ fn a_core_that_does_not_exist_is_told() {
             HostSettings { host, io: IoKind::Uring, core: Some(4095), spin: Duration::ZERO, transmit_len: 1200 };
         let doorbell = Arc::new(Doorbell::of_shard().unwrap());
         let event = doorbell.duplicate().unwrap();
-        let mut work = Mirror { back: Vec::new(), doorbell, done: false, parks: 0 };
+        let mut work = Mirror { back: Vec::new(), doorbell, done: false, parks: Arc::default() };
         assert!(run(&settings, shard, event, &mut work, &mut || {}).is_err(), "{host:?}");
     }
 }
