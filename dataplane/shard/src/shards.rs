@@ -175,7 +175,7 @@ fn join(thread: JoinHandle<Result<(), ShardError>>) -> Result<(), ShardError> {
     thread.join().unwrap_or_else(|_| Err(ShardError::Thread("it panicked; see the log".to_owned())))
 }
 
-fn bind(config: &ShardsConfig, secret: u32) -> Result<(Vec<UdpSocket>, SocketAddr), ShardError> {
+fn bind(config: &ShardsConfig, secret: u64) -> Result<(Vec<UdpSocket>, SocketAddr), ShardError> {
     if config.endpoint.server.is_some() {
         return socket::bind_shards(config.listen, config.shards, secret);
     }

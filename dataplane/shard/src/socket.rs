@@ -8,9 +8,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::error::ShardError;
 use crate::{port, steering};
 
-/// Bytes of the kernel's buffers of a socket, each way, as far as its limits allow.
-const SOCKET_BUFFER: usize = 4 << 20;
-
 /// Binds a socket for each of `shards` to the same address; the kernel steers datagrams by [`steering`]. Port 0: a free one.
 ///
 /// # Errors
@@ -18,7 +15,7 @@ const SOCKET_BUFFER: usize = 4 << 20;
 pub(crate) fn bind_shards(
     listen: SocketAddr,
     shards: usize,
-    secret: u32,
+    secret: u64,
 ) -> Result<(Vec<UdpSocket>, SocketAddr), ShardError> {
     // Whoever binds alone first finds out whether the address is taken: a group would join another process's.
     drop(bind(listen, false)?);
@@ -48,9 +45,6 @@ fn bind(address: SocketAddr, shared: bool) -> Result<UdpSocket, ShardError> {
         let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(shared)?;
-        // The kernel halves or cuts what its limits do not allow; that is no error.
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         Ok(socket.into())
@@ -61,4 +55,48 @@ fn bind(address: SocketAddr, shared: bool) -> Result<UdpSocket, ShardError> {
     })?;
     port::prepare_socket(&socket, address.is_ipv6());
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_taken_is_told_with_the_address() {
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let (_group, address) = bind_shards(listen.parse().unwrap(), 2, 1).unwrap();
+            for shards in [1, 2] {
+                let error = bind_shards(address, shards, 1).expect_err("no other group joins").to_string();
+                assert!(error.contains(&address.to_string()) && error.contains("in use"), "{error}");
+            }
+            assert!(matches!(bind_alone(address), Err(ShardError::AddressInUse(taken)) if taken == address));
+        }
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_told() {
+        let error = bind_shards("192.0.2.1:4433".parse().unwrap(), 2, 1).unwrap_err().to_string();
+        assert!(error.contains("192.0.2.1:4433"), "{error}");
+    }
+
+    #[test]
+    fn a_group_shares_the_port_that_the_kernel_chose() {
+        for listen in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0", "[::]:0"] {
+            let (group, address) = bind_shards(listen.parse().unwrap(), 3, 1).unwrap();
+            assert_ne!(address.port(), 0);
+            assert!(group.len() == 3 && group.iter().all(|socket| socket.local_addr().unwrap() == address));
+        }
+    }
+
+    #[test]
+    fn buffers_are_as_large_as_the_system_allows() {
+        let socket = socket2::Socket::from(bind_alone("127.0.0.1:0".parse().unwrap()).unwrap());
+        let limit = |name: &str| -> usize {
+            std::fs::read_to_string(format!("/proc/sys/net/core/{name}_max")).unwrap().trim().parse().unwrap()
+        };
+        let (receive, send) = (socket.recv_buffer_size().unwrap(), socket.send_buffer_size().unwrap());
+        // The kernel counts its own bookkeeping too and says twice what was asked for.
+        assert!(receive >= 2 * limit("rmem").min(4 << 20), "{receive}");
+        assert!(send >= 2 * limit("wmem").min(4 << 20), "{send}");
+    }
 }

@@ -2,76 +2,56 @@
 //!
 //! The kernel runs a classic BPF program for each datagram of a `SO_REUSEPORT` group (`socket(7)`,
 //! `SO_ATTACH_REUSEPORT_CBPF`). It sees the UDP payload, and the connection's id lies at a fixed offset in every packet, so a
-//! connection stays on its shard when its address changes. The secret keeps others from aiming at one shard.
+//! connection stays on its shard when its address changes. The hash takes in the whole id, of which a client chooses every
+//! bit, so that nobody aims many connections at one shard without the secret.
+
+#[cfg(test)]
+mod tests;
 
 /// Where the id lies in a packet.
 const GUUID_OFFSET: u32 = 6;
-/// The last 32-bit word of the id, all of it random.
-const WORD_OFFSET: u32 = GUUID_OFFSET + 12;
+/// The 32-bit words of an id.
+const WORDS: u32 = 4;
+/// The high bits of a product depend on all of its factors' bits; they are folded into the low ones.
+const FOLD: u32 = 15;
+/// Bits of the hash that are left out: the lowest are the weakest.
+const DROP: u32 = 8;
 
 /// The shard of a connection among `shards`.
-pub(crate) fn shard_of(guuid: &[u8; 16], secret: u32, shards: usize) -> usize {
-    let word = u32::from_be_bytes([guuid[12], guuid[13], guuid[14], guuid[15]]);
-    let before = u32::from_be_bytes([guuid[8], guuid[9], guuid[10], guuid[11]]);
-    let mixed = mix(mix(word, secret) ^ before, secret);
-    ((mixed >> 16) as usize) % shards.max(1)
+pub(crate) fn shard_of(guuid: &[u8; 16], secret: u64, shards: usize) -> usize {
+    let (mut state, factor) = start(secret);
+    for word in guuid.as_chunks::<4>().0 {
+        // A multiplicative hash by an odd secret (Knuth, The Art of Computer Programming 6.4), chained over the words.
+        state = (state ^ u32::from_be_bytes(*word)).wrapping_mul(factor);
+        state ^= state >> FOLD;
+    }
+    (state >> DROP) as usize % shards.max(1)
 }
 
-/// A multiplicative hash (Knuth, The Art of Computer Programming 6.4) by an odd secret, its high half folded in.
-fn mix(value: u32, secret: u32) -> u32 {
-    let product = value.wrapping_mul(secret | 1);
-    product ^ product >> 15
+/// What the hash begins with, and what it multiplies by.
+fn start(secret: u64) -> (u32, u32) {
+    ((secret >> 32) as u32, secret as u32 | 1)
 }
 
-/// The program that the kernel runs: the same function.
-pub(crate) fn program(secret: u32, shards: usize) -> Vec<libc::sock_filter> {
+/// The program that the kernel runs: the same function. A datagram too short to hold an id ends it with 0, the first shard.
+pub(crate) fn program(secret: u64, shards: usize) -> Vec<libc::sock_filter> {
     let op = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let (load_word, load_imm) = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, libc::BPF_LD | libc::BPF_IMM);
-    let to_x = libc::BPF_MISC | libc::BPF_TAX;
-    let store = libc::BPF_ST;
-    let load_memory = libc::BPF_LDX | libc::BPF_MEM;
-    let alu = |operation: u32| libc::BPF_ALU | operation;
-    let mix = |program: &mut Vec<libc::sock_filter>| {
-        program.extend([
-            op(alu(libc::BPF_MUL | libc::BPF_K), secret | 1),
-            op(to_x, 0),
-            op(alu(libc::BPF_RSH | libc::BPF_K), 15),
-            op(alu(libc::BPF_XOR | libc::BPF_X), 0),
-        ]);
-    };
-    let mut program = vec![op(load_imm, 0), op(load_word, WORD_OFFSET)];
-    mix(&mut program);
+    let alu = |operation: u32, k: u32| op(libc::BPF_ALU | libc::BPF_K | operation, k);
+    let to_x = op(libc::BPF_MISC | libc::BPF_TAX, 0);
+    let xor_x = op(libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X, 0);
+    let (state, factor) = start(secret);
+    let mut program = vec![op(libc::BPF_LD | libc::BPF_IMM, state)];
+    for word in 0..WORDS {
+        let load = op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, GUUID_OFFSET + 4 * word);
+        program.extend([to_x, load, xor_x, alu(libc::BPF_MUL, factor)]);
+        program.extend([to_x, alu(libc::BPF_RSH, FOLD), xor_x]);
+    }
+    /// `BPF_A` of linux/filter.h, which libc lacks: the program's result is the accumulator.
+    const RETURN_ACCUMULATOR: u32 = 0x10;
     program.extend([
-        op(store, 0),
-        op(load_word, WORD_OFFSET - 4),
-        op(load_memory, 0),
-        op(alu(libc::BPF_XOR | libc::BPF_X), 0),
-    ]);
-    mix(&mut program);
-    program.extend([
-        op(alu(libc::BPF_RSH | libc::BPF_K), 16),
-        op(alu(libc::BPF_MOD | libc::BPF_K), shards.max(1) as u32),
-        op(libc::BPF_RET | 0x10, 0),
+        alu(libc::BPF_RSH, DROP),
+        alu(libc::BPF_MOD, shards.max(1) as u32),
+        op(libc::BPF_RET | RETURN_ACCUMULATOR, 0),
     ]);
     program
-}
-
-#[cfg(test)]
-mod tests {
-    use quantum::GuuidGenerator;
-
-    use super::*;
-
-    #[test]
-    fn connections_spread_evenly() {
-        for (secret, shards) in [(0x9e37_79b9, 2), (1, 3), (0xdead_beef, 8)] {
-            let mut counts = vec![0_usize; shards];
-            let mut generator = GuuidGenerator::new([7; 32]);
-            for _ in 0..8_000 {
-                counts[shard_of(generator.next(1_700_000_000_000).as_bytes(), secret, shards)] += 1;
-            }
-            let even = 8_000 / shards;
-            assert!(counts.iter().all(|&count| count.abs_diff(even) < even / 4), "{secret:#x}: {counts:?}");
-        }
-    }
 }

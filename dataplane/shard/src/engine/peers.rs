@@ -42,7 +42,7 @@ struct Peer {
 /// The ways between a shard and the others of its group.
 pub(crate) struct Peers {
     index: usize,
-    secret: u32,
+    secret: u64,
     /// By index; none for the shard itself.
     others: Vec<Option<Peer>>,
     receivers: Vec<Consumer<Stray>>,
@@ -51,7 +51,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// The ways between all shards with these doorbells.
-    pub(crate) fn group(doorbells: &[Arc<Doorbell>], secret: u32) -> Vec<Self> {
+    pub(crate) fn group(doorbells: &[Arc<Doorbell>], secret: u64) -> Vec<Self> {
         let mut group: Vec<Self> = (0..doorbells.len())
             .map(|index| Self {
                 index,
