@@ -16,6 +16,8 @@ const WORDS: u32 = 4;
 const FOLD: u32 = 15;
 /// Bits of the hash that are left out: the lowest are the weakest.
 const DROP: u32 = 8;
+/// `BPF_A` of linux/filter.h, which libc lacks: the program's result is the accumulator.
+const RETURN_ACCUMULATOR: u32 = 0x10;
 
 /// The shard of a connection among `shards`.
 pub(crate) fn shard_of(guuid: &[u8; 16], secret: u64, shards: usize) -> usize {
@@ -46,8 +48,6 @@ pub(crate) fn program(secret: u64, shards: usize) -> Vec<libc::sock_filter> {
         program.extend([to_x, load, xor_x, alu(libc::BPF_MUL, factor)]);
         program.extend([to_x, alu(libc::BPF_RSH, FOLD), xor_x]);
     }
-    /// `BPF_A` of linux/filter.h, which libc lacks: the program's result is the accumulator.
-    const RETURN_ACCUMULATOR: u32 = 0x10;
     program.extend([
         alu(libc::BPF_RSH, DROP),
         alu(libc::BPF_MOD, shards.max(1) as u32),

@@ -56,7 +56,9 @@ fn connections_spread_evenly() {
     for secret in [0x9e37_79b9_7f4a_7c15, 0xdead_beef, 0x0123_4567_89ab_cdef] {
         for shards in [2, 3, 8] {
             let mut counts = vec![0_usize; shards];
-            ids.iter().for_each(|id| counts[shard_of(id, secret, shards)] += 1);
+            for id in &ids {
+                counts[shard_of(id, secret, shards)] += 1;
+            }
             // Six standard deviations of a binomial.
             let even = ids.len() as f64 / shards as f64;
             let allowed = 6.0 * (even * (1.0 - 1.0 / shards as f64)).sqrt();
