@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod cipher;
 mod link;
 mod rng;
 mod world;
 
 pub use app::{Fault, Plan, StreamKind, StreamPlan};
+pub use cipher::Cipher;
 pub use link::{BadLink, Blackout, Burst, Datagram, Link, LinkConfig, LinkStats, RandomOutage};
 pub use rng::Rng;
-pub use world::{Cipher, Outcome, Scenario, World};
+pub use world::{Outcome, Scenario, World};

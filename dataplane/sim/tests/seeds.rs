@@ -7,9 +7,9 @@ use quantum_sim::{Cipher, Outcome, Scenario, World};
 /// Seeds of a plain run.
 const SEEDS: u64 = 200;
 
-fn run(seed: u64) -> Result<Outcome, String> {
+fn run(seed: u64, cipher: Cipher) -> Result<Outcome, String> {
     let scenario = Scenario::from_seed(seed);
-    let outcome = catch_unwind(AssertUnwindSafe(|| World::new(&scenario, Cipher::Tls).and_then(World::run)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| World::new(&scenario, cipher).and_then(World::run)));
     match outcome {
         Ok(outcome) => outcome.map_err(|fault| fault.to_string()),
         Err(_) => Err("a panic, see above".to_owned()),
@@ -25,38 +25,58 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
-#[test]
-fn every_seed_delivers_everything_once_and_ends() {
+fn run_all(cipher: Cipher) {
     let seeds = number("QUANTUM_SIM_SEEDS").unwrap_or(SEEDS);
     let mut failed = Vec::new();
+    let mut with_cookie = 0;
     for seed in 0..seeds {
-        if let Err(fault) = run(seed) {
-            println!("seed {seed}: {fault}\n  replay it by: {}", replay(seed));
-            failed.push(seed);
+        match run(seed, cipher) {
+            Ok(outcome) => with_cookie += u64::from(outcome.server.cookies_sent > 0),
+            Err(fault) => {
+                println!("seed {seed}: {fault}\n  replay it by: {}", replay(seed));
+                failed.push(seed);
+            }
         }
     }
-    assert!(failed.is_empty(), "{} of {seeds} seeds failed: {failed:?}", failed.len());
+    println!("{cipher:?}: {seeds} seeds, {with_cookie} of them with cookies");
+    assert!(seeds < SEEDS || with_cookie > seeds / 8, "a quarter of the servers want cookies of everyone");
+    assert!(failed.is_empty(), "{} of {seeds} seeds failed with {cipher:?}: {failed:?}", failed.len());
+}
+
+#[test]
+fn every_seed_delivers_everything_once_and_ends() {
+    run_all(Cipher::Tls);
+}
+
+/// Here the world reads the packets, and checks that each is well formed and within the credit that was given.
+#[test]
+fn every_seed_keeps_to_the_specification_in_every_packet() {
+    run_all(Cipher::Null);
 }
 
 #[test]
 fn one_seed() {
     let seed = number("QUANTUM_SIM_SEED").unwrap_or(0);
     println!("{:#?}", Scenario::from_seed(seed));
-    match run(seed) {
-        Ok(outcome) => println!("{outcome:#?}"),
-        Err(fault) => panic!("seed {seed}: {fault}\n  replay it by: {}", replay(seed)),
+    for cipher in [Cipher::Null, Cipher::Tls] {
+        match run(seed, cipher) {
+            Ok(outcome) => println!("{cipher:?}: {outcome:#?}"),
+            Err(fault) => panic!("seed {seed}, {cipher:?}: {fault}\n  replay it by: {}", replay(seed)),
+        }
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in 0..10 {
-        let first = run(seed).unwrap_or_else(|fault| panic!("{fault}\n  replay it by: {}", replay(seed)));
-        assert_eq!(Ok(first), run(seed), "{}", replay(seed));
+    for (seed, cipher) in (0..10).flat_map(|seed| [(seed, Cipher::Tls), (seed, Cipher::Null)]) {
+        let first = run(seed, cipher).unwrap_or_else(|fault| panic!("{fault}\n  replay it by: {}", replay(seed)));
+        assert_eq!(Ok(first), run(seed, cipher), "{cipher:?}: {}", replay(seed));
     }
 }
 
 #[test]
 fn another_seed_gives_another_trace() {
-    assert_ne!(run(1).unwrap().trace_hash, run(2).unwrap().trace_hash);
+    for cipher in [Cipher::Tls, Cipher::Null] {
+        assert_ne!(run(1, cipher).unwrap().trace_hash, run(2, cipher).unwrap().trace_hash);
+    }
 }

@@ -8,6 +8,7 @@ use quantum::{Alpn, ConnectOptions, Endpoint, EndpointConfig, GuuidGenerator};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::Rng;
+use crate::cipher::{Cipher, NullProvider};
 
 /// UDP payload of the largest packet.
 pub(super) const DATAGRAM_SIZE: u64 = 1_452;
@@ -15,15 +16,9 @@ const SERVER_NAME: &str = "server.test";
 /// 2025-01-01, for ids; the virtual clock has no date.
 const UNIX_MS: u64 = 1_735_689_600_000;
 
-/// How packets are protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cipher {
-    /// TLS 1.3, as outside of the simulator. Its messages always have the same lengths here.
-    Tls,
-}
-
 /// Makes endpoints of equal settings.
 pub(super) struct Factory {
+    cipher: Cipher,
     config: EndpointConfig,
     rng: Rng,
     ids: GuuidGenerator,
@@ -33,7 +28,6 @@ pub(super) struct Factory {
 
 impl Factory {
     pub(super) fn new(seed: u64, cipher: Cipher) -> Self {
-        let Cipher::Tls = cipher;
         let mut rng = Rng::derive(seed, 300);
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("Ed25519 keys can always be made");
         let mut params = rcgen::CertificateParams::new(vec![SERVER_NAME.to_owned()]).expect("the name is a DNS name");
@@ -49,15 +43,23 @@ impl Factory {
             connection_window: 64 << 10 << rng.below(6),
             send_buffer_max: 8 << 10 << rng.below(6),
             segments_max: 1 << rng.below(5),
+            // A quarter of the servers want a cookie of everyone, others of the second half-open client on.
+            handshakes_without_cookie: [0, 1, 256, 256][Rng::derive(seed, 301).below(4) as usize],
             ..EndpointConfig::default()
         };
         Self {
             ids: GuuidGenerator::new(rng.seed()),
+            cipher,
             config,
             rng,
             certificate: certificate.der().clone(),
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("rcgen writes PKCS #8"),
         }
+    }
+
+    /// The settings that all endpoints share.
+    pub(super) fn config(&self) -> &EndpointConfig {
+        &self.config
     }
 
     /// Bytes that the buffer of a transmit has to have.
@@ -76,18 +78,28 @@ impl Factory {
         // Tickets carry the time of day, and nothing here resumes.
         tls.send_tls13_tickets = 0;
         let config = EndpointConfig { server: Some(Arc::new(tls)), ..self.config.clone() };
-        Endpoint::new(Arc::new(config), self.rng.seed())
+        self.endpoint(config, true)
     }
 
     pub(super) fn client(&mut self) -> Endpoint {
-        Endpoint::new(Arc::new(self.config.clone()), self.rng.seed())
+        self.endpoint(self.config.clone(), false)
+    }
+
+    fn endpoint(&mut self, config: EndpointConfig, accepts: bool) -> Endpoint {
+        let (config, seed) = (Arc::new(config), self.rng.seed());
+        match self.cipher {
+            Cipher::Tls => Endpoint::new(config, seed),
+            Cipher::Null => Endpoint::with_provider(config, seed, Box::new(NullProvider { accepts })),
+        }
     }
 
     pub(super) fn connect_options(&mut self, remote: SocketAddr) -> ConnectOptions {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("the certificate can be a root");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // A post-quantum key share, which takes a second packet.
+        provider.kx_groups.sort_by_key(|group| group.name() != rustls::NamedGroup::X25519MLKEM768);
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("the provider has TLS 1.3")
             .with_root_certificates(roots)

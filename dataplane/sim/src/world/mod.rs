@@ -1,6 +1,8 @@
 //! Clients, a server and the network between them on one virtual clock.
 
+mod checks;
 mod endpoints;
+mod observer;
 mod scenario;
 mod trace;
 
@@ -8,24 +10,20 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use quantum::{Endpoint, Received, Time};
+use quantum::{Endpoint, EndpointStats, Received, Time};
 
-pub use endpoints::Cipher;
 pub use scenario::Scenario;
 
 use crate::app::{Client, Fault, Server};
-use crate::{Datagram, Link, LinkStats};
+use crate::{Cipher, Datagram, Link, LinkStats};
+use checks::{Connections, Limits};
+use observer::Observer;
 use trace::TraceHash;
 
 /// No scenario lasts longer, in virtual time.
 const DURATION_MAX: Duration = Duration::from_mins(15);
 /// Rounds at one moment of virtual time at most: more mean that time stands still.
 const ROUNDS_MAX: u32 = 100_000;
-/// Packets that each probe timeout may send beyond the congestion window (RFC 9002 section 6.2.4).
-const PROBES: u64 = 2;
-/// Packets beyond the window at any time: one that was begun under it, and handshake bytes, which do not wait for it.
-const PACKETS_OVER_WINDOW: u64 = 3;
-
 /// Which of the two links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
@@ -42,6 +40,8 @@ pub struct Outcome {
     pub duration: Duration,
     /// Payload bytes that clients got back.
     pub bytes: u64,
+    /// What the server counted.
+    pub server: EndpointStats,
     /// What the path to the server did.
     pub up: LinkStats,
     /// What the path to the clients did.
@@ -65,14 +65,35 @@ struct Node<A> {
     probe_timeouts: BTreeMap<quantum::ConnectionHandle, u64>,
 }
 
+/// What lies between the endpoints.
+struct Network {
+    up: Link<Route>,
+    down: Link<Route>,
+    trace: TraceHash,
+    /// There if packets can be read.
+    observer: Option<Observer>,
+}
+
+impl Network {
+    /// Takes a packet from an endpoint.
+    fn send(&mut self, now: Time, direction: Direction, route: Route, segment: &[u8]) -> Result<(), Fault> {
+        self.trace.packet(now, direction, segment);
+        if let Some(observer) = &mut self.observer {
+            observer.packet(direction, segment)?;
+        }
+        let link = if direction == Direction::Up { &mut self.up } else { &mut self.down };
+        link.process(now, Datagram { payload: segment.to_vec(), meta: route });
+        Ok(())
+    }
+}
+
 /// A virtual world.
 pub struct World {
     now: Time,
     clients: Vec<Node<Client>>,
     server: Node<Server>,
-    up: Link<Route>,
-    down: Link<Route>,
-    trace: TraceHash,
+    network: Network,
+    limits: Limits,
     buffer: Vec<u8>,
 }
 
@@ -107,9 +128,13 @@ impl World {
                 app: Server::new(known),
                 probe_timeouts: BTreeMap::new(),
             },
-            up: link(&scenario.up, 1)?,
-            down: link(&scenario.down, 2)?,
-            trace: TraceHash::new(),
+            network: Network {
+                up: link(&scenario.up, 1)?,
+                down: link(&scenario.down, 2)?,
+                trace: TraceHash::new(cipher),
+                observer: (cipher == Cipher::Null).then(|| Observer::new(endpoints.config())),
+            },
+            limits: Limits::new(endpoints.config(), scenario.plans.len()),
             buffer: vec![0; endpoints.buffer_len()],
         })
     }
@@ -137,11 +162,12 @@ impl World {
         }
         self.server.app.check_end().map_err(|fault| at(self.now, fault))?;
         Ok(Outcome {
-            trace_hash: self.trace.value(),
+            trace_hash: self.network.trace.value(),
             duration: self.now - Time::ZERO,
             bytes: self.clients.iter().map(|node| node.app.bytes_checked()).sum(),
-            up: self.up.stats().clone(),
-            down: self.down.stats().clone(),
+            server: self.server.endpoint.stats(),
+            up: self.network.up.stats().clone(),
+            down: self.network.down.stats().clone(),
         })
     }
 
@@ -151,15 +177,13 @@ impl World {
             let mut acted = false;
             for node in &mut self.clients {
                 acted |= node.app.act(self.now, &mut node.endpoint)?;
-                acted |= transmit(self.now, node, &mut self.buffer, |route, segment| {
-                    self.trace.packet(self.now, Direction::Up, segment);
-                    self.up.process(self.now, Datagram { payload: segment.to_vec(), meta: route });
+                acted |= transmit(self.now, node, &mut self.buffer, &self.limits, |route, segment| {
+                    self.network.send(self.now, Direction::Up, route, segment)
                 })?;
             }
             acted |= self.server.app.act(self.now, &mut self.server.endpoint)?;
-            acted |= transmit(self.now, &mut self.server, &mut self.buffer, |route, segment| {
-                self.trace.packet(self.now, Direction::Down, segment);
-                self.down.process(self.now, Datagram { payload: segment.to_vec(), meta: route });
+            acted |= transmit(self.now, &mut self.server, &mut self.buffer, &self.limits, |route, segment| {
+                self.network.send(self.now, Direction::Down, route, segment)
             })?;
             if !acted {
                 return Ok(());
@@ -169,7 +193,8 @@ impl World {
     }
 
     fn next_time(&mut self) -> Option<Time> {
-        let links = [self.up.next_time(), self.down.next_time(), self.server.endpoint.poll_timeout()];
+        let Network { up, down, .. } = &self.network;
+        let links = [up.next_time(), down.next_time(), self.server.endpoint.poll_timeout()];
         let clients = self.clients.iter_mut().flat_map(|node| [node.endpoint.poll_timeout(), node.app.next_time()]);
         clients.chain(links).flatten().min()
     }
@@ -186,10 +211,10 @@ impl World {
 
     /// Hands over what has arrived. Datagrams to addresses where nobody is are lost.
     fn deliver(&mut self) {
-        while let Some(datagram) = self.up.poll(self.now) {
+        while let Some(datagram) = self.network.up.poll(self.now) {
             receive(self.now, &mut self.server.endpoint, datagram);
         }
-        while let Some(datagram) = self.down.poll(self.now) {
+        while let Some(datagram) = self.network.down.poll(self.now) {
             if let Some(node) = self.clients.iter_mut().find(|node| node.address == datagram.meta.to) {
                 receive(self.now, &mut node.endpoint, datagram);
             }
@@ -207,60 +232,25 @@ impl World {
     }
 }
 
-/// An application whose connections can be looked at.
-trait Connections {
-    fn handles(&self) -> Vec<quantum::ConnectionHandle>;
-}
-
-impl Connections for Client {
-    fn handles(&self) -> Vec<quantum::ConnectionHandle> {
-        Self::handles(self)
-    }
-}
-
-impl Connections for Server {
-    fn handles(&self) -> Vec<quantum::ConnectionHandle> {
-        Self::handles(self)
-    }
-}
-
-/// Sends what the endpoint has to send, and checks that no connection goes over its window; whether there was anything.
+/// Sends what the endpoint has to send, and checks it; whether there was anything.
 fn transmit<A: Connections>(
     now: Time,
     node: &mut Node<A>,
     buffer: &mut [u8],
-    mut send: impl FnMut(Route, &[u8]),
+    limits: &Limits,
+    mut send: impl FnMut(Route, &[u8]) -> Result<(), Fault>,
 ) -> Result<bool, Fault> {
-    let before = in_flight(node);
+    let before = checks::in_flight(node);
     let mut sent = false;
     while let Some(transmit) = node.endpoint.poll_transmit(now, buffer) {
         sent = true;
         let data = buffer.get(..transmit.len).ok_or_else(|| Fault::new("more was sent than the buffer holds"))?;
-        if transmit.len == 0 || transmit.segment_size == 0 {
-            return Err(Fault::new(format!("an empty transmit: {transmit:?}")));
-        }
+        limits.check_transmit(&transmit)?;
         let route = Route { from: node.address, to: transmit.remote, ecn: transmit.ecn };
-        data.chunks(transmit.segment_size).for_each(|segment| send(route, segment));
+        data.chunks(transmit.segment_size).try_for_each(|segment| send(route, segment))?;
     }
-    for (handle, was) in before {
-        let Some(connection) = node.endpoint.connection(handle) else { continue };
-        let stats = connection.stats();
-        let fired = stats.probe_timeouts - node.probe_timeouts.insert(handle, stats.probe_timeouts).unwrap_or(0);
-        let window = stats.congestion.window_bytes + PACKETS_OVER_WINDOW * endpoints::DATAGRAM_SIZE;
-        let most = window.max(was) + fired * PROBES * endpoints::DATAGRAM_SIZE;
-        if stats.congestion.in_flight_bytes > most {
-            return Err(Fault::new(format!("sent over the window: {stats:?}, {was} in flight before")));
-        }
-    }
+    limits.check_connections(node, before)?;
     Ok(sent)
-}
-
-/// Bytes that each connection has in flight.
-fn in_flight<A: Connections>(node: &mut Node<A>) -> Vec<(quantum::ConnectionHandle, u64)> {
-    let handles = node.app.handles().into_iter();
-    handles
-        .filter_map(|handle| Some((handle, node.endpoint.connection(handle)?.stats().congestion.in_flight_bytes)))
-        .collect()
 }
 
 fn receive(now: Time, endpoint: &mut Endpoint, mut datagram: Datagram<Route>) {

@@ -3,35 +3,39 @@
 use quantum::Time;
 
 use super::Direction;
+use crate::Cipher;
 
 /// Length of the header's fixed part, and where the length of the sealed payload stands in it (PROTOCOL.md section 1).
 const HEADER_LEN: usize = 32;
 const PAYLOAD_LEN_AT: usize = 30;
 
 /// A hash (FNV-1a, 64 bits) over when, in which direction, how long and with which header every packet was sent. What is sealed
-/// is left out: TLS draws its own randomness.
+/// is left out: TLS draws its own randomness. Without encryption all of the packet counts.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TraceHash(u64);
+pub(super) struct TraceHash {
+    sum: u64,
+    cipher: Cipher,
+}
 
 impl TraceHash {
-    pub(super) const fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+    pub(super) const fn new(cipher: Cipher) -> Self {
+        Self { sum: 0xcbf2_9ce4_8422_2325, cipher }
     }
 
     pub(super) fn packet(&mut self, now: Time, direction: Direction, segment: &[u8]) {
         self.bytes(&now.as_nanos().to_be_bytes());
         self.bytes(&[direction as u8]);
         self.bytes(&(segment.len() as u64).to_be_bytes());
-        self.bytes(header(segment));
+        self.bytes(if self.cipher == Cipher::Null { segment } else { header(segment) });
     }
 
     pub(super) const fn value(self) -> u64 {
-        self.0
+        self.sum
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            self.sum = (self.sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
 }
