@@ -77,6 +77,8 @@ pub enum CloseReason {
     },
     /// Nothing came from the peer for the idle timeout.
     IdleTimeout,
+    /// The peer's host says that nothing listens at its port (any more), and the peer itself says nothing.
+    Unreachable,
     /// The handshake did not end in time: nobody answers at that address, or UDP is blocked on the way.
     HandshakeTimeout,
     /// The peer does not know the connection any more (a stateless reset): it restarted, for instance.
@@ -95,6 +97,7 @@ impl fmt::Display for CloseReason {
             }
             Self::Transport { code, reason } => write!(f, "transport error {code:#x}: {reason}"),
             Self::IdleTimeout => f.write_str("nothing came from the peer for the idle timeout"),
+            Self::Unreachable => f.write_str("nothing listens at the peer's address (any more)"),
             Self::HandshakeTimeout => f.write_str("the handshake did not complete in time; is UDP open on the way?"),
             Self::Reset => f.write_str("the peer does not know the connection any more"),
             Self::VersionMismatch => f.write_str("the peer speaks no version of Quantum that this side speaks"),

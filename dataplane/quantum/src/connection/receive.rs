@@ -123,6 +123,7 @@ impl Connection {
 
     fn take_apart(&mut self, now: Time, arrival: &Arrival, number: u64, payload: &[u8]) -> Result<(), TransportError> {
         let Arrival { header, blocks, ecn, .. } = arrival;
+        let mut has_content = false;
         let mut info = ReceivedInfo {
             ack_eliciting: false,
             message_end: header.flags.contains(Flags::PSH),
@@ -143,10 +144,14 @@ impl Connection {
         for frame in FrameIter::new(payload) {
             let frame = frame?;
             info.ack_eliciting |= frame.is_ack_eliciting();
+            has_content |= frame.is_ack_eliciting() && frame != Frame::Ping;
             self.on_frame(now, header.epoch, ce, frame)?;
             if !matches!(self.state, State::Handshaking | State::Open) {
                 return Ok(());
             }
+        }
+        if has_content {
+            self.timers.on_content(now, self.id.side);
         }
         if number >= FIRST_NUMBER {
             self.received.on_received(now, number, info);

@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Connection, State};
+use super::{Connection, FIRST_NUMBER, State};
+use crate::wire::expand;
 use crate::{CloseReason, EndpointConfig, Side, Time};
+
+/// A server that has heard nothing for so long asks whether the client is still there, once: a client that was killed is
+/// noticed soon, if its host answers in its place.
+const QUIET: Duration = Duration::from_secs(2);
+/// How long a peer has to leave probes unanswered after its host first said that nothing listens at its port, or three probe
+/// timeouts if they are longer.
+const UNREACHABLE_FOR: Duration = Duration::from_millis(500);
 
 /// Deadlines of a connection, besides those of loss detection and acknowledgements.
 #[derive(Debug)]
@@ -14,6 +22,10 @@ pub(crate) struct Timers {
     keepalive: Option<Duration>,
     received_at: Time,
     active_at: Time,
+    /// When to ask a peer that has gone quiet.
+    quiet_at: Option<Time>,
+    /// Since when the peer's host has said that nothing listens there, and nothing else came.
+    unreachable_since: Option<Time>,
     /// The pacer lets the next packet go then.
     pub(super) paced_until: Option<Time>,
 }
@@ -26,6 +38,8 @@ impl Timers {
             keepalive: None,
             received_at: now,
             active_at: now,
+            quiet_at: None,
+            unreachable_since: None,
             paced_until: None,
         }
     }
@@ -46,6 +60,14 @@ impl Timers {
     pub(super) fn on_received(&mut self, now: Time) {
         self.received_at = now;
         self.active_at = now;
+        self.unreachable_since = None;
+    }
+
+    /// Something more came than acknowledgements and what keeps a connection alive.
+    pub(super) fn on_content(&mut self, now: Time, side: Side) {
+        if side == Side::Server && self.keepalive.is_some() {
+            self.quiet_at = Some(now + QUIET);
+        }
     }
 
     pub(super) fn on_sent_eliciting(&mut self, now: Time) {
@@ -73,6 +95,7 @@ impl Connection {
         let candidates = [
             Some(self.timers.handshake.unwrap_or_else(|| self.timers.idle())),
             self.timers.keepalive(),
+            self.timers.quiet_at,
             self.timers.paced_until,
             self.received.ack_due().filter(|_| may_send),
             self.recovery.next_timeout().filter(|_| may_send),
@@ -107,6 +130,10 @@ impl Connection {
             self.pending.ping = true;
             self.timers.active_at = now;
         }
+        if self.timers.quiet_at.is_some_and(|due| due <= now) {
+            self.pending.ping = true;
+            self.timers.quiet_at = None;
+        }
         if !self.is_amplification_limited() && self.recovery.next_timeout().is_some_and(|due| due <= now) {
             self.on_recovery_timeout(now);
         }
@@ -117,6 +144,22 @@ impl Connection {
         self.recovery.on_timeout(now, &mut outcome);
         self.outcome = outcome;
         self.settle();
+    }
+
+    /// The peer's host says that nothing listens at the port which the packet with that number was sent to. Anybody who sees
+    /// the packet can say so; a peer that lives answers the probes and is heard first.
+    pub(crate) fn on_unreachable(&mut self, now: Time, sequence: u32) {
+        let number = expand(sequence, self.next_number);
+        if !(FIRST_NUMBER..self.next_number).contains(&number) || !(self.is_handshaking() || self.is_open()) {
+            return;
+        }
+        if !self.recovery.awaits_answer() {
+            return;
+        }
+        let since = *self.timers.unreachable_since.get_or_insert(now);
+        if now >= since + UNREACHABLE_FOR.max(self.recovery.probe_timeout() * 3) {
+            self.end(CloseReason::Unreachable);
+        }
     }
 
     /// The address is not validated and has had three times what it sent: nothing goes there until more comes.

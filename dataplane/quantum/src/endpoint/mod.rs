@@ -217,6 +217,19 @@ impl Endpoint {
         }
     }
 
+    /// The host at `remote` says (ICMP destination unreachable, code port) that nothing listens there. `quoted` is the front of
+    /// the payload that it refused.
+    pub fn handle_unreachable(&mut self, now: Time, remote: SocketAddr, quoted: &[u8]) {
+        self.now = self.now.max(now);
+        let Some(guuid) = Header::peek_guuid(quoted) else { return };
+        let sequence = quoted.get(22..26).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+        let (Some(sequence), Some(handle)) = (sequence, self.slots.find(guuid)) else { return };
+        if let Some(connection) = self.slots.get_mut(handle).filter(|connection| connection.remote() == remote) {
+            connection.on_unreachable(now, sequence);
+            self.touch(handle);
+        }
+    }
+
     /// Does what is due. To be called when the time of [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Time) {
         self.now = self.now.max(now);

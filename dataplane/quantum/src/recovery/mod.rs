@@ -449,6 +449,11 @@ impl Recovery {
         self.timer.period(&self.rtt)
     }
 
+    /// Whether something is on its way that the peer has to acknowledge.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.sent.has_eliciting()
+    }
+
     /// Bytes in flight.
     pub(crate) fn in_flight(&self) -> u64 {
         self.sent.in_flight()

@@ -192,3 +192,47 @@ fn a_peer_that_is_gone_is_noticed_though_one_keeps_asking() {
     assert_eq!(net.closed(CLIENT), Some(CloseReason::IdleTimeout));
     assert!(net.now - start <= Duration::from_secs(61));
 }
+
+#[test]
+fn a_killed_client_is_noticed_within_four_seconds_if_its_host_says_so() {
+    let (mut net, client, _) = Net::connected(&config());
+    net.write(CLIENT, client, b"a request");
+    net.run_for(RTT);
+    // The client's process dies: nothing comes from it, and its host refuses what is sent to its port.
+    net.hook = Box::new(|segment| if segment.is_to_server() { Vec::new() } else { vec![segment] });
+    let start = net.now;
+    let mut told = net.log.len();
+    while net.closed(SERVER).is_none() && net.now < start + Duration::from_secs(10) {
+        net.run_for(Duration::from_millis(10));
+        let refused: Vec<Vec<u8>> = net.log[told..]
+            .iter()
+            .filter(|(_, segment)| !segment.is_to_server())
+            .map(|(_, segment)| segment.data.clone())
+            .collect();
+        told = net.log.len();
+        for quoted in refused {
+            let now = net.now;
+            net.nodes[SERVER].endpoint.handle_unreachable(now, address(CLIENT), &quoted);
+        }
+    }
+    assert_eq!(net.closed(SERVER), Some(CloseReason::Unreachable));
+    assert!(net.now < start + Duration::from_secs(4), "after {:?}", net.now - start);
+}
+
+#[test]
+fn a_living_client_is_kept_whatever_its_host_is_said_to_say() {
+    let (mut net, client, _) = Net::connected(&config());
+    net.write(CLIENT, client, b"a request");
+    let mut told = 0;
+    for _ in 0..1_000 {
+        net.run_for(Duration::from_millis(10));
+        let quoted: Vec<Vec<u8>> = net.log[told..].iter().map(|(_, segment)| segment.data.clone()).collect();
+        told = net.log.len();
+        for (to, quoted) in quoted.iter().flat_map(|quoted| [(CLIENT, quoted), (SERVER, quoted)]) {
+            let now = net.now;
+            net.nodes[to].endpoint.handle_unreachable(now, address(1 - to), quoted);
+            net.nodes[to].endpoint.handle_unreachable(now, address(1 - to), &quoted[..quoted.len().min(25)]);
+        }
+    }
+    assert_eq!((net.closed(CLIENT), net.closed(SERVER)), (None, None));
+}
