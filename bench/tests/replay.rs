@@ -81,7 +81,7 @@ async fn recorded_traces_converge_over_tcp_in_both_encodings() {
         let trace = if file.exists() {
             trace::load(file.to_str().unwrap()).unwrap()
         } else {
-            println!("SKIPPED: {} is not there; a generated trace takes its place", file.display());
+            println!("{} is not there; a generated trace takes its place", file.display());
             trace::generate(2, 5000, 1)
         };
         for encoding in [Encoding::Yjs, Encoding::Json] {

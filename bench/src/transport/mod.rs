@@ -57,7 +57,12 @@ pub struct TransportArgs {
 }
 
 /// The generated messages and stubs of `proto/bench.proto`.
-#[expect(missing_docs, clippy::pedantic, reason = "generated code; the .proto file documents it")]
+#[expect(
+    missing_docs,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code; the .proto file documents it"
+)]
 pub mod bench_proto {
     tonic::include_proto!("aetherflow.bench");
 }

@@ -57,14 +57,19 @@ pub(super) struct Path {
     chunks: RangeSet,
     outcome: AckOutcome,
     resend: Vec<u64>,
-    arrivals: BinaryHeap<Reverse<(Time, u64, Arrival)>>,
-    sequence: u64,
-    bottleneck_free: Time,
+    wire: Wire,
     random: u64,
     numbers: u64,
     chunks_sent: u64,
     pub(super) waits: Waits,
     pub(super) blackout: bool,
+}
+
+/// What is under way.
+struct Wire {
+    arrivals: BinaryHeap<Reverse<(Time, u64, Arrival)>>,
+    sequence: u64,
+    bottleneck_free: Time,
 }
 
 /// What held the sender back, and how long queues were.
@@ -95,9 +100,7 @@ impl Path {
             chunks: RangeSet::new(),
             outcome: AckOutcome::default(),
             resend: Vec::new(),
-            arrivals: BinaryHeap::new(),
-            sequence: 0,
-            bottleneck_free: now,
+            wire: Wire { arrivals: BinaryHeap::new(), sequence: 0, bottleneck_free: now },
             random: options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             numbers: 0,
             chunks_sent: 0,
@@ -132,7 +135,7 @@ impl Path {
             for at in [wake, self.sender.next_timeout(), self.receiver.ack_due()].into_iter().flatten() {
                 next = next.min(at);
             }
-            if let Some(Reverse((at, ..))) = self.arrivals.peek() {
+            if let Some(Reverse((at, ..))) = self.wire.arrivals.peek() {
                 next = next.min(*at);
             }
             self.now = self.now.max(next);
@@ -196,7 +199,7 @@ impl Path {
         if self.blackout {
             return;
         }
-        let start = self.bottleneck_free.max(self.now);
+        let start = self.wire.bottleneck_free.max(self.now);
         let queued = start - self.now;
         if queued > self.options.rtt.mul_f64(self.options.queue) {
             self.waits.tail_drops += 1;
@@ -205,18 +208,18 @@ impl Path {
         self.waits.queue_max = self.waits.queue_max.max(queued);
         self.waits.queue_sum += queued;
         self.waits.queued += 1;
-        self.bottleneck_free = start + Duration::from_nanos(u64::from(size) * 1_000_000_000 / self.options.rate);
+        self.wire.bottleneck_free = start + Duration::from_nanos(u64::from(size) * 1_000_000_000 / self.options.rate);
         if !self.lose() {
             let arrival = Arrival::Data { number, chunk, sent: self.now };
-            self.push(self.bottleneck_free + self.options.rtt / 2, arrival);
+            self.push(self.wire.bottleneck_free + self.options.rtt / 2, arrival);
         }
     }
 
     fn receive(&mut self) {
-        while let Some(Reverse((at, ..))) = self.arrivals.peek()
+        while let Some(Reverse((at, ..))) = self.wire.arrivals.peek()
             && *at <= self.now
         {
-            let Some(Reverse((_, _, arrival))) = self.arrivals.pop() else { return };
+            let Some(Reverse((_, _, arrival))) = self.wire.arrivals.pop() else { return };
             match arrival {
                 Arrival::Data { number, chunk, sent } => {
                     let epoch = Epoch::OneRtt0;
@@ -247,8 +250,8 @@ impl Path {
     }
 
     fn push(&mut self, at: Time, arrival: Arrival) {
-        self.sequence += 1;
-        self.arrivals.push(Reverse((at, self.sequence, arrival)));
+        self.wire.sequence += 1;
+        self.wire.arrivals.push(Reverse((at, self.wire.sequence, arrival)));
     }
 
     fn lose(&mut self) -> bool {
