@@ -18,6 +18,7 @@ pub(crate) enum SentFrame {
     StopSending(StreamId),
     MaxData,
     MaxStreamData(StreamId),
+    StreamDataBlocked(StreamId),
     MaxStreams,
     Crypto {
         epoch: Epoch,

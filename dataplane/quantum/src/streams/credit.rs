@@ -27,6 +27,17 @@ impl Granted {
         self.advertised
     }
 
+    /// How far the peer may go beyond what is consumed.
+    pub(super) fn window(&self) -> u64 {
+        self.window
+    }
+
+    /// Lets the peer go further by `amount`.
+    pub(super) fn grow(&mut self, amount: u64) {
+        self.window = self.window.saturating_add(amount).min(VARINT_MAX);
+        self.pending |= amount > 0;
+    }
+
     /// What has been consumed so far.
     pub(super) fn consumed(&self) -> u64 {
         self.consumed

@@ -77,10 +77,16 @@ impl Streams {
         }
     }
 
-    /// `STREAM_DATA_BLOCKED`. Credit is given without being asked for, so `DATA_BLOCKED` and `STREAMS_BLOCKED` mean nothing here,
-    /// and this only if it names a stream that cannot be.
+    /// `STREAM_DATA_BLOCKED`. If the application keeps up with the stream, its window is too small for the path and doubles,
+    /// out of what all windows of the connection may grow. Of `DATA_BLOCKED` and `STREAMS_BLOCKED` nothing follows: that
+    /// credit is given without being asked for.
     pub(crate) fn on_stream_data_blocked(&mut self, id: StreamId) -> Result<(), TransportError> {
-        self.locate(id).map(|_| ())
+        if self.locate(id)? {
+            let base = self.config.stream_window;
+            let room = self.config.connection_window.saturating_sub(self.grown_bytes);
+            self.grown_bytes += self.with(id, |stream| stream.receiving.grow(base, room)).unwrap_or(0);
+        }
+        Ok(())
     }
 
     /// Checks that a frame may take its stream to `end`, and takes the connection's credit for it, which is given back at
@@ -215,6 +221,9 @@ impl Streams {
             SentFrame::MaxStreamData(id) => {
                 self.with(id, |stream| stream.receiving.on_credit_lost());
             }
+            SentFrame::StreamDataBlocked(id) => {
+                self.with(id, |stream| stream.sending.on_blocked_lost());
+            }
             _ => {}
         }
     }
@@ -243,6 +252,13 @@ impl Stream {
             }
             self.receiving.on_credit_sent();
             sent.push(SentFrame::MaxStreamData(id));
+        }
+        if let Some(limit) = self.sending.wants_blocked() {
+            if !writer.stream_data_blocked(id, limit) {
+                return false;
+            }
+            self.sending.on_blocked_sent();
+            sent.push(SentFrame::StreamDataBlocked(id));
         }
         true
     }

@@ -4,7 +4,8 @@
 //! send, and tells what became of them by [`SentFrame`](crate::sent_frame::SentFrame).
 //!
 //! Memory of a connection: at most `streams_max` streams of the peer and as many of this side as the peer allows, each with
-//! `stream_window` bytes to be read (see [`reassembly`] for what surrounds them) and `send_buffer_max` bytes to be sent.
+//! `stream_window` bytes to be read (see [`reassembly`] for what surrounds them) and `send_buffer_max` bytes to be sent; and
+//! `connection_window` bytes more in all, by which the windows of streams grow that are too small for the path.
 
 mod credit;
 mod frames;
@@ -66,6 +67,8 @@ pub(crate) struct Streams {
     granted: Granted,
     /// Connection credit had.
     received: Received,
+    /// Bytes by which the windows of live streams have grown.
+    grown_bytes: u64,
     lines: Lines,
     events: VecDeque<Event>,
     stats: StreamsStats,
@@ -76,7 +79,7 @@ pub(crate) struct Streams {
 /// Who wants to send.
 #[derive(Debug, Default)]
 struct Lines {
-    /// `RESET_STREAM`, `STOP_SENDING` and `MAX_STREAM_DATA`.
+    /// `RESET_STREAM`, `STOP_SENDING`, `MAX_STREAM_DATA` and `STREAM_DATA_BLOCKED`.
     control: Line,
     /// STREAM frames that take no connection credit: lost ones, and ends.
     resend: Line,
@@ -109,6 +112,7 @@ impl Streams {
             live: IdMap::default(),
             granted: Granted::new(config.connection_window),
             received: Received::default(),
+            grown_bytes: 0,
             lines: Lines::default(),
             events: VecDeque::new(),
             stats: StreamsStats::default(),
@@ -243,8 +247,9 @@ impl Streams {
     }
 
     fn forget(&mut self, id: StreamId) {
-        let stream = self.live.remove(&id);
-        debug_assert!(stream.is_some_and(|stream| stream.is_idle()), "what is over wants and keeps nothing");
+        let Some(stream) = self.live.remove(&id) else { return };
+        debug_assert!(stream.is_idle(), "what is over wants and keeps nothing");
+        self.grown_bytes -= stream.receiving.grown();
         self.ids.close(id);
         if self.live.capacity() > 64 && self.live.len() < self.live.capacity() / 8 {
             self.live.shrink_to(2 * self.live.len());
@@ -257,6 +262,7 @@ impl Stream {
         self.sending.wants_reset().is_some()
             || self.receiving.wants_stop().is_some()
             || self.receiving.wants_credit().is_some()
+            || self.sending.wants_blocked().is_some()
     }
 
     fn is_idle(&self) -> bool {

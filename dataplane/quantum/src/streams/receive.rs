@@ -8,6 +8,9 @@ use super::send::Signal;
 use crate::wire::varint::VARINT_MAX;
 use crate::{Read, TransportError, TransportErrorCode};
 
+/// A stream's window grows to so many times what it was at first, at most.
+const GROWTH_MAX: u64 = 16;
+
 /// What this side receives on a stream.
 #[derive(Debug)]
 pub(super) struct Receiving {
@@ -16,6 +19,8 @@ pub(super) struct Receiving {
     highest: u64,
     final_size: Option<u64>,
     credit: Granted,
+    /// Bytes by which the window has grown.
+    grown: u64,
     state: State,
     /// The next time that there is something to read the application is to be told.
     armed: bool,
@@ -41,6 +46,7 @@ impl Receiving {
             highest: 0,
             final_size: None,
             credit: Granted::new(window),
+            grown: 0,
             state: State::Open,
             armed: true,
         }
@@ -199,6 +205,25 @@ impl Receiving {
     /// `MAX_STREAM_DATA` was lost.
     pub(super) fn on_credit_lost(&mut self) {
         self.credit.lost();
+    }
+
+    /// The peer has used up the window, which was `base` bytes at first. It doubles, but not by more than `room`, if the
+    /// application is not what it waits for. Gives by how much it grew.
+    pub(super) fn grow(&mut self, base: u64, room: u64) -> u64 {
+        let unread = self.reassembly.ready_end() - self.reassembly.read_offset();
+        if !self.takes_credit() || unread > self.credit.window() / 2 {
+            return 0;
+        }
+        let most = base.saturating_mul(GROWTH_MAX - 1).saturating_sub(self.grown);
+        let by = self.credit.window().min(room).min(most);
+        self.credit.grow(by);
+        self.grown += by;
+        by
+    }
+
+    /// Bytes by which the window has grown.
+    pub(super) fn grown(&self) -> u64 {
+        self.grown
     }
 
     /// Whether the peer has a use for credit.

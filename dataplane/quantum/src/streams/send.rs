@@ -30,6 +30,8 @@ pub(super) struct Sending {
     stopped: Option<u64>,
     /// A write was cut short; the application waits for room.
     wants_room: bool,
+    /// The limit at which the peer has been told that there is more to send.
+    blocked_at: Option<u64>,
 }
 
 /// How far the direction is.
@@ -87,6 +89,7 @@ impl Sending {
             state: State::Open,
             stopped: None,
             wants_room: false,
+            blocked_at: None,
         }
     }
 
@@ -138,6 +141,23 @@ impl Sending {
     /// Bytes that may be sent for the first time, as far as the stream's credit goes.
     pub(super) fn wants_fresh(&self) -> bool {
         self.fresh_end() > self.next
+    }
+
+    /// The limit to name in a `STREAM_DATA_BLOCKED` that is to be sent: the stream's credit is used up and there is more.
+    pub(super) fn wants_blocked(&self) -> Option<u64> {
+        let is_open = matches!(self.state, State::Open | State::Finished(_));
+        let is_blocked = self.next == self.limit && self.buffer.end() > self.limit;
+        (is_open && is_blocked && self.blocked_at != Some(self.limit)).then_some(self.limit)
+    }
+
+    /// `STREAM_DATA_BLOCKED` is in a packet.
+    pub(super) fn on_blocked_sent(&mut self) {
+        self.blocked_at = Some(self.limit);
+    }
+
+    /// `STREAM_DATA_BLOCKED` was lost.
+    pub(super) fn on_blocked_lost(&mut self) {
+        self.blocked_at = None;
     }
 
     /// Whether something is to be sent that takes no credit: lost bytes, or an end by itself.

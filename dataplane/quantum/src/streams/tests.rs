@@ -77,6 +77,7 @@ fn deliver(streams: &mut Streams, payload: &[u8]) -> Result<(), TransportError> 
             Frame::Stream { id, offset, data, fin } => streams.on_stream(id, offset, data, fin)?,
             Frame::ResetStream { id, code, final_size } => streams.on_reset_stream(id, code, final_size)?,
             Frame::StopSending { id, code } => streams.on_stop_sending(id, code)?,
+            Frame::StreamDataBlocked { id, .. } => streams.on_stream_data_blocked(id)?,
             Frame::MaxData(limit) => streams.on_max_data(limit),
             Frame::MaxStreamData { id, max } => streams.on_max_stream_data(id, max)?,
             Frame::MaxStreams(limit) => streams.on_max_streams(limit),

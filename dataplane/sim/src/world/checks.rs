@@ -35,6 +35,8 @@ pub(super) struct Limits {
     datagram_size: u64,
     segments_max: usize,
     stream_window: u64,
+    /// By so many bytes the windows of streams grow in all.
+    connection_window: u64,
     send_buffer_max: u64,
     streams_max: usize,
     connections_max: u64,
@@ -46,6 +48,7 @@ impl Limits {
             datagram_size: u64::from(config.datagram_size),
             segments_max: config.segments_max,
             stream_window: config.stream_window,
+            connection_window: config.connection_window,
             send_buffer_max: config.send_buffer_max as u64,
             // Streams of either side.
             streams_max: 2 * config.streams_max as usize,
@@ -84,7 +87,7 @@ impl Limits {
             let (streams, live) = (stats.streams, stats.streams.live as u64);
             if streams.live > self.streams_max
                 || streams.send_buffered_bytes as u64 > live * self.send_buffer_max
-                || streams.receive_buffered_bytes as u64 > live * self.stream_window
+                || streams.receive_buffered_bytes as u64 > live * self.stream_window + self.connection_window
             {
                 return Err(Fault::new(format!("more is kept than allowed: {streams:?}")));
             }

@@ -29,11 +29,6 @@ pub(super) struct Factory {
 impl Factory {
     pub(super) fn new(seed: u64, cipher: Cipher) -> Self {
         let mut rng = Rng::derive(seed, 300);
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("Ed25519 keys can always be made");
-        let mut params = rcgen::CertificateParams::new(vec![SERVER_NAME.to_owned()]).expect("the name is a DNS name");
-        // A serial number of one length, so that the certificate has one too.
-        params.serial_number = Some(rcgen::SerialNumber::from(vec![1; 16]));
-        let certificate = params.self_signed(&key).expect("a certificate can be signed with its own key");
         let config = EndpointConfig {
             node_key: rng.seed(),
             datagram_size: DATAGRAM_SIZE as u16,
@@ -47,6 +42,16 @@ impl Factory {
             handshakes_without_cookie: [0, 1, 256, 256][Rng::derive(seed, 301).below(4) as usize],
             ..EndpointConfig::default()
         };
+        Self::with_config(config, rng, cipher)
+    }
+
+    /// Endpoints with these settings and a randomness of their own.
+    pub(super) fn with_config(config: EndpointConfig, mut rng: Rng, cipher: Cipher) -> Self {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("Ed25519 keys can always be made");
+        let mut params = rcgen::CertificateParams::new(vec![SERVER_NAME.to_owned()]).expect("the name is a DNS name");
+        // A serial number of one length, so that the certificate has one too.
+        params.serial_number = Some(rcgen::SerialNumber::from(vec![1; 16]));
+        let certificate = params.self_signed(&key).expect("a certificate can be signed with its own key");
         Self {
             ids: GuuidGenerator::new(rng.seed()),
             cipher,

@@ -3,6 +3,7 @@
 mod checks;
 mod endpoints;
 mod observer;
+mod pair;
 mod scenario;
 mod trace;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use quantum::{Endpoint, EndpointStats, Received, Time};
 
+pub use pair::Pair;
 pub use scenario::Scenario;
 
 use crate::app::{Client, Fault, Server};

@@ -148,7 +148,7 @@ fn work(net: &mut Net, victim: usize, handle: ConnectionHandle, rng: &mut StdRng
         let _ = connection.open();
     }
     let streams = connection.stats().streams;
-    assert!(streams.receive_buffered_bytes <= 20_000, "more than the windows allow: {streams:?}");
+    assert!(streams.receive_buffered_bytes <= 20 * 4_000 + 16_000, "more than the windows allow: {streams:?}");
     assert!(streams.live <= 2_000, "{streams:?}");
     drop(connection);
     net.nodes[victim].events.extend(events.into_iter().filter(|event| matches!(event.1, Event::Closed(_))));

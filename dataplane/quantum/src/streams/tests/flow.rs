@@ -168,3 +168,82 @@ fn a_hundred_thousand_streams_beside_a_lasting_one_leave_nothing_behind() {
         assert!(streams.lines.fresh.is_empty() && streams.lines.resend.is_empty() && streams.lines.control.is_empty());
     }
 }
+
+#[test]
+fn a_window_that_is_too_small_for_the_path_grows_to_its_limits_if_the_application_reads() {
+    let config = StreamsConfig { connection_window: 200_000, send_buffer_max: 1 << 20, ..CONFIG };
+    let mut pair = Pair::new(config);
+    let mut windows = Vec::new();
+    for _ in 0..3 {
+        let id = pair.client.open().unwrap();
+        write(&mut pair.client, id, 1 << 20);
+        let mut sent_at_once = 0;
+        // A round: everything that credit allows is sent, then read, then the credit comes back.
+        for _ in 0..12 {
+            let mut came = 0;
+            while let Some(packet) = packet(&mut pair.client, 1200) {
+                acknowledge(&mut pair.client, &packet);
+                let own = |frame: &SentFrame| match *frame {
+                    SentFrame::Stream { id: of, len, .. } if of == id => len,
+                    _ => 0,
+                };
+                let bytes = packet.sent.iter().map(own);
+                came += bytes.sum::<u32>();
+                deliver(&mut pair.server, &packet.bytes).unwrap();
+                read_all(&mut pair.server, id);
+            }
+            sent_at_once = came.max(sent_at_once);
+            carry(&mut pair.server, &mut pair.client);
+        }
+        windows.push(sent_at_once);
+    }
+    // The first grows to 16 times the 10,000 of the start, the next one takes what is left of 200,000, the last gets nothing.
+    assert!(windows[0] >= 150_000 && windows[0] <= 160_000, "{windows:?}");
+    assert!(windows[1] >= 50_000 && windows[1] <= 60_000, "{windows:?}");
+    assert!(windows[2] <= 10_000, "{windows:?}");
+}
+
+#[test]
+fn a_window_does_not_grow_for_an_application_that_does_not_read() {
+    let mut pair = Pair::new(CONFIG);
+    let id = pair.client.open().unwrap();
+    write(&mut pair.client, id, 20_000);
+    for _ in 0..10 {
+        pair.settle();
+        pair.server.on_stream_data_blocked(id).unwrap();
+    }
+    assert_eq!(pair.server.stats().receive_buffered_bytes, 10_000);
+}
+
+#[test]
+fn a_sender_without_credit_says_so_once_for_each_limit_and_again_if_it_was_lost() {
+    let mut client = end(Side::Client, CONFIG);
+    let id = client.open().unwrap();
+    write(&mut client, id, 20_000);
+    let mut last = packet(&mut client, 1200).unwrap();
+    while let Some(next) = packet(&mut client, 1200) {
+        last = next;
+    }
+    let told = vec![format!("{:?}", Frame::StreamDataBlocked { id, max: 10_000 })];
+    assert!(frames(&last).ends_with(&told), "{:?}", frames(&last));
+    lose(
+        &mut client,
+        &Packet {
+            bytes: vec![],
+            sent: [SentFrame::StreamDataBlocked(id)].into_iter().collect(),
+            filled: Filled::default(),
+        },
+    );
+    assert_eq!(frames(&packet(&mut client, 1200).unwrap()), told);
+    assert!(!client.has_pending());
+    client.on_max_stream_data(id, 10_100).unwrap();
+    let more = frames(&packet(&mut client, 1200).unwrap());
+    assert_eq!(more, ["stream 0 10000+100 false"]);
+    assert_eq!(
+        frames(&packet(&mut client, 1200).unwrap()),
+        [format!("{:?}", Frame::StreamDataBlocked { id, max: 10_100 })]
+    );
+    client.reset(id, 1);
+    assert_eq!(frames(&packet(&mut client, 1200).unwrap()).len(), 1);
+    assert!(!client.has_pending());
+}

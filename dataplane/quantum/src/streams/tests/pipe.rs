@@ -242,7 +242,8 @@ impl App {
         let stats = self.streams.stats();
         let live = stats.live;
         assert!(stats.send_buffered_bytes <= live * self.config.send_buffer_max);
-        assert!(stats.receive_buffered_bytes as u64 <= live as u64 * self.config.stream_window);
+        let windows = live as u64 * self.config.stream_window + self.config.connection_window;
+        assert!(stats.receive_buffered_bytes as u64 <= windows);
         let remote = self.open.keys().filter(|id| id.opener() != self.side).count();
         assert!(remote as u64 <= self.config.streams_max);
     }
