@@ -121,7 +121,7 @@ impl Pump {
                 },
             }
         };
-        self.carry_to_control();
+        while self.carry_to_control() {}
         self.end(outcome);
     }
 

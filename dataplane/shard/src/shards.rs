@@ -53,12 +53,14 @@ pub struct ShardsConfig {
 }
 
 /// Shards that run. They end when they are told to, or when the control plane's ends are gone.
+#[derive(Debug)]
 pub struct Shards {
     local_addr: SocketAddr,
     threads: Vec<Running>,
     shutdown: Arc<AtomicBool>,
 }
 
+#[derive(Debug)]
 struct Running {
     thread: JoinHandle<Result<(), ShardError>>,
     doorbell: Arc<Doorbell>,
@@ -76,6 +78,14 @@ struct Seat {
 }
 
 impl Shards {
+    /// Whether shards can run here.
+    ///
+    /// # Errors
+    /// [`ShardError::Uring`] or [`ShardError::LockedMemory`].
+    pub fn check() -> Result<(), ShardError> {
+        host::check()
+    }
+
     /// Starts the shards and waits until all of them run. Gives the control plane's end of each, in order; none for
     /// [`AppKind::Echo`].
     ///
@@ -89,7 +99,7 @@ impl Shards {
             let (cores, shards) = (config.cores.len(), config.shards);
             return Err(ShardError::Config(format!("{shards} shards need as many cores, not {cores}")));
         }
-        host::check()?;
+        Self::check()?;
         let secret = rand::random();
         let (sockets, local_addr) = bind(config, secret)?;
         let doorbells = sockets.iter().map(|_| Doorbell::of_shard().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use quantum::Side;
 use quantum_shard::handoff::{ConnectTarget, ConnectionKey};
+use quantum_shard::{ShardStats, Shards};
 use tokio::sync::{mpsc, watch};
 
 pub use options::{ClientConfig, EndpointOptions, ServerConfig};
@@ -36,6 +37,8 @@ struct ShardSeat {
 
 #[derive(Debug)]
 pub(crate) struct EndpointShared {
+    /// The shards' threads, which end once the pumps have; none in tests that have a wire in their place.
+    threads: Option<Shards>,
     shards: Vec<ShardSeat>,
     next_shard: AtomicUsize,
     local_addr: SocketAddr,
@@ -48,9 +51,24 @@ impl EndpointShared {
         self.local_addr
     }
 
-    /// Starts the pumps of `ports`.
+    fn of_shards(started: start::Started, accepted: Option<&mpsc::Sender<Connection>>) -> Arc<Self> {
+        let local_addr = started.shards.local_addr();
+        Self::start_pumps(started.ports, Some(started.shards), local_addr, accepted)
+    }
+
+    /// Starts the pumps of `ports`, which have no shards.
+    #[cfg(test)]
     pub(crate) fn start(
         ports: Vec<ControlPort>,
+        local_addr: SocketAddr,
+        accepted: Option<&mpsc::Sender<Connection>>,
+    ) -> Arc<Self> {
+        Self::start_pumps(ports, None, local_addr, accepted)
+    }
+
+    fn start_pumps(
+        ports: Vec<ControlPort>,
+        threads: Option<Shards>,
         local_addr: SocketAddr,
         accepted: Option<&mpsc::Sender<Connection>>,
     ) -> Arc<Self> {
@@ -58,11 +76,15 @@ impl EndpointShared {
         let seat = |pump| ShardSeat { pump, next_key: AtomicU64::new(1) };
         let shards = senders.into_iter().map(seat).collect();
         let (pumps_running, running) = watch::channel(());
-        let shared = Arc::new(Self { shards, next_shard: AtomicUsize::new(0), local_addr, running });
+        let shared = Arc::new(Self { threads, shards, next_shard: AtomicUsize::new(0), local_addr, running });
         for seat in seats {
             seat.start(&shared, accepted.cloned(), pumps_running.clone());
         }
         shared
+    }
+
+    fn stats(&self) -> Vec<ShardStats> {
+        self.threads.as_ref().map(Shards::stats).unwrap_or_default()
     }
 
     fn is_alive(&self) -> bool {
@@ -84,7 +106,7 @@ impl Endpoint {
     /// [`EndpointError`] if a shard cannot start.
     pub fn client(options: &EndpointOptions) -> Result<Self, EndpointError> {
         let started = start::start(options, None, None)?;
-        Ok(Self { shared: EndpointShared::start(started.ports, started.local_addr, None) })
+        Ok(Self { shared: EndpointShared::of_shards(started, None) })
     }
 
     /// The process-wide client endpoint with default options, started when first asked for and kept while it is used.
@@ -136,6 +158,11 @@ impl Endpoint {
         self.shared.local_addr
     }
 
+    /// What each shard has done, some milliseconds ago.
+    pub fn shard_stats(&self) -> Vec<ShardStats> {
+        self.shared.stats()
+    }
+
     #[cfg(test)]
     pub(crate) fn over(shared: Arc<EndpointShared>) -> Self {
         Self { shared }
@@ -156,9 +183,11 @@ impl Listener {
     /// [`EndpointError`] if a shard cannot start or the address cannot be bound.
     pub fn bind(address: SocketAddr, config: &ServerConfig) -> Result<Self, EndpointError> {
         let started = start::start(&config.options, Some(address), Some(config))?;
-        Ok(Self::over(started.ports, started.local_addr))
+        let (sender, accepted) = mpsc::channel(BACKLOG);
+        Ok(Self { accepted, shared: EndpointShared::of_shards(started, Some(&sender)) })
     }
 
+    #[cfg(test)]
     pub(crate) fn over(ports: Vec<ControlPort>, local_addr: SocketAddr) -> Self {
         let (sender, accepted) = mpsc::channel(BACKLOG);
         Self { accepted, shared: EndpointShared::start(ports, local_addr, Some(&sender)) }
@@ -184,6 +213,11 @@ impl Listener {
     /// The address that is listened on.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local_addr
+    }
+
+    /// What each shard has done, some milliseconds ago.
+    pub fn shard_stats(&self) -> Vec<ShardStats> {
+        self.shared.stats()
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quantum::{Alpn, EndpointConfig};
+use quantum_shard::{HostKind, IoKind};
 
 use crate::identity::Identity;
 use crate::tls::{self, TlsError, Verify};
@@ -19,11 +20,22 @@ pub struct EndpointOptions {
     pub cores: Vec<usize>,
     /// How long a shard goes on looking for work before it sleeps.
     pub spin: Duration,
+    /// What runs the shards' threads.
+    pub host: HostKind,
+    /// How their bytes move.
+    pub io: IoKind,
 }
 
 impl Default for EndpointOptions {
     fn default() -> Self {
-        Self { protocol: EndpointConfig::default(), shards: 1, cores: Vec::new(), spin: Duration::ZERO }
+        Self {
+            protocol: EndpointConfig::default(),
+            shards: 1,
+            cores: Vec::new(),
+            spin: Duration::ZERO,
+            host: HostKind::default(),
+            io: IoKind::default(),
+        }
     }
 }
 
@@ -55,9 +67,7 @@ impl ClientConfig {
 /// How a server proves who it is, and how its endpoint runs.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    #[expect(dead_code, reason = "read once shards are started")]
     pub(crate) tls: Arc<rustls::ServerConfig>,
-    #[expect(dead_code, reason = "read once shards are started")]
     pub(crate) node_key: [u8; 32],
     /// How the endpoint runs.
     pub options: EndpointOptions,

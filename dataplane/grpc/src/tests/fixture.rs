@@ -1,5 +1,6 @@
 //! A server and a client of the test service.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use tonic_prost::ProstCodec;
 use super::service::{Ask, Counts, Reply, TestService};
 use super::wire;
 use crate::endpoint::EndpointShared;
-use crate::{Channel, ClientConfig, Endpoint, Listener, ServeOptions, Verify, serve_with};
+use crate::{
+    Channel, ClientConfig, Endpoint, EndpointOptions, Identity, Listener, ServeOptions, ServerConfig, Verify, serve_with,
+};
 
 /// A served test service and the endpoint to reach it.
 pub(super) struct Fixture {
@@ -33,15 +36,37 @@ pub(super) struct Fixture {
 pub(super) enum Network {
     /// The wire in memory.
     Memory,
+    /// UDP on loopback, between shards over `io_uring`.
+    Udp,
 }
 
 /// An endpoint and a listener that reach each other.
 pub(super) fn joined(network: Network) -> (Endpoint, Listener) {
-    let Network::Memory = network;
+    if let Network::Udp = network {
+        return udp(&EndpointOptions::default(), 1);
+    }
     let (client, server) = wire::ports();
     let listener = Listener::over(vec![server], wire::address());
     let endpoint = Endpoint::over(EndpointShared::start(vec![client], wire::address(), None));
     (endpoint, listener)
+}
+
+/// Whether shards can run here. Without them a test passes by saying so, but not where all has to be tested.
+pub(super) fn has_shards() -> bool {
+    let Err(error) = quantum_shard::Shards::check() else { return true };
+    assert!(std::env::var_os("CI").is_none(), "{error}");
+    println!("SKIPPED: {error}");
+    false
+}
+
+/// A client and a listener of so many shards on loopback.
+pub(super) fn udp(options: &EndpointOptions, shards: usize) -> (Endpoint, Listener) {
+    let directory = tempfile::tempdir().unwrap();
+    let identity = Identity::load_or_create(directory.path(), &["127.0.0.1".to_owned()]).unwrap();
+    let mut config = ServerConfig::new(&identity).unwrap();
+    config.options = EndpointOptions { shards, ..options.clone() };
+    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into(), &config).unwrap();
+    (Endpoint::client(options).unwrap(), listener)
 }
 
 pub(super) fn config() -> ClientConfig {

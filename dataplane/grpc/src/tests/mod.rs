@@ -1,4 +1,4 @@
-//! The whole crate between two pumps: a wire in memory takes the place of the shards.
+//! The whole crate between two pumps, over shards on loopback and over a wire in memory that takes their place.
 
 /// The named tests over every network.
 macro_rules! on_both {
@@ -8,6 +8,17 @@ macro_rules! on_both {
                 #[tokio::test]
                 async fn $name() {
                     super::$name(super::Network::Memory).await;
+                }
+            )*
+        }
+
+        mod udp {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    if super::super::fixture::has_shards() {
+                        super::$name(super::Network::Udp).await;
+                    }
                 }
             )*
         }

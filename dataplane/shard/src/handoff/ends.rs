@@ -79,7 +79,7 @@ impl ControlEnd {
     }
 
     /// The owner is about to wait for the [eventfd](AsFd::as_fd): for messages and, with `wants_room`, for room. False if
-    /// there is something already. After either, [`awake`](Self::awake).
+    /// there is something already. Followed by [`awake`](Self::awake) or [`stay_awake`](Self::stay_awake).
     pub fn prepare_sleep(&mut self, wants_room: bool) -> bool {
         self.shared.control.prepare_sleep();
         if wants_room {
@@ -88,10 +88,15 @@ impl ControlEnd {
         self.receiver.is_empty() && (!wants_room || self.sender.is_full()) && !self.is_closed()
     }
 
-    /// The owner is awake. Reads the eventfd, so that it can ring again.
-    pub fn awake(&self) {
+    /// The owner does not wait after all.
+    pub fn stay_awake(&self) {
         self.shared.control.awake();
         self.shared.control_wants_room.clear();
+    }
+
+    /// The owner has waited and is awake. Reads the eventfd, so that it can ring again.
+    pub fn awake(&self) {
+        self.stay_awake();
         // Nothing to read is as good as something read.
         let _ = rustix::io::read(&self.shared.control, &mut [0_u8; 8]);
     }

@@ -38,7 +38,12 @@ pub(super) fn decode(name: &[u8]) -> Option<SocketAddr> {
             let flow = u32::from_be_bytes(*name.get(4..)?.first_chunk()?);
             let octets: [u8; 16] = *name.get(8..)?.first_chunk()?;
             let scope = u32::from_ne_bytes(*name.get(24..)?.first_chunk()?);
-            Some(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(octets), port, flow, scope)))
+            let address = Ipv6Addr::from(octets);
+            // A socket for both families has the other one's addresses mapped; the protocol compares them as they are.
+            Some(match address.to_ipv4_mapped() {
+                Some(v4) => SocketAddr::new(IpAddr::V4(v4), port),
+                None => SocketAddr::V6(SocketAddrV6::new(address, port, flow, scope)),
+            })
         }
         _ => None,
     }
