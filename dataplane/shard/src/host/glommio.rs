@@ -31,10 +31,12 @@ pub(super) fn run(
         let event = share_event(runner.port.event())?;
         ready();
         while runner.run_until_idle()? == Next::Park {
+            runner.port.listen(true);
             runner.port.enter()?;
             if !runner.port.has_completions() {
                 event.read_at(0, 8).await.map_err(|error| ShardError::Host(error.to_string()))?;
             }
+            runner.port.listen(false);
             runner.woke();
         }
         Ok(())

@@ -52,7 +52,7 @@ fn take(found: &mut Ancillary, level: i32, kind: i32, value: &[u8]) {
         }
         (libc::SOL_IPV6, libc::IPV6_PKTINFO) => {
             let octets: Option<[u8; 16]> = value.get(..16).and_then(|octets| octets.try_into().ok());
-            found.local = octets.map(|octets| IpAddr::V6(Ipv6Addr::from(octets)));
+            found.local = octets.map(|octets| Ipv6Addr::from(octets).to_canonical());
         }
         (libc::SOL_UDP, libc::UDP_GRO) => {
             let size = value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));

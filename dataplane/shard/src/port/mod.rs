@@ -9,6 +9,8 @@ mod uring;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wire_tests;
 
 pub(crate) use sys::{attach_steering, check_locked_memory, prepare_socket, share_event};
 pub(crate) use uring::{UringPort, UringSettings, Waits, probe};

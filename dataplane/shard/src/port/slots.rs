@@ -1,6 +1,6 @@
 //! Send buffers: what a `sendmsg` operation needs to stay where it is until it is done.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use quantum::Transmit;
 
@@ -12,6 +12,8 @@ pub(super) struct SendSlot {
     data: Vec<u8>,
     name: [u8; NAME_LEN],
     control: Control,
+    /// Bytes of the ancillary data before the segment size, which is last.
+    control_single_len: usize,
     vector: libc::iovec,
     message: libc::msghdr,
     remote: SocketAddr,
@@ -30,6 +32,7 @@ impl SendSlot {
             data: vec![0; len],
             name: [0; NAME_LEN],
             control: Control([0; CONTROL_LEN]),
+            control_single_len: 0,
             vector: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
             message: super::sys::empty_message(),
             remote: SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -45,20 +48,23 @@ impl SendSlot {
 
     /// Makes the first bytes of the buffer a message, and gives what the kernel wants to know. Valid until the slot is
     /// used again.
-    pub(super) fn prepare(&mut self, transmit: &Transmit, socket_is_v6: bool) -> *const libc::msghdr {
+    pub(super) fn prepare(&mut self, transmit: &Transmit) -> *const libc::msghdr {
         self.remote = transmit.remote;
         self.len = transmit.len.min(self.data.len());
         self.segment_size = transmit.segment_size.max(1);
         let name_len = address::encode(transmit.remote, &mut self.name);
         let mut control = Writer::new(&mut self.control.0);
-        if self.segment_size < self.len {
-            control.segment_size(self.segment_size as u16);
-        }
-        if let Some(local) = transmit.local.filter(|local| matches!(local, IpAddr::V6(_)) == socket_is_v6) {
+        // A socket for both families wants the ancillary data of the remote address's.
+        let is_v6 = transmit.remote.is_ipv6();
+        if let Some(local) = transmit.local.filter(|local| local.is_ipv6() == is_v6) {
             control.local(local);
         }
         if transmit.ecn != 0 {
-            control.ecn(transmit.ecn, socket_is_v6);
+            control.ecn(transmit.ecn, is_v6);
+        }
+        self.control_single_len = control.len();
+        if self.segment_size < self.len {
+            control.segment_size(self.segment_size as u16);
         }
         let control_len = control.len();
         self.vector = libc::iovec { iov_base: self.data.as_mut_ptr().cast(), iov_len: self.len };
@@ -77,8 +83,9 @@ impl SendSlot {
         self.segment_size < self.len
     }
 
-    /// The message's packets, for sending them one by one.
-    pub(super) fn segments(&self) -> (SocketAddr, impl Iterator<Item = &[u8]>) {
-        (self.remote, self.data[..self.len].chunks(self.segment_size))
+    /// Where the message goes, its ancillary data but for the segment size, and its packets: for sending them one by one.
+    pub(super) fn segments(&self) -> (SocketAddr, &[u8], impl Iterator<Item = &[u8]>) {
+        let ancillary = &self.control.0[..self.control_single_len];
+        (self.remote, ancillary, self.data[..self.len].chunks(self.segment_size))
     }
 }

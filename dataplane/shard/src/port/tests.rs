@@ -8,15 +8,15 @@ use crate::socket;
 use crate::work::Port;
 use quantum::{Time, Transmit};
 
-const TRANSMIT_LEN: usize = 16 * 1200;
+pub(super) const TRANSMIT_LEN: usize = 16 * 1200;
 
-struct Pair {
-    port: UringPort,
+pub(super) struct Pair {
+    pub(super) port: UringPort,
     doorbell: rustix::fd::OwnedFd,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
-fn skip() -> bool {
+pub(super) fn skip() -> bool {
     let Err(error) = probe() else { return false };
     assert!(std::env::var_os("CI").is_none(), "io_uring: {error}");
     println!("SKIPPED: io_uring is not available: {error}");
@@ -24,7 +24,11 @@ fn skip() -> bool {
 }
 
 fn open() -> Pair {
-    let socket = socket::bind_alone("127.0.0.1:0".parse().unwrap()).unwrap();
+    open_at("127.0.0.1:0".parse().unwrap())
+}
+
+pub(super) fn open_at(listen: SocketAddr) -> Pair {
+    let socket = socket::bind_alone(listen).unwrap();
     let address = socket.local_addr().unwrap();
     let doorbell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
     let ring = doorbell.try_clone().unwrap();
@@ -91,6 +95,7 @@ fn more_datagrams_than_buffers_are_received() {
         let expected: Vec<u32> = (round * 200..(round + 1) * 200).collect();
         assert_eq!(numbers, expected);
     }
+    assert!(b.port.counters().buffer_shortages > 0, "there were more datagrams than buffers");
 }
 
 #[test]

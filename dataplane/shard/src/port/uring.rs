@@ -2,7 +2,7 @@
 //! in one ring.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::ManuallyDrop;
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use quantum::{Received, Time, Transmit};
+use socket2::{MsgHdr, SockAddr, SockRef};
 
 use super::address::{self, NAME_LEN};
 use super::buffers::{GROUP, ReceiveBuffers};
@@ -62,9 +63,8 @@ pub(crate) struct UringSettings {
 pub(crate) struct UringPort {
     ring: IoUring,
     socket: UdpSocket,
-    socket_is_v6: bool,
     doorbell: OwnedFd,
-    /// Rings at every completion, for a host that waits elsewhere.
+    /// Rings at completions, for a host that waits elsewhere.
     event: OwnedFd,
     /// Dropped only once the kernel is done with it.
     memory: ManuallyDrop<Memory>,
@@ -98,15 +98,31 @@ struct Armed {
 
 /// Whether the kernel has the operations that a port needs.
 pub(crate) fn probe() -> io::Result<()> {
+    // A ring that goes interrupts a system call of the thread that made it some time later (EINTR), so that thread ends here.
+    let probe = std::thread::Builder::new().name("io-uring-probe".to_owned()).spawn(probe_here)?;
+    probe.join().unwrap_or_else(|_| Err(io::Error::other("the probe of io_uring panicked")))
+}
+
+fn probe_here() -> io::Result<()> {
     let ring = builder(Waits::InRing).build(8)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    let needed = [opcode::RecvMsgMulti::CODE, opcode::SendMsg::CODE, opcode::Timeout::CODE, opcode::Read::CODE];
-    if needed.into_iter().all(|code| probe.is_supported(code)) {
-        Ok(())
-    } else {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring lacks datagram operations"))
+    let needed = [
+        opcode::RecvMsgMulti::CODE,
+        opcode::SendMsg::CODE,
+        opcode::Timeout::CODE,
+        opcode::TimeoutUpdate::CODE,
+        opcode::Read::CODE,
+        opcode::AsyncCancel2::CODE,
+    ];
+    if !needed.into_iter().all(|code| probe.is_supported(code)) {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel's io_uring lacks datagram operations"));
     }
+    // Rings of provided buffers are no operation: they are tried.
+    ReceiveBuffers::register(&ring.submitter()).map(|buffers| {
+        drop(ring);
+        drop(buffers);
+    })
 }
 
 fn builder(waits: Waits) -> io_uring::Builder {
@@ -136,11 +152,9 @@ impl UringPort {
             deadline: Box::new(Timespec::new()),
             slots: (0..SEND_SLOTS).map(|_| SendSlot::new(settings.transmit_len)).collect(),
         };
-        let socket_is_v6 = socket.local_addr()?.is_ipv6();
         let mut port = Self {
             ring,
             socket,
-            socket_is_v6,
             doorbell,
             event,
             memory: ManuallyDrop::new(memory),
@@ -151,14 +165,25 @@ impl UringPort {
             counters: PortCounters::default(),
             gso: true,
         };
-        port.arm();
+        port.listen(false);
         port.submit()?;
         Ok(port)
     }
 
-    /// The eventfd that rings at every completion.
+    /// The eventfd that rings at completions while the port is [told to](Self::listen).
     pub(crate) fn event(&self) -> &OwnedFd {
         &self.event
+    }
+
+    /// Has the [event](Self::event) ring for completions from now on, or no more. While it is awake a host looks for them
+    /// anyway, and each ring would wake it once for nothing later.
+    pub(crate) fn listen(&mut self, listening: bool) {
+        let completions = self.ring.completion();
+        if listening {
+            completions.enable_eventfd();
+        } else {
+            completions.disable_eventfd();
+        }
     }
 
     /// Hands the kernel what was queued, and takes what it has completed.
@@ -219,8 +244,9 @@ impl UringPort {
         } else {
             opcode::Timeout::new(timespec).flags(TimeoutFlags::ABS).build().user_data(TAG_DEADLINE)
         };
-        self.armed.deadline = Some(deadline);
-        self.push(&entry);
+        if self.push(&entry) {
+            self.armed.deadline = Some(deadline);
+        }
     }
 
     /// Queues the operations that have to be there always and are not.
@@ -228,26 +254,24 @@ impl UringPort {
         if !self.armed.receive {
             let message = &raw const *self.memory.receive_message;
             let entry = opcode::RecvMsgMulti::new(Fd(self.socket.as_raw_fd()), message, GROUP);
-            self.armed.receive = true;
-            self.push(&entry.build().user_data(TAG_RECEIVE));
+            self.armed.receive = self.push(&entry.build().user_data(TAG_RECEIVE));
         }
         if !self.armed.doorbell {
             let count = self.memory.doorbell_count.as_mut_ptr();
             let entry = opcode::Read::new(Fd(self.doorbell.as_raw_fd()), count, 8);
-            self.armed.doorbell = true;
-            self.push(&entry.build().user_data(TAG_DOORBELL));
+            self.armed.doorbell = self.push(&entry.build().user_data(TAG_DOORBELL));
         }
     }
 
-    fn push(&mut self, entry: &squeue::Entry) {
+    /// Queues an operation. False if the kernel takes none at the moment.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: what an entry points to lies in `memory`, boxed or mapped, which outlives the ring's use of it (see Drop).
         while unsafe { self.ring.submission().push(entry) }.is_err() {
             if self.ring.submit().is_err() {
-                // The kernel takes nothing now; an operation that is always there is queued again, a send is lost.
-                self.counters.send_errors += 1;
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// Looks at what the kernel has completed.
@@ -293,10 +317,15 @@ impl UringPort {
         self.free_slots.push(slot);
     }
 
+    /// Sends the packets of a transmit one by one.
     fn send_singly(&mut self, slot: usize) {
-        let (remote, segments) = self.memory.slots[slot].segments();
+        let socket = SockRef::from(&self.socket);
+        let (remote, ancillary, segments) = self.memory.slots[slot].segments();
+        let remote = SockAddr::from(remote);
         for segment in segments {
-            self.counters.send_errors += u64::from(self.socket.send_to(segment, remote).is_err());
+            let buffers = [IoSlice::new(segment)];
+            let message = MsgHdr::new().with_addr(&remote).with_buffers(&buffers).with_control(ancillary);
+            self.counters.send_errors += u64::from(socket.sendmsg(&message, 0).is_err());
         }
     }
 }
@@ -338,14 +367,17 @@ impl Port for UringPort {
         let Some(slot) = self.current_slot.take() else { return };
         self.counters.sends += 1;
         self.counters.sent_bytes += transmit.len as u64;
-        let message = self.memory.slots[slot].prepare(transmit, self.socket_is_v6);
+        let message = self.memory.slots[slot].prepare(transmit);
         if !self.gso && self.memory.slots[slot].is_segmented() {
             self.send_singly(slot);
             self.free_slots.push(slot);
             return;
         }
         let entry = opcode::SendMsg::new(Fd(self.socket.as_raw_fd()), message).build();
-        self.push(&entry.user_data(TAG_SENDS + slot as u64));
+        if !self.push(&entry.user_data(TAG_SENDS + slot as u64)) {
+            self.counters.send_errors += 1;
+            self.free_slots.push(slot);
+        }
     }
 
     fn counters(&self) -> PortCounters {
@@ -373,7 +405,9 @@ impl UringPort {
     /// Has the kernel give up what it is at. Whether it is done with the port's memory.
     fn cancel_all(&mut self) -> bool {
         let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(TAG_OTHER);
-        self.push(&cancel);
+        if !self.push(&cancel) {
+            return false;
+        }
         let wait = Timespec::new().nsec(10_000_000);
         for _ in 0..CANCEL_ROUNDS {
             let sends = SEND_SLOTS - self.free_slots.len() - usize::from(self.current_slot.is_some());
