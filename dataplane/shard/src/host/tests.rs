@@ -46,10 +46,15 @@ impl Work for Mirror {
     }
 }
 
+fn skip() -> bool {
+    let Err(error) = check() else { return false };
+    assert!(std::env::var_os("CI").is_none(), "{error}");
+    println!("SKIPPED: {error}");
+    true
+}
+
 fn mirrors(host: HostKind, spin: Duration) {
-    if let Err(error) = check() {
-        assert!(std::env::var_os("CI").is_none(), "{error}");
-        println!("SKIPPED: {error}");
+    if skip() {
         return;
     }
     let shard = socket::bind_alone("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -97,7 +102,7 @@ fn a_spinning_host_mirrors() {
 
 #[test]
 fn a_core_that_does_not_exist_is_told() {
-    if check().is_err() {
+    if skip() {
         return;
     }
     for host in [HostKind::Bare, HostKind::Glommio] {
@@ -108,5 +113,133 @@ fn a_core_that_does_not_exist_is_told() {
         let event = doorbell.duplicate().unwrap();
         let mut work = Mirror { back: Vec::new(), doorbell, done: false, parks: Arc::default() };
         assert!(run(&settings, shard, event, &mut work, &mut || {}).is_err(), "{host:?}");
+    }
+}
+
+/// Runs work on a thread of its own and gives it back.
+fn run_on_thread<W: Work + Send + 'static>(
+    settings: HostSettings,
+    doorbell: &Doorbell,
+    mut work: W,
+) -> std::thread::JoinHandle<W> {
+    let socket = socket::bind_alone("127.0.0.1:0".parse().unwrap()).unwrap();
+    let event = doorbell.duplicate().unwrap();
+    std::thread::spawn(move || {
+        run(&settings, socket, event, &mut work, &mut || {}).unwrap();
+        work
+    })
+}
+
+fn settings(host: HostKind, spin: Duration) -> HostSettings {
+    HostSettings { host, io: IoKind::Uring, core: None, spin, transmit_len: 1200 }
+}
+
+/// Wants to be woken every two milliseconds, and counts.
+#[derive(Default)]
+struct Alarm {
+    due: Option<Time>,
+    late: Vec<Duration>,
+    turns: usize,
+    parks: usize,
+}
+
+const ALARMS: usize = 50;
+
+impl Work for Alarm {
+    fn turn(&mut self, port: &mut dyn Port) -> Turn {
+        port.receive(&mut |_| panic!("nobody sends"));
+        self.turns += 1;
+        let now = port.now();
+        let worked = self.due.is_some_and(|due| due <= now);
+        if worked || self.due.is_none() {
+            self.late.extend(self.due.map(|due| now.saturating_since(due)));
+            self.due = Some(now + Duration::from_millis(2));
+        }
+        Turn { worked, deadline: self.due, done: self.late.len() == ALARMS }
+    }
+
+    fn prepare_park(&mut self) -> bool {
+        self.parks += 1;
+        true
+    }
+
+    fn woke(&mut self) {}
+}
+
+#[test]
+fn deadlines_wake_a_sleeping_host_and_nothing_else_does() {
+    if skip() {
+        return;
+    }
+    for host in [HostKind::Bare, HostKind::Glommio] {
+        let doorbell = Doorbell::of_shard().unwrap();
+        let alarm = run_on_thread(settings(host, Duration::ZERO), &doorbell, Alarm::default()).join().unwrap();
+        let mut late = alarm.late;
+        late.sort();
+        println!(
+            "{host:?}: late by {:?} (median), {:?} (most); {} turns",
+            late[ALARMS / 2],
+            late[ALARMS - 1],
+            alarm.turns
+        );
+        assert!(late[ALARMS / 2] < Duration::from_millis(20), "{host:?}: {late:?}");
+        // For each alarm: the turn that finds it, one that finds nothing before it sleeps, and one for a late completion.
+        assert!(alarm.turns <= 3 * ALARMS + 10 && alarm.parks <= 2 * ALARMS + 10, "{host:?}: {} turns", alarm.turns);
+    }
+}
+
+/// Counts what others have asked for, and answers each.
+struct Answers {
+    doorbell: Arc<Doorbell>,
+    asked: std::sync::mpsc::Receiver<u32>,
+    /// What came between the last look and the sleep.
+    found: Option<u32>,
+    answer: std::sync::mpsc::Sender<u32>,
+    turns: usize,
+}
+
+impl Work for Answers {
+    fn turn(&mut self, port: &mut dyn Port) -> Turn {
+        port.receive(&mut |_| panic!("nobody sends"));
+        self.turns += 1;
+        let mut turn = Turn { worked: false, deadline: None, done: false };
+        while let Some(number) = self.found.take().or_else(|| self.asked.try_recv().ok()) {
+            turn.worked = true;
+            turn.done |= number == u32::MAX;
+            self.answer.send(number).unwrap();
+        }
+        turn
+    }
+
+    fn prepare_park(&mut self) -> bool {
+        self.doorbell.prepare_sleep();
+        self.found = self.asked.try_recv().ok();
+        self.found.is_none()
+    }
+
+    fn woke(&mut self) {
+        self.doorbell.awake();
+    }
+}
+
+#[test]
+fn a_doorbell_wakes_a_sleeping_host_each_time() {
+    if skip() {
+        return;
+    }
+    for (host, spin) in [(HostKind::Bare, 0), (HostKind::Glommio, 0), (HostKind::Bare, 20), (HostKind::Glommio, 20)] {
+        let doorbell = Arc::new(Doorbell::of_shard().unwrap());
+        let (ask, asked) = std::sync::mpsc::channel();
+        let (answer, answered) = std::sync::mpsc::channel();
+        let work = Answers { doorbell: Arc::clone(&doorbell), asked, found: None, answer, turns: 0 };
+        let thread = run_on_thread(settings(host, Duration::from_micros(spin)), &doorbell, work);
+        for number in (0..2_000).chain([u32::MAX]) {
+            ask.send(number).unwrap();
+            doorbell.ring();
+            let back = answered.recv_timeout(Duration::from_secs(5));
+            assert_eq!(back, Ok(number), "{host:?}, {spin} us of spinning");
+        }
+        let work = thread.join().unwrap();
+        assert!(spin > 0 || work.turns < 4 * 2_000, "{host:?} sleeps: {} turns", work.turns);
     }
 }
