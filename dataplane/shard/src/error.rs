@@ -25,7 +25,8 @@ pub enum ShardError {
     Uring(io::Error),
     /// The limit of locked memory is too low.
     #[error(
-        "the limit of locked memory is {limit_kib} KiB and io_uring needs 512 KiB; raise it with `ulimit -l` or LimitMEMLOCK"
+        "the limit of locked memory, {limit_kib} KiB for all processes of this user, is too low: io_uring needs 512 KiB, \
+         and each shard on glommio takes 256 KiB; raise it with `ulimit -l` or LimitMEMLOCK, or use host bare"
     )]
     LockedMemory {
         /// The limit.

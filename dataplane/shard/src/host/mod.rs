@@ -15,6 +15,9 @@ use crate::error::ShardError;
 use crate::port::{self, UringPort, UringSettings, Waits};
 use crate::work::Work;
 
+/// Memory that has to be lockable, in KiB: glommio refuses to start with less.
+const LOCKED_KIB: u64 = 512;
+
 /// What runs a shard's thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostKind {
@@ -51,7 +54,10 @@ pub(crate) struct HostSettings {
 /// # Errors
 /// See [`ShardError`].
 pub(crate) fn check() -> Result<(), ShardError> {
-    port::check_locked_memory().map_err(|limit_kib| ShardError::LockedMemory { limit_kib })?;
+    let limit_kib = port::locked_memory_limit_kib();
+    if limit_kib < LOCKED_KIB {
+        return Err(ShardError::LockedMemory { limit_kib });
+    }
     port::probe().map_err(ShardError::Uring)
 }
 

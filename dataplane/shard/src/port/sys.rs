@@ -99,12 +99,7 @@ pub(crate) fn share_event(event: &OwnedFd) -> io::Result<glommio::io::BufferedFi
     Ok(unsafe { glommio::io::BufferedFile::from_raw_fd(fd) })
 }
 
-/// Memory that may be locked, if that is less than `io_uring` needs, in KiB.
-pub(crate) fn check_locked_memory() -> Result<(), u64> {
-    const NEEDED: u64 = 512 << 10;
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current;
-    match limit {
-        Some(limit) if limit < NEEDED => Err(limit >> 10),
-        _ => Ok(()),
-    }
+/// Memory that may be locked, in KiB; the largest number if there is no limit.
+pub(crate) fn locked_memory_limit_kib() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Memlock).current.map_or(u64::MAX, |limit| limit >> 10)
 }
