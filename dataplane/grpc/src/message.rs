@@ -110,7 +110,9 @@ pub async fn dial(network: &str, address: &str, config: &Config) -> Result<Messa
     let remote = resolve(address).await?;
     let client = ClientConfig { alpn: Alpn::Stream, server_name: None, verify: config.verify.clone() }.named(address);
     let connection = Endpoint::client(&config.options())?.connect(remote, &client).await?;
-    let stream = connection.open_stream()?;
+    let mut stream = connection.open_stream()?;
+    // The peer may be the one to speak first.
+    stream.announce();
     Ok(MessageConnection::new(connection, stream, config.message_bytes_max))
 }
 
@@ -138,8 +140,8 @@ pub struct MessageListener {
 }
 
 impl MessageListener {
-    /// The next connection; `None` once the endpoint has ended. The client is waited for until its first message begins, by
-    /// the future that is given: to be awaited beside further accepts.
+    /// The next connection; `None` once the endpoint has ended. The client's stream is waited for by the future that is
+    /// given: to be awaited beside further accepts.
     pub async fn accept(&mut self) -> Option<impl Future<Output = Result<MessageConnection, MessageError>> + use<>> {
         let message_bytes_max = self.message_bytes_max;
         loop {

@@ -228,6 +228,13 @@ impl SendHalf {
         Ok(())
     }
 
+    /// Tells the peer of the stream before there is anything to send: it learns of one with what comes first on it.
+    pub fn announce(&mut self) {
+        if !self.ended {
+            self.handle.tell(ToShard::Data(self.handle.connection.key(), self.handle.id, Bytes::new()));
+        }
+    }
+
     /// Bytes that can be sent without waiting.
     pub fn credit(&self) -> usize {
         lock(&self.handle.shared.send).credit
@@ -339,6 +346,11 @@ impl QuantumStream {
     /// As there.
     pub async fn send_bytes(&mut self, data: Bytes) -> Result<(), StreamError> {
         self.send.send_bytes(data).await
+    }
+
+    /// See [`SendHalf::announce`].
+    pub fn announce(&mut self) {
+        self.send.announce();
     }
 
     /// See [`SendHalf::finish`].

@@ -88,7 +88,7 @@ impl StreamShared {
     fn on_receive_end(&self, end: ReceiveEnd) {
         let mut state = lock(&self.receive);
         if state.end.is_none() {
-            if !matches!(end, ReceiveEnd::Finished) {
+            if let ReceiveEnd::Reset(_) = end {
                 state.chunks.clear();
                 state.small.clear();
             }
@@ -128,7 +128,7 @@ impl StreamShared {
         wake(state.waker.take());
     }
 
-    /// The connection is over: what had been received and finished stays readable.
+    /// The connection is over: what had been received stays readable.
     pub(crate) fn on_lost(&self, reason: &CloseReason) {
         self.on_receive_end(ReceiveEnd::Lost(reason.clone()));
         self.on_send(|state| {

@@ -19,7 +19,8 @@ use super::service::{Ask, Counts, Reply, TestService};
 use super::wire;
 use crate::endpoint::EndpointShared;
 use crate::{
-    Channel, ClientConfig, Endpoint, EndpointOptions, Identity, Listener, ServeOptions, ServerConfig, Verify, serve_with,
+    Channel, ClientConfig, Endpoint, EndpointOptions, Identity, Listener, ServeOptions, ServerConfig, Verify,
+    serve_with,
 };
 
 /// A served test service and the endpoint to reach it.

@@ -18,7 +18,8 @@ async fn connected(network: Network) -> (Connection, Connection) {
 
 async fn messengers(network: Network, bytes_max: usize) -> (MessageConnection, MessageConnection) {
     let (client, server) = connected(network).await;
-    let stream = client.open_stream().unwrap();
+    let mut stream = client.open_stream().unwrap();
+    stream.announce();
     let accepted = server.accept_stream().await.unwrap();
     (MessageConnection::new(client, stream, bytes_max), MessageConnection::new(server, accepted, bytes_max))
 }
@@ -26,6 +27,7 @@ async fn messengers(network: Network, bytes_max: usize) -> (MessageConnection, M
 async fn bytes_written_are_read_in_order_to_their_end(network: Network) {
     let (client, server) = connected(network).await;
     let mut stream = client.open_stream().unwrap();
+    stream.announce();
     let mut accepted = server.accept_stream().await.unwrap();
     let sent: Vec<u8> = (0..3_000_000u32).map(|number| (number % 251) as u8).collect();
     let expected = sent.clone();

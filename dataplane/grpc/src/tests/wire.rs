@@ -1,6 +1,6 @@
 //! A perfect network between two hand-offs, with their credit rules checked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
@@ -39,6 +39,8 @@ struct Wire {
     to_client: mpsc::Sender<ToControl>,
     to_server: mpsc::Sender<ToControl>,
     flows: HashMap<(u64, StreamId, End), Flow>,
+    /// Opened, but nothing has come on them that would tell the peer.
+    unannounced: HashSet<(u64, StreamId, End)>,
     connections: Vec<u64>,
     messages: u64,
 }
@@ -54,7 +56,14 @@ pub(super) fn ports() -> (ControlPort, ControlPort) {
     let (to_client, client_out) = mpsc::channel(RING);
     let (to_server, server_out) = mpsc::channel(RING);
     tokio::spawn(async move {
-        let mut wire = Wire { to_client, to_server, flows: HashMap::new(), connections: Vec::new(), messages: 0 };
+        let mut wire = Wire {
+            to_client,
+            to_server,
+            flows: HashMap::new(),
+            unannounced: HashSet::new(),
+            connections: Vec::new(),
+            messages: 0,
+        };
         loop {
             let (end, message) = tokio::select! {
                 Some(message) = from_client.recv() => (End::Client, message),
@@ -103,6 +112,16 @@ impl Wire {
     }
 
     async fn carry(&mut self, end: End, message: ToShard) {
+        if let ToShard::Data(connection, id, _)
+        | ToShard::Finish(connection, id)
+        | ToShard::Reset(connection, id, _)
+        | ToShard::Stop(connection, id, _) = message
+        {
+            let base = base(end, connection);
+            if self.unannounced.remove(&(base, id, end)) && self.connections.contains(&base) {
+                self.tell(end.other(), ToControl::Opened(key(end.other(), base), id)).await;
+            }
+        }
         match message {
             ToShard::Connect { connection, target } => self.connect(connection, target.alpn).await,
             ToShard::Open(connection, id) => {
@@ -110,13 +129,16 @@ impl Wire {
                 if self.connections.contains(&base) {
                     self.flows.insert((base, id, End::Client), Flow::default());
                     self.flows.insert((base, id, End::Server), Flow::default());
-                    self.tell(end.other(), ToControl::Opened(key(end.other(), base), id)).await;
+                    self.unannounced.insert((base, id, end));
                 }
             }
             ToShard::Data(connection, id, data) => {
                 let base = base(end, connection);
                 if let Some(flow) = self.flows.get_mut(&(base, id, end)).filter(|flow| !flow.over) {
                     assert!(!flow.finish, "data after the end");
+                    if data.is_empty() {
+                        return;
+                    }
                     flow.waiting_bytes += data.len();
                     assert!(flow.waiting_bytes <= HANDOFF_WINDOW, "data beyond the credit");
                     flow.waiting.push_back(data);

@@ -118,10 +118,13 @@ impl Connection {
     /// The application hears of it, unless it is a server's that never heard of the connection. Nothing will be sent or read
     /// again; what the connection holds goes now, not when the peer has noticed.
     fn tell_closed(&mut self, reason: CloseReason) {
+        let is_orderly = matches!(reason, CloseReason::Peer { application: true, .. });
         if self.id.side == Side::Client || !self.is_handshaking() {
-            // What can be read is lost with the streams, so only what has been achieved is worth telling.
+            // Unless the peer closed in order what can be read is lost with the streams: only what has been achieved is
+            // worth telling.
             while let Some(event) = self.streams.poll_event() {
-                if matches!(event, Event::StreamDelivered(_)) {
+                let is_opened = matches!(event, Event::StreamOpened(_));
+                if matches!(event, Event::StreamDelivered(_)) || is_orderly && is_opened {
                     self.events.push_back(event);
                 }
             }
@@ -130,6 +133,10 @@ impl Connection {
         self.handshake = None;
         self.keys.forget_early();
         self.recovery.forget();
-        self.streams.clear();
+        if is_orderly {
+            self.streams.clear_unreadable();
+        } else {
+            self.streams.clear();
+        }
     }
 }

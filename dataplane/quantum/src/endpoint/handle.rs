@@ -112,11 +112,10 @@ impl<'a> ConnectionRef<'a> {
         self.get_mut().streams().stop(id, code.min(VARINT_MAX));
     }
 
-    /// Reads at most `max` bytes in order. What is read is credited to the peer.
+    /// Reads at most `max` bytes in order. What is read is credited to the peer. What a peer had sent in order before its
+    /// application closed the connection can be read for a short while after [`Event::Closed`](crate::Event::Closed).
     pub fn read(&mut self, id: StreamId, max: usize) -> Read {
-        let connection = self.get_mut();
-        // A stream that was cut off by the end of the connection must not look finished.
-        if connection.is_open() { connection.streams().read(id, max) } else { Read::Blocked }
+        self.get_mut().streams().read(id, max)
     }
 
     /// Closes the connection with the application's code. [`Event::Closed`](crate::Event::Closed) follows at once.

@@ -129,6 +129,16 @@ impl Streams {
         self.closed = true;
     }
 
+    /// The peer closed the connection: what it had sent before stays readable, all else goes as in [`clear`](Self::clear).
+    pub(crate) fn clear_unreadable(&mut self) {
+        let mut live = std::mem::take(&mut self.live);
+        for stream in live.values_mut() {
+            stream.sending = Sending::new(0);
+        }
+        self.clear();
+        self.live = live;
+    }
+
     /// The peer's transport parameters are known. To be called before the first frame of a stream is passed in.
     pub(crate) fn set_peer_limits(&mut self, limits: PeerLimits) {
         self.peer = limits;
@@ -170,6 +180,10 @@ impl Streams {
     /// Reads at most `max` bytes (at least one). A stream that does not exist, is over or was stopped has
     /// [`Read::Finished`] to say.
     pub(crate) fn read(&mut self, id: StreamId, max: usize) -> Read {
+        if self.closed {
+            // A stream that was cut off by the end of the connection must not look finished.
+            return self.live.get_mut(&id).map_or(Read::Blocked, |stream| stream.receiving.read(max));
+        }
         self.with(id, |stream| stream.receiving.read(max)).unwrap_or(Read::Finished)
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Sending {
     state: State,
     /// The peer's code, if it asked to stop.
     stopped: Option<u64>,
+    /// The peer is to learn of the stream before there is anything to send on it.
+    announces: bool,
     /// A write was cut short; the application waits for room.
     wants_room: bool,
     /// The limit at which the peer has been told that there is more to send.
@@ -88,18 +90,21 @@ impl Sending {
             lost: RangeSet::default(),
             state: State::Open,
             stopped: None,
+            announces: false,
             wants_room: false,
             blocked_at: None,
         }
     }
 
-    /// Takes of `data` what fits into `buffer_max` bytes that are kept.
+    /// Takes of `data` what fits into `buffer_max` bytes that are kept. Writing nothing announces the stream to the peer.
     pub(super) fn write(&mut self, data: &mut Bytes, buffer_max: usize) -> Result<usize, WriteError> {
         self.check_open()?;
         let len = data.len().min(buffer_max.saturating_sub(self.buffer.len()));
         self.wants_room = len < data.len();
         if len > 0 {
             self.buffer.push(data.split_to(len));
+        } else if data.is_empty() {
+            self.announces = self.is_untouched();
         }
         Ok(len)
     }
@@ -160,9 +165,11 @@ impl Sending {
         self.blocked_at = None;
     }
 
-    /// Whether something is to be sent that takes no credit: lost bytes, or an end by itself.
+    /// Whether something is to be sent that takes no credit: lost bytes, an end by itself, or an announcement.
     pub(super) fn wants_resend(&self) -> bool {
-        !self.lost.is_empty() || self.state == State::Finished(Signal::Pending) && self.next == self.buffer.end()
+        !self.lost.is_empty()
+            || self.state == State::Finished(Signal::Pending) && self.next == self.buffer.end()
+            || self.announces && self.is_untouched()
     }
 
     /// Whether lost bytes are to be sent again.
@@ -201,10 +208,11 @@ impl Sending {
         room
     }
 
-    /// Writes a STREAM frame with the first lost bytes, or the end alone.
+    /// Writes a STREAM frame with the first lost bytes, or the end alone, or nothing.
     pub(super) fn write_lost(&mut self, id: StreamId, writer: &mut FrameWriter<'_>) -> Option<Piece> {
         let range = self.lost.first().unwrap_or(self.next..self.next);
         let piece = self.write_range(id, range, writer)?;
+        self.announces = false;
         self.lost.remove(piece.offset..piece.offset + u64::from(piece.len));
         Some(piece)
     }
@@ -239,7 +247,7 @@ impl Sending {
         match &mut self.state {
             State::Reset { .. } | State::Delivered => return,
             State::Finished(signal) if fin => signal.lost(),
-            _ => {}
+            _ => self.announces |= range.is_empty() && self.is_untouched(),
         }
         let range = range.start.max(self.buffer.start())..range.end;
         for missing in self.acked.missing(range) {
@@ -274,6 +282,11 @@ impl Sending {
             (_, Some(code)) => Err(WriteError::Stopped(code)),
             _ => Err(WriteError::Closed),
         }
+    }
+
+    /// Whether the stream is open and nothing has ever been written.
+    fn is_untouched(&self) -> bool {
+        self.state == State::Open && self.buffer.end() == 0
     }
 
     fn fresh_end(&self) -> u64 {

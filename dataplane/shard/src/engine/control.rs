@@ -10,7 +10,7 @@ use quantum::{
 };
 
 use super::App;
-use super::stream::{Inbound, StreamState};
+use super::stream::StreamState;
 use crate::handoff::{ConnectTarget, ConnectionKey, ShardEnd, ToControl, ToShard};
 
 /// Messages that wait for room in the ring before streams are read no further. Those that carry no data go on: their number
@@ -191,14 +191,22 @@ impl ControlApp {
                 break;
             }
             let Some(inbound) = stream.read(&mut core, id) else { break };
-            self.outbox.push_back(match inbound {
-                Inbound::Data(data) => ToControl::Data(key, id, data),
-                Inbound::Finished => ToControl::Finished(key, id),
-                Inbound::Reset(code) => ToControl::Reset(key, id, code),
-            });
+            self.outbox.push_back(inbound.message(key, id));
         }
         drop(core);
         self.forget_if_over(key, id);
+    }
+
+    /// The connection is over: what the peer had sent before it closed goes to the control plane, whatever the credit. It is
+    /// bounded by the windows of the connection's streams.
+    fn pull_rest(&mut self, endpoint: &mut Endpoint, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(mut core) = endpoint.connection(connection.handle) else { return };
+        for (&id, stream) in &mut connection.streams {
+            while let Some(inbound) = stream.read_rest(&mut core, id) {
+                self.outbox.push_back(inbound.message(key, id));
+            }
+        }
     }
 
     fn reset(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, id: StreamId, code: u64) {
@@ -288,6 +296,7 @@ impl App for ControlApp {
             }
             Event::Closed(reason) => {
                 if let Some(connection) = self.keys.remove(&handle) {
+                    self.pull_rest(endpoint, connection);
                     self.connections.remove(&connection);
                     self.outbox.push_back(ToControl::Closed { connection, reason });
                 }

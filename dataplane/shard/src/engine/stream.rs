@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use quantum::{ConnectionRef, Read, StreamId, WriteError};
 
-use crate::handoff::HANDOFF_WINDOW;
+use crate::handoff::{ConnectionKey, HANDOFF_WINDOW, ToControl};
 
 /// Bytes of one message to the control plane at most.
 const READ_MAX: usize = 64 << 10;
@@ -16,6 +16,17 @@ pub(super) enum Inbound {
     Data(Bytes),
     Finished,
     Reset(u64),
+}
+
+impl Inbound {
+    /// What the control plane is told.
+    pub(super) fn message(self, key: ConnectionKey, id: StreamId) -> ToControl {
+        match self {
+            Self::Data(data) => ToControl::Data(key, id, data),
+            Self::Finished => ToControl::Finished(key, id),
+            Self::Reset(code) => ToControl::Reset(key, id, code),
+        }
+    }
 }
 
 /// A stream's state beside the core's.
@@ -74,10 +85,16 @@ impl StreamState {
 
     /// What comes next for the control plane, if its credit allows.
     pub(super) fn read(&mut self, connection: &mut ConnectionRef<'_>, id: StreamId) -> Option<Inbound> {
-        if !self.may_read() {
-            return None;
-        }
-        match connection.read(id, self.credit.min(READ_MAX)) {
+        if self.may_read() { self.read_up_to(connection, id, self.credit.min(READ_MAX)) } else { None }
+    }
+
+    /// What comes next for the control plane when the connection is over.
+    pub(super) fn read_rest(&mut self, connection: &mut ConnectionRef<'_>, id: StreamId) -> Option<Inbound> {
+        if self.inbound_over { None } else { self.read_up_to(connection, id, READ_MAX) }
+    }
+
+    fn read_up_to(&mut self, connection: &mut ConnectionRef<'_>, id: StreamId, bytes_max: usize) -> Option<Inbound> {
+        match connection.read(id, bytes_max) {
             Read::Data(data) => {
                 self.credit -= data.len().min(self.credit);
                 Some(Inbound::Data(data))
@@ -102,9 +119,10 @@ impl StreamState {
         self.inbound_over = true;
     }
 
-    /// The control plane wrote something. False if it is more than it may have in the hand-off.
+    /// The control plane wrote something, or nothing, which announces the stream. False if it is more than it may have in the
+    /// hand-off.
     pub(super) fn push(&mut self, data: Bytes) -> bool {
-        if self.outbound_over || self.finish || data.is_empty() {
+        if self.outbound_over || self.finish || data.is_empty() && !self.outbound.is_empty() {
             return true;
         }
         self.outbound_bytes += data.len();

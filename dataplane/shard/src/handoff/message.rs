@@ -63,7 +63,7 @@ pub enum ToShard {
     /// Open a stream. Ids are given in order by whoever opens, so the control plane knows the id beforehand. When the
     /// peer's stream limit is reached the shard keeps the request, and what is written to it, until there is room.
     Open(ConnectionKey, StreamId),
-    /// Bytes to send on a stream: at most the credit that the control plane holds for it.
+    /// Bytes to send on a stream: at most the credit that the control plane holds for it. None tell the peer of the stream.
     Data(ConnectionKey, StreamId, Bytes),
     /// End this side's direction once what was written has been sent.
     Finish(ConnectionKey, StreamId),

@@ -17,6 +17,24 @@ fn bytes_arrive_once_and_in_order() {
 }
 
 #[test]
+fn a_stream_is_announced_until_the_peer_knows_it() {
+    let mut pair = Pair::new(CONFIG);
+    let id = pair.client.open().unwrap();
+    assert_eq!(pair.client.write(id, &mut Bytes::new()), Ok(0));
+    let announcement = packet(&mut pair.client, 1200).unwrap();
+    assert_eq!(frames(&announcement), ["stream 0 0+0 false"]);
+    assert!(packet(&mut pair.client, 1200).is_none());
+    lose(&mut pair.client, &announcement);
+    pair.settle();
+    assert_eq!(events(&mut pair.server), [Event::StreamOpened(id)]);
+    write(&mut pair.client, id, 10);
+    lose(&mut pair.client, &announcement);
+    pair.settle();
+    assert_eq!(pair.client.write(id, &mut Bytes::new()), Ok(0));
+    assert!(packet(&mut pair.client, 1200).is_none());
+}
+
+#[test]
 fn a_lost_fin_is_sent_again() {
     let mut pair = Pair::new(CONFIG);
     let id = opened(&mut pair);
