@@ -27,9 +27,11 @@ fn number(variable: &str) -> Option<u64> {
 
 fn run_all(cipher: Cipher) {
     let seeds = number("QUANTUM_SIM_SEEDS").unwrap_or(SEEDS);
+    // A longer run may go on where others ended.
+    let first = number("QUANTUM_SIM_FIRST_SEED").unwrap_or(0);
     let mut failed = Vec::new();
     let mut with_cookie = 0;
-    for seed in 0..seeds {
+    for seed in first..first + seeds {
         match run(seed, cipher) {
             Ok(outcome) => with_cookie += u64::from(outcome.server.cookies_sent > 0),
             Err(fault) => {

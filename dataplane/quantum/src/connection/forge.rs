@@ -60,6 +60,12 @@ impl Connection {
         Some(out)
     }
 
+    /// Goes on with that number, as after so many packets.
+    pub(crate) fn skip_to(&mut self, number: u64) {
+        assert!(number >= self.next_number, "a number is used once");
+        self.next_number = number;
+    }
+
     /// The number that its next packet gets.
     pub(crate) fn next_number(&self) -> u64 {
         self.next_number

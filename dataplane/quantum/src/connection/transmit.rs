@@ -16,6 +16,8 @@ const ACK_DELAY_TOLD_MICROS: u64 = 100;
 const ACK_ONLY_RUN_MAX: u32 = 8;
 /// Room that is not worth another frame: a full packet is padded instead, so that it fits into a batch of equal ones.
 const PADDED_ROOM_MAX: usize = 16;
+/// Packets that a key has to seal still when the connection ends for its sake: the close and its repetitions.
+const KEY_RESERVE: u64 = 128;
 /// Bytes of a packet that closes, at most: header, tag, frame type, code, length and words.
 const CLOSE_SIZE_MAX: u64 = (HEADER_LEN + TAG_LEN + 1 + 8 + 2 + REASON_LEN_MAX) as u64;
 /// Bytes of the largest UDP payload over IPv4.
@@ -99,7 +101,8 @@ impl Connection {
 
     /// Ends the connection before a key has sealed more packets than it may.
     fn has_used_up_its_key(&mut self, now: Time) -> bool {
-        let used_up = self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.next_number >= key.packets_max());
+        let used_up =
+            self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.next_number + KEY_RESERVE >= key.packets_max());
         if used_up {
             let error = TransportError::new(TransportErrorCode::NoError, "the connection's key has sealed all it may");
             self.fail(now, &error);

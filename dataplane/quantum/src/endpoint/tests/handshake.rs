@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::net::{CLIENT, DELAY, Net, RTT, SERVER, Segment, address, client_tls, config};
+use super::net::{CLIENT, DELAY, Net, RTT, SERVER, Segment, address, client_tls, config, make_identity, server_tls};
 use crate::crypto::session::{KeyPair, Provider, Session};
 use crate::crypto::tls::{TlsProvider, connect_with_alpn};
 use crate::wire::{Epoch, Flags};
-use crate::{Alpn, CloseReason, ConnectError, ConnectOptions, Endpoint, Event, Guuid, Side, TransportErrorCode};
+use crate::{
+    Alpn, CloseReason, ConnectError, ConnectOptions, Endpoint, EndpointConfig, Event, Guuid, Side, TransportErrorCode,
+};
 
 /// What was sent, in one letter for the side and one for the epoch.
 fn flights(net: &Net) -> Vec<(u64, String)> {
@@ -176,6 +178,42 @@ fn a_failed_handshake_does_not_amplify_either() {
         net.log.iter().filter(|(_, segment)| !segment.is_to_server()).map(|(_, it)| it.data.len() as u64).sum();
     let received = *received.borrow();
     assert!(sent > 0 && sent <= 3 * received, "{sent} bytes sent for {received}");
+}
+
+#[test]
+fn a_certificate_that_takes_more_than_the_server_may_send_does_not_end_in_silence() {
+    // About 9,000 bytes: the server has to stop at three times the client's 2,400 and to wait for it.
+    let identity = make_identity(200);
+    let settings = EndpointConfig { server: Some(server_tls(&identity)), ..config() };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(identity.0.clone()).unwrap();
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let tls = tls.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let tls = Arc::new(tls.with_root_certificates(roots).with_no_client_auth());
+    for lost in [vec![], vec![0], vec![1, 2, 3, 4, 5, 6], vec![2, 4], vec![6], (0..7).collect()] {
+        let mut net = Net::new(&config());
+        net.nodes[SERVER].endpoint = Endpoint::new(Arc::new(settings.clone()), [1; 32]);
+        let options = ConnectOptions { tls: Arc::clone(&tls), ..net.options() };
+        let client = net.nodes[CLIENT].endpoint.connect(net.now, options).unwrap();
+        let (name, mut nth, mut received, mut sent, mut proved) = (format!("{lost:?}"), 0, 0, 0, false);
+        net.hook = Box::new(move |segment| {
+            let len = segment.data.len();
+            if segment.is_to_server() {
+                received += len;
+                proved |= segment.epoch() == Epoch::Handshake;
+                return vec![segment];
+            }
+            sent += len;
+            assert!(proved || sent <= 3 * received, "{sent} bytes sent for {received}");
+            nth += 1;
+            if lost.contains(&(nth - 1)) { Vec::new() } else { vec![segment] }
+        });
+        let connected =
+            net.wait_for(Duration::from_secs(5), |net| net.is_connected(CLIENT) && net.is_connected(SERVER));
+        assert!(connected, "lost {name}");
+        let server = net.server_handle().unwrap();
+        assert!(net.delivers(client, server), "lost {name}");
+    }
 }
 
 /// A client of another application protocol.

@@ -6,6 +6,7 @@ mod fuzz;
 mod garbage;
 mod handshake;
 mod net;
+mod numbers;
 mod stateless;
 mod timers;
 mod violations;

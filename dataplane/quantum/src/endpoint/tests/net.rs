@@ -86,18 +86,25 @@ pub(super) fn address(place: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, place as u8 + 1], 4_433))
 }
 
-/// A certificate for [`NAME`] and its key, made once.
-fn identity() -> &'static (CertificateDer<'static>, PrivateKeyDer<'static>) {
-    static IDENTITY: OnceLock<(CertificateDer<'static>, PrivateKeyDer<'static>)> = OnceLock::new();
-    IDENTITY.get_or_init(|| {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-        let certificate = rcgen::CertificateParams::new(vec![NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
-        (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-    })
+/// A certificate and its key.
+pub(super) type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+
+/// A certificate for [`NAME`] and as many other names.
+pub(super) fn make_identity(other_names: usize) -> Identity {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let names = (0..other_names).map(|nth| format!("another-name-of-the-server-{nth}.test"));
+    let names: Vec<String> = names.chain([NAME.to_owned()]).collect();
+    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap())
 }
 
-pub(super) fn server_tls() -> Arc<rustls::ServerConfig> {
-    let (certificate, key) = identity();
+/// The usual certificate, made once.
+fn identity() -> &'static Identity {
+    static IDENTITY: OnceLock<Identity> = OnceLock::new();
+    IDENTITY.get_or_init(|| make_identity(0))
+}
+
+pub(super) fn server_tls((certificate, key): &Identity) -> Arc<rustls::ServerConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider);
     let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap().with_no_client_auth();
@@ -123,7 +130,7 @@ pub(super) fn config() -> EndpointConfig {
 }
 
 pub(super) fn server_endpoint(config: &EndpointConfig) -> Endpoint {
-    let config = EndpointConfig { server: Some(server_tls()), ..config.clone() };
+    let config = EndpointConfig { server: Some(server_tls(identity())), ..config.clone() };
     Endpoint::new(Arc::new(config), [1; 32])
 }
 
@@ -160,6 +167,13 @@ impl Net {
     pub(super) fn add(&mut self, endpoint: Endpoint) -> usize {
         self.nodes.push(Node { address: address(self.nodes.len()), endpoint, events: Vec::new() });
         self.nodes.len() - 1
+    }
+
+    /// What a client has to trust.
+    pub(super) fn roots(&self) -> rustls::RootCertStore {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(identity().0.clone()).unwrap();
+        roots
     }
 
     pub(super) fn next_guuid(&mut self) -> Guuid {
