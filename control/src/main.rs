@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use control::up::{Ports, Running, UpOptions};
 
 const EXAMPLES: &str = "Examples:
-  aetherflow up                                  both services on loopback, data in ./data
+  aetherflow up                                  both services on loopback, data in ./data, TCP and Quantum
   aetherflow up --data /var/lib/aetherflow       data elsewhere
   aetherflow up --ports 19000                    on ports 19001, 19002, 19101 and 19102
   aetherflow up --bind 0.0.0.0 --allow-anonymous for everybody on the network, without authentication
@@ -93,9 +93,11 @@ fn announce(running: &Running) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "AetherFlow is up. Press Ctrl-C to stop.")?;
     writeln!(out, "  sessions   gRPC over TCP  http://{}", running.session_addr)?;
+    writeln!(out, "             over Quantum   quantum://{}", running.session_addr)?;
     writeln!(out, "             readiness      http://{}/readyz", running.session_metrics_addr)?;
     writeln!(out, "             metrics        http://{}/metrics", running.session_metrics_addr)?;
     writeln!(out, "  documents  gRPC over TCP  http://{}", running.statesync_addr)?;
+    writeln!(out, "             over Quantum   quantum://{}", running.statesync_addr)?;
     writeln!(out, "             readiness      http://{}/readyz", running.statesync_metrics_addr)?;
     writeln!(out, "             metrics        http://{}/metrics", running.statesync_metrics_addr)?;
     writeln!(out, "  fingerprint (SHA-256 of the public key)  {}", running.fingerprint)?;

@@ -62,7 +62,7 @@ impl UpOptions {
             bind: Ipv4Addr::LOCALHOST.into(),
             allow_anonymous: false,
             ports: Ports::Free,
-            quantum: false,
+            quantum: true,
         }
     }
 }
