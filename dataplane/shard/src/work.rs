@@ -1,6 +1,11 @@
 //! The seam between how bytes move and what is done with them.
 
+use std::net::SocketAddr;
+
 use quantum::{Received, Time, Transmit};
+
+/// Bytes of a refused payload that are kept: more than a packet's header.
+pub(crate) const QUOTED_LEN: usize = 64;
 
 /// How bytes move. Made and used on the shard's own thread.
 pub(crate) trait Port {
@@ -10,6 +15,9 @@ pub(crate) trait Port {
     /// Hands datagrams that have come to `take`, a bounded number of them. True if more may be waiting.
     fn receive(&mut self, take: &mut dyn FnMut(Received<'_>)) -> bool;
 
+    /// The next that [`receive`](Self::receive) or a send found out of hosts that refused what was sent to them.
+    fn unreachable(&mut self) -> Option<Unreachable>;
+
     /// A free buffer for a transmit; `None` while all are on their way (the shard wakes when one comes back).
     fn send_buffer(&mut self) -> Option<&mut [u8]>;
 
@@ -18,6 +26,22 @@ pub(crate) trait Port {
 
     /// What has moved so far.
     fn counters(&self) -> PortCounters;
+}
+
+/// A host says that nobody listens at the port which a datagram was sent to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unreachable {
+    /// Where it was sent to.
+    pub(crate) remote: SocketAddr,
+    pub(crate) quoted: [u8; QUOTED_LEN],
+    pub(crate) quoted_len: usize,
+}
+
+impl Unreachable {
+    /// The front of the datagram's payload, as far as it was told.
+    pub(crate) fn quoted(&self) -> &[u8] {
+        &self.quoted[..self.quoted_len.min(QUOTED_LEN)]
+    }
 }
 
 /// What a port has moved.
@@ -33,6 +57,8 @@ pub(crate) struct PortCounters {
     pub(crate) sent_bytes: u64,
     /// Sends that the kernel refused: their packets are lost.
     pub(crate) send_errors: u64,
+    /// Datagrams that a host refused since nobody listens at the port.
+    pub(crate) unreachable: u64,
     /// Times that the kernel had more datagrams than receive buffers.
     pub(crate) buffer_shortages: u64,
 }

@@ -75,9 +75,21 @@ impl<A: App> Shard<A> {
             worked = true;
             peers.route(received, &mut |received| endpoint.handle_datagram(now, received));
         });
-        while let Some(mut stray) = peers.take() {
+        while let Some(refused) = port.unreachable() {
             worked = true;
-            endpoint.handle_datagram(now, received_of(&mut stray));
+            peers.route_refused(refused, &mut |refused| {
+                endpoint.handle_unreachable(now, refused.remote, refused.quoted());
+            });
+        }
+        while let Some(stray) = peers.take() {
+            worked = true;
+            match stray {
+                Stray::Packet { remote, local, ecn, mut data } => {
+                    let segment_size = data.len();
+                    endpoint.handle_datagram(now, Received { remote, local, ecn, segment_size, data: &mut data });
+                }
+                Stray::Refused(refused) => endpoint.handle_unreachable(now, refused.remote, refused.quoted()),
+            }
         }
         peers.ring();
         worked || more
@@ -116,11 +128,6 @@ impl<A: App> Shard<A> {
             self.stats.publish(&port.counters(), &self.endpoint.stats(), self.peers.counters());
         }
     }
-}
-
-fn received_of(stray: &mut Stray) -> Received<'_> {
-    let segment_size = stray.data.len();
-    Received { remote: stray.remote, local: stray.local, ecn: stray.ecn, segment_size, data: &mut stray.data }
 }
 
 impl<A: App> Work for Shard<A> {

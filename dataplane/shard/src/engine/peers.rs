@@ -1,6 +1,7 @@
 //! The other shards of a group: packets that came to the wrong one are handed over.
 //!
-//! The kernel steers datagrams, but one that it merged from several (GRO) may hold packets of several connections.
+//! The kernel steers datagrams, but one that it merged from several (GRO) may hold packets of several connections, and what
+//! ICMP says of a datagram it gives to a socket that it picks by the addresses alone.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,17 +12,18 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::handoff::Doorbell;
 use crate::steering::shard_of;
+use crate::work::Unreachable;
 
 /// Packets that wait in one direction between two shards at most; one more is dropped like a lost one.
 const STRAYS_MAX: usize = 256;
 
-/// A packet on its way to its shard.
+/// What is on its way to the shard of its connection.
 #[derive(Debug)]
-pub(crate) struct Stray {
-    pub(crate) remote: SocketAddr,
-    pub(crate) local: Option<IpAddr>,
-    pub(crate) ecn: u8,
-    pub(crate) data: Vec<u8>,
+pub(crate) enum Stray {
+    /// A packet.
+    Packet { remote: SocketAddr, local: Option<IpAddr>, ecn: u8, data: Vec<u8> },
+    /// A packet that its receiver's host refused. The kernel gives these to any socket of the group.
+    Refused(Box<Unreachable>),
 }
 
 /// Packets handed over.
@@ -93,8 +95,18 @@ impl Peers {
             if owner == self.index {
                 take(Received { remote, local, ecn, segment_size: segment.len(), data: segment });
             } else {
-                self.send(owner, Stray { remote, local, ecn, data: segment.to_vec() });
+                self.send(owner, Stray::Packet { remote, local, ecn, data: segment.to_vec() });
             }
+        }
+    }
+
+    /// Gives a refused packet to `take`, or to the shard of its connection.
+    pub(crate) fn route_refused(&mut self, refused: Unreachable, take: &mut dyn FnMut(Unreachable)) {
+        let owner = if self.others.len() < 2 { self.index } else { self.owner(refused.quoted()) };
+        if owner == self.index {
+            take(refused);
+        } else {
+            self.send(owner, Stray::Refused(Box::new(refused)));
         }
     }
 

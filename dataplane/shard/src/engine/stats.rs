@@ -20,6 +20,8 @@ pub struct ShardStats {
     pub sent_bytes: u64,
     /// Sends that the kernel refused.
     pub send_errors: u64,
+    /// Datagrams that a host refused since nobody listens at the port (ICMP).
+    pub unreachable: u64,
     /// Times that datagrams waited for receive buffers.
     pub buffer_shortages: u64,
     /// Times that the thread was woken.
@@ -33,7 +35,7 @@ pub struct ShardStats {
 }
 
 /// Counters in the order of [`ShardStats`].
-const COUNTERS: usize = 19;
+const COUNTERS: usize = 20;
 
 /// Where a shard publishes them.
 #[derive(Debug, Default)]
@@ -65,6 +67,7 @@ impl StatsCell {
             endpoint.resets_sent,
             endpoint.refused,
             endpoint.dropped,
+            port.unreachable,
         ];
         for (cell, value) in self.values.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
@@ -85,6 +88,7 @@ impl StatsCell {
             sends: value(2),
             sent_bytes: value(3),
             send_errors: value(4),
+            unreachable: value(19),
             buffer_shortages: value(5),
             wakes: self.wakes.load(Ordering::Relaxed),
             strays_sent: value(6),

@@ -22,18 +22,47 @@ pub(super) struct Ancillary {
 }
 
 /// Reads the ancillary data of a received datagram. What is unknown or cut short is passed over.
-pub(super) fn decode(mut data: &[u8]) -> Ancillary {
+pub(super) fn decode(data: &[u8]) -> Ancillary {
     let mut found = Ancillary::default();
-    while let Some((header, _)) = data.split_first_chunk::<HEADER_LEN>() {
+    for (level, kind, value) in Messages(data) {
+        take(&mut found, level, kind, value);
+    }
+    found
+}
+
+/// The control messages of ancillary data: level, type, value. Ends at one that is cut short.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = (i32, i32, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let data = self.0;
+        let header = data.first_chunk::<HEADER_LEN>()?;
         let len = usize::from_ne_bytes(*header.first_chunk().expect("a header has 16 bytes"));
         let level = i32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
         let kind = i32::from_ne_bytes([header[12], header[13], header[14], header[15]]);
-        let Some(value) = data.get(HEADER_LEN..len) else { break };
-        take(&mut found, level, kind, value);
-        let Some(rest) = len.checked_next_multiple_of(ALIGN).and_then(|next| data.get(next..)) else { break };
-        data = rest;
+        let value = data.get(HEADER_LEN..len)?;
+        self.0 = len.checked_next_multiple_of(ALIGN).and_then(|next| data.get(next..)).unwrap_or_default();
+        Some((level, kind, value))
     }
-    found
+}
+
+/// Whether the ancillary data of an entry of the error queue is of an ICMP message that nobody listens at the port: ICMP type 3
+/// code 3 (RFC 792), `ICMPv6` type 1 code 4 (RFC 4443 section 3.1).
+pub(super) fn says_port_unreachable(data: &[u8]) -> bool {
+    Messages(data).any(|(level, kind, value)| {
+        // sock_extended_err: errno (4 bytes), origin, type, code.
+        let Some(&[_, _, _, _, origin, icmp_type, code]) = value.first_chunk() else { return false };
+        let error = (origin, icmp_type, code);
+        match (level, kind) {
+            // A socket for both families has both levels say both.
+            (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {
+                error == (libc::SO_EE_ORIGIN_ICMP, 3, 3) || error == (libc::SO_EE_ORIGIN_ICMP6, 1, 4)
+            }
+            _ => false,
+        }
+    })
 }
 
 fn take(found: &mut Ancillary, level: i32, kind: i32, value: &[u8]) {
@@ -138,6 +167,32 @@ mod tests {
         }
         for byte in 0..=255 {
             decode(&[byte; CONTROL_LEN]);
+            assert!(!says_port_unreachable(&[byte; CONTROL_LEN]));
         }
+    }
+
+    #[test]
+    fn of_all_errors_only_an_unreachable_port_is_one() {
+        let error = |level: i32, kind: i32, error: [u8; 7]| {
+            let mut out = [0; CONTROL_LEN];
+            let mut writer = Writer::new(&mut out);
+            writer.ecn(0b01, false);
+            let mut value = [0; 32];
+            value[..7].copy_from_slice(&error);
+            writer.push(level, kind, &value);
+            let len = writer.len();
+            assert!((0..len).all(|cut| !says_port_unreachable(&out[..cut])), "cut short");
+            says_port_unreachable(&out[..len])
+        };
+        let (v4, v6) = ((libc::SOL_IP, libc::IP_RECVERR), (libc::SOL_IPV6, libc::IPV6_RECVERR));
+        assert!(error(v4.0, v4.1, [111, 0, 0, 0, 2, 3, 3]));
+        assert!(error(v6.0, v6.1, [111, 0, 0, 0, 3, 1, 4]));
+        assert!(error(v6.0, v6.1, [111, 0, 0, 0, 2, 3, 3]), "of an IPv4 peer of a socket for both families");
+        for other in
+            [[113, 0, 0, 0, 2, 3, 1], [110, 0, 0, 0, 2, 11, 0], [90, 0, 0, 0, 1, 0, 0], [111, 0, 0, 0, 3, 3, 3]]
+        {
+            assert!(!error(v4.0, v4.1, other) && !error(v6.0, v6.1, other), "{other:?}");
+        }
+        assert!(!error(libc::SOL_IP, libc::IP_TTL, [111, 0, 0, 0, 2, 3, 3]));
     }
 }

@@ -5,6 +5,7 @@ mod buffers;
 mod control;
 mod slots;
 mod sys;
+mod unreachable;
 mod uring;
 
 #[cfg(test)]

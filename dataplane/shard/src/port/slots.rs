@@ -14,6 +14,7 @@ pub(super) struct SendSlot {
     control: Control,
     /// Bytes of the ancillary data before the segment size, which is last.
     control_single_len: usize,
+    control_len: usize,
     vector: libc::iovec,
     message: libc::msghdr,
     remote: SocketAddr,
@@ -33,6 +34,7 @@ impl SendSlot {
             name: [0; NAME_LEN],
             control: Control([0; CONTROL_LEN]),
             control_single_len: 0,
+            control_len: 0,
             vector: libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 },
             message: super::sys::empty_message(),
             remote: SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -67,6 +69,7 @@ impl SendSlot {
             control.segment_size(self.segment_size as u16);
         }
         let control_len = control.len();
+        self.control_len = control_len;
         self.vector = libc::iovec { iov_base: self.data.as_mut_ptr().cast(), iov_len: self.len };
         self.message.msg_name = self.name.as_mut_ptr().cast();
         self.message.msg_namelen = name_len as u32;
@@ -76,6 +79,11 @@ impl SendSlot {
             if control_len == 0 { std::ptr::null_mut() } else { self.control.0.as_mut_ptr().cast() };
         self.message.msg_controllen = control_len as _;
         &raw const self.message
+    }
+
+    /// Where the message goes, its ancillary data, and its bytes.
+    pub(super) fn whole(&self) -> (SocketAddr, &[u8], &[u8]) {
+        (self.remote, &self.control.0[..self.control_len], &self.data[..self.len])
     }
 
     /// Whether the message is cut into segments by the kernel.

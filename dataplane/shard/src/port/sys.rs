@@ -76,10 +76,43 @@ pub(crate) fn prepare_socket(socket: &UdpSocket, is_v6: bool) {
     let _ = set_option(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
     let _ = set_option(socket, libc::SOL_IP, libc::IP_RECVTOS, 1);
     let _ = set_option(socket, libc::SOL_IP, libc::IP_PKTINFO, 1);
+    // What ICMP says is kept with the datagram it is about.
+    let _ = set_option(socket, libc::SOL_IP, libc::IP_RECVERR, 1);
     if is_v6 {
+        let _ = set_option(socket, libc::SOL_IPV6, libc::IPV6_RECVERR, 1);
         let _ = set_option(socket, libc::SOL_IPV6, libc::IPV6_RECVTCLASS, 1);
         let _ = set_option(socket, libc::SOL_IPV6, libc::IPV6_RECVPKTINFO, 1);
     }
+}
+
+/// Bytes that an entry of the error queue has.
+pub(super) struct ErrorLens {
+    pub(super) name: usize,
+    pub(super) quoted: usize,
+    pub(super) control: usize,
+}
+
+/// Takes the oldest entry of the socket's error queue: where the datagram went, the front of its payload, ancillary data.
+pub(super) fn receive_error(
+    socket: &UdpSocket,
+    name: &mut [u8],
+    quoted: &mut [u8],
+    control: &mut [u8],
+) -> io::Result<ErrorLens> {
+    let mut vector = libc::iovec { iov_base: quoted.as_mut_ptr().cast(), iov_len: quoted.len() };
+    let mut message = empty_message();
+    (message.msg_name, message.msg_namelen) = (name.as_mut_ptr().cast(), name.len() as u32);
+    (message.msg_iov, message.msg_iovlen) = (&raw mut vector, 1);
+    (message.msg_control, message.msg_controllen) = (control.as_mut_ptr().cast(), control.len() as _);
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: the addresses and lengths in the message are those of slices that are borrowed mutably for the call.
+    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let quoted_len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    Ok(ErrorLens {
+        name: message.msg_namelen as usize,
+        quoted: quoted_len.min(quoted.len()),
+        control: message.msg_controllen,
+    })
 }
 
 /// Gives the sockets of a group a program that picks among them for each datagram.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::ManuallyDrop;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, TimeoutFlags, Timespec};
@@ -17,7 +17,8 @@ use super::buffers::{GROUP, ReceiveBuffers};
 use super::control::{self, CONTROL_LEN};
 use super::slots::SendSlot;
 use super::sys::empty_message;
-use crate::work::{Port, PortCounters};
+use super::unreachable::{drain, may_be_of_another};
+use crate::work::{Port, PortCounters, Unreachable};
 
 /// Operations that wait for submission at most.
 const RING_ENTRIES: u32 = 256;
@@ -28,6 +29,8 @@ const SEND_SLOTS: usize = 64;
 /// Datagrams of one call of `receive`.
 const RECEIVES_MAX: usize = 32;
 
+/// Refused datagrams that wait to be looked at.
+const UNREACHABLE_MAX: usize = 256;
 /// Rounds of 10 ms that the kernel has for giving up its operations.
 const CANCEL_ROUNDS: u32 = 200;
 /// `IORING_ENTER_GETEVENTS`: completes what was put off until now.
@@ -70,6 +73,7 @@ pub(crate) struct UringPort {
     memory: ManuallyDrop<Memory>,
     /// Filled buffers: id and length.
     filled: VecDeque<(u16, usize)>,
+    unreachable: VecDeque<Unreachable>,
     free_slots: Vec<usize>,
     /// The slot that `send_buffer` gave last.
     current_slot: Option<usize>,
@@ -159,6 +163,7 @@ impl UringPort {
             event,
             memory: ManuallyDrop::new(memory),
             filled: VecDeque::new(),
+            unreachable: VecDeque::new(),
             free_slots: (0..SEND_SLOTS).collect(),
             current_slot: None,
             armed: Armed::default(),
@@ -226,7 +231,7 @@ impl UringPort {
 
     /// Whether something has been completed that was not looked at.
     pub(crate) fn has_completions(&mut self) -> bool {
-        !self.filled.is_empty() || !self.ring.completion().is_empty()
+        !self.filled.is_empty() || !self.unreachable.is_empty() || !self.ring.completion().is_empty()
     }
 
     /// Makes the ring complete something at that time, if nothing else is.
@@ -294,7 +299,11 @@ impl UringPort {
                     self.filled.push_back((id, usize::try_from(result).unwrap_or(0)));
                 }
                 self.armed.receive = cqueue::more(entry.flags());
-                self.counters.buffer_shortages += u64::from(result == -libc::ENOBUFS);
+                if result == -libc::ENOBUFS {
+                    self.counters.buffer_shortages += 1;
+                } else if result < 0 {
+                    self.drain_errors();
+                }
             }
             TAG_DOORBELL => self.armed.doorbell = false,
             TAG_DEADLINE => self.armed.deadline = None,
@@ -303,29 +312,36 @@ impl UringPort {
         }
     }
 
+    /// What ICMP said of any datagram ends one receive or send. Until it is taken it ends them again.
+    fn drain_errors(&mut self) {
+        self.counters.unreachable += drain(&self.socket, &mut self.unreachable, UNREACHABLE_MAX);
+    }
+
     fn complete_send(&mut self, slot: usize, result: i32) {
-        if result < 0 {
-            let segmented = self.memory.slots[slot].is_segmented();
-            if segmented && [-libc::EIO, -libc::EINVAL].contains(&result) {
-                // The device cannot segment (or not checksum), whatever the socket said.
-                self.gso = false;
-                self.send_singly(slot);
-            } else {
-                self.counters.send_errors += 1;
-            }
+        let segmented = self.memory.slots[slot].is_segmented();
+        if segmented && [-libc::EIO, -libc::EINVAL].contains(&result) {
+            // The device cannot segment (or not checksum), whatever the socket said.
+            self.gso = false;
+            self.send_singly(slot);
+        } else if result < 0 {
+            self.drain_errors();
+            // Not through the ring: sends before it there may have the next error pend when it comes to this one.
+            let (remote, ancillary, data) = self.memory.slots[slot].whole();
+            let is_sent = may_be_of_another(-result) && send(&self.socket, remote, ancillary, data).is_ok();
+            self.counters.send_errors += u64::from(!is_sent);
         }
         self.free_slots.push(slot);
     }
 
     /// Sends the packets of a transmit one by one.
     fn send_singly(&mut self, slot: usize) {
-        let socket = SockRef::from(&self.socket);
         let (remote, ancillary, segments) = self.memory.slots[slot].segments();
-        let remote = SockAddr::from(remote);
         for segment in segments {
-            let buffers = [IoSlice::new(segment)];
-            let message = MsgHdr::new().with_addr(&remote).with_buffers(&buffers).with_control(ancillary);
-            self.counters.send_errors += u64::from(socket.sendmsg(&message, 0).is_err());
+            let Err(error) = send(&self.socket, remote, ancillary, segment) else { continue };
+            self.counters.unreachable += drain(&self.socket, &mut self.unreachable, UNREACHABLE_MAX);
+            let again = may_be_of_another(error.raw_os_error().unwrap_or(0));
+            let is_sent = again && send(&self.socket, remote, ancillary, segment).is_ok();
+            self.counters.send_errors += u64::from(!is_sent);
         }
     }
 }
@@ -350,6 +366,10 @@ impl Port for UringPort {
         self.memory.buffers.publish();
         self.arm();
         !self.filled.is_empty()
+    }
+
+    fn unreachable(&mut self) -> Option<Unreachable> {
+        self.unreachable.pop_front()
     }
 
     fn send_buffer(&mut self) -> Option<&mut [u8]> {
@@ -383,6 +403,13 @@ impl Port for UringPort {
     fn counters(&self) -> PortCounters {
         self.counters
     }
+}
+
+/// Sends one message at once.
+fn send(socket: &UdpSocket, remote: SocketAddr, ancillary: &[u8], data: &[u8]) -> io::Result<usize> {
+    let (remote, buffers) = (SockAddr::from(remote), [IoSlice::new(data)]);
+    let message = MsgHdr::new().with_addr(&remote).with_buffers(&buffers).with_control(ancillary);
+    SockRef::from(socket).sendmsg(&message, 0)
 }
 
 /// Hands over a received datagram. Gives its length; `None` if there was none in the buffer.

@@ -1,5 +1,7 @@
 //! Shards over real sockets, with the test as their control plane.
 
+mod unreachable;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,9 +48,13 @@ fn tls() -> Tls {
 }
 
 fn start(tls: Option<&Tls>, shards: usize, host: HostKind, app: AppKind) -> (Shards, Vec<ControlEnd>) {
+    start_at("127.0.0.1:0", tls, shards, host, app)
+}
+
+fn start_at(listen: &str, tls: Option<&Tls>, shards: usize, host: HostKind, app: AppKind) -> (Shards, Vec<ControlEnd>) {
     let endpoint = EndpointConfig { server: tls.map(|tls| Arc::clone(&tls.server)), ..EndpointConfig::default() };
     Shards::start(&ShardsConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
+        listen: listen.parse().unwrap(),
         shards,
         cores: Vec::new(),
         spin: Duration::ZERO,
@@ -277,7 +283,7 @@ fn a_port_in_use_and_a_dead_server_are_told() {
         endpoint: EndpointConfig { server: Some(Arc::clone(&tls.server)), ..EndpointConfig::default() },
         app: AppKind::Control,
     };
-    let error = Shards::start(&config).err().expect("the port is taken");
+    let error = Shards::start(&config).expect_err("the port is taken");
     assert!(error.to_string().contains("in use"), "{error}");
 
     let endpoint = EndpointConfig { handshake_timeout: Duration::from_millis(300), ..EndpointConfig::default() };
