@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use quantum::Side;
 use quantum_shard::handoff::{ConnectTarget, ConnectionKey};
 use quantum_shard::{ShardStats, Shards};
+use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 pub use options::{ClientConfig, EndpointOptions, ServerConfig};
@@ -109,19 +110,22 @@ impl Endpoint {
         Ok(Self { shared: EndpointShared::of_shards(started, None) })
     }
 
-    /// The process-wide client endpoint with default options, started when first asked for and kept while it is used.
+    /// The tokio runtime's client endpoint with default options, started when first asked for and kept while it is used. To
+    /// be called within a tokio runtime, with which it ends.
     ///
     /// # Errors
     /// As [`client`](Self::client).
     pub fn shared() -> Result<Self, EndpointError> {
-        static SHARED: Mutex<Weak<EndpointShared>> = Mutex::new(Weak::new());
+        static SHARED: Mutex<Vec<(runtime::Id, Weak<EndpointShared>)>> = Mutex::new(Vec::new());
+        let current = runtime::Handle::current().id();
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        // It dies with the runtime that it was started in.
-        if let Some(shared) = shared.upgrade().filter(|shared| shared.is_alive()) {
+        shared.retain(|(_, endpoint)| endpoint.upgrade().is_some_and(|endpoint| endpoint.is_alive()));
+        let of_runtime = shared.iter().find(|(runtime, _)| *runtime == current);
+        if let Some(shared) = of_runtime.and_then(|(_, endpoint)| endpoint.upgrade()) {
             return Ok(Self { shared });
         }
         let endpoint = Self::client(&EndpointOptions::default())?;
-        *shared = Arc::downgrade(&endpoint.shared);
+        shared.push((current, Arc::downgrade(&endpoint.shared)));
         Ok(endpoint)
     }
 
