@@ -110,6 +110,14 @@ impl Endpoint {
         Ok(Self { shared: EndpointShared::of_shards(started, None) })
     }
 
+    /// Whether shards can run on this host.
+    ///
+    /// # Errors
+    /// [`EndpointError`] with what prevents it and the remedy.
+    pub fn check() -> Result<(), EndpointError> {
+        Shards::check().map_err(|error| EndpointError(error.to_string()))
+    }
+
     /// The tokio runtime's client endpoint with default options, started when first asked for and kept while it is used. To
     /// be called within a tokio runtime, with which it ends.
     ///
