@@ -1,6 +1,6 @@
 //! `bulk`: as much as the path takes.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,21 @@ use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Echo, Meter};
+use super::{Echo, Meter, Wire};
 use crate::transport::quantum::{QuantumGrpcEcho, QuantumStreams};
 use crate::transport::{Transport, TransportArgs, tcp, tcp_grpc};
 
 const CHUNK_BYTES: usize = 64 << 10;
 const EXAMPLES: &str = "\
 Sends for the given time, then waits until the other side says how much arrived: goodput counts that, from the first byte to
-that answer, start-up included. wire_bytes_sent is what the interfaces of this network namespace sent meanwhile, IP headers
-included (for a peer on loopback: what went over lo, both directions).
+that answer, start-up included. quantum-echo sends everything back, so both directions are busy.
+
+JSON: cpu_s is this process's processor time; wire_bytes_sent is what was sent meanwhile, IP headers included: over Quantum by
+this process's shards, over TCP by the interfaces of this network namespace (peer on loopback: by lo, both directions).
 
 Examples:
   aetherflow-bench bulk --transport tcp --connect 10.0.0.2:7000 --seconds 10
+  aetherflow-bench bulk --transport quantum --connect 10.0.0.2:7000 --seconds 10 --certs /tmp/certs
   aetherflow-bench bulk --transport tcp-grpc --connect 127.0.0.1:7000 --seconds 5 --json";
 
 /// Arguments of `bulk`.
@@ -54,34 +57,31 @@ pub fn run(args: &BulkArgs) -> anyhow::Result<ExitCode> {
     ensure!(args.seconds > 0.0 && args.seconds <= 86_400.0, "--seconds must be over 0 and at most a day");
     let duration = Duration::from_secs_f64(args.seconds);
     let chunk = Bytes::from(vec![0x5a; CHUNK_BYTES]);
-    let peer = args.connect.ip();
-    let (bytes, started, before) = match args.transport.transport {
+    let uploaded = match args.transport.transport {
         Transport::Tcp => {
-            let before = Meter::read(peer);
+            let wire = Wire::of_interfaces(args.connect.ip());
+            let before = Meter::read(&wire);
             let (bytes, started) = tcp::upload(args.connect, &chunk, duration)?;
-            (bytes, started, before)
+            Uploaded { bytes, seconds: started.elapsed().as_secs_f64(), spent: Meter::read(&wire).since(&before) }
         }
         transport => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(async {
                 match transport {
                     Transport::QuantumGrpc => {
-                        let echo = QuantumGrpcEcho::connect(&args.transport, args.connect).await?;
-                        upload(&echo, chunk, duration, peer).await
+                        upload(&QuantumGrpcEcho::connect(&args.transport, args.connect).await?, chunk, args).await
                     }
-                    Transport::Quantum => {
-                        let echo = QuantumStreams::connect(&args.transport, args.connect).await?;
-                        upload(&echo, chunk, duration, peer).await
+                    Transport::Quantum | Transport::QuantumEcho => {
+                        upload(&QuantumStreams::connect(&args.transport, args.connect).await?, chunk, args).await
                     }
                     Transport::Tcp | Transport::TcpGrpc => {
-                        upload(&tcp_grpc::connect(args.connect).await?, chunk, duration, peer).await
+                        upload(&tcp_grpc::connect(args.connect).await?, chunk, args).await
                     }
                 }
             })?
         }
     };
-    let seconds = started.elapsed().as_secs_f64();
-    let spent = Meter::read(peer).since(&before);
+    let Uploaded { bytes, seconds, spent } = uploaded;
     let result = BulkResult {
         transport: args.transport.transport.name(),
         goodput_mbit: bytes as f64 * 8.0 / 1e6 / seconds,
@@ -99,12 +99,16 @@ pub fn run(args: &BulkArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn upload(
-    echo: &impl Echo,
-    chunk: Bytes,
-    duration: Duration,
-    peer: IpAddr,
-) -> anyhow::Result<(u64, Instant, Meter)> {
-    let (before, started) = (Meter::read(peer), Instant::now());
-    Ok((echo.upload(chunk, started + duration).await?, started, before))
+/// What was done and what it cost.
+struct Uploaded {
+    bytes: u64,
+    seconds: f64,
+    spent: Meter,
+}
+
+async fn upload(echo: &impl Echo, chunk: Bytes, args: &BulkArgs) -> anyhow::Result<Uploaded> {
+    let wire = echo.wire(args.connect.ip());
+    let (before, started) = (Meter::read(&wire), Instant::now());
+    let bytes = echo.upload(chunk, started + Duration::from_secs_f64(args.seconds)).await?;
+    Ok(Uploaded { bytes, seconds: started.elapsed().as_secs_f64(), spent: Meter::read(&wire).since(&before) })
 }

@@ -24,12 +24,13 @@ when it was due. The schedule starts once connected; requests due in the warm-up
 max(2 s, 10 round trips) for answers; a request without one is an error and counts in the percentiles with its age.
 Closed loop (--rate 0): --concurrency requests are in flight; latency counts from the sending.
 
-JSON: latencies in microseconds; cpu_s is this process's processor time in the measured window; wire_bytes_* is what the
-interfaces of this network namespace sent and received in the window, IP headers included (for a peer on loopback: what went
-over lo, which is both directions).
+JSON: latencies in microseconds; cpu_s is this process's processor time in the measured window; wire_bytes_* is what was sent
+and received in the window, IP headers included: over Quantum by this process's shards, over TCP by the interfaces of this
+network namespace (peer on loopback: by lo, which is both directions).
 
 Examples:
   aetherflow-bench drive --transport tcp-grpc --connect 10.0.0.2:7000 --rate 200 --size 256 --seconds 30
+  aetherflow-bench drive --transport quantum-echo --connect 127.0.0.1:7000 --rate 200 --size 256 --seconds 5 --host bare
   aetherflow-bench drive --transport tcp --connect 127.0.0.1:7000 --rate 0 --concurrency 64 --size 256 --seconds 5 --json";
 
 /// Arguments of `drive`.
@@ -124,7 +125,7 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
                 Transport::QuantumGrpc => {
                     calls(&runtime, &runtime.block_on(QuantumGrpcEcho::connect(&args.transport, plan.remote))?, &plan)
                 }
-                Transport::Quantum => {
+                Transport::Quantum | Transport::QuantumEcho => {
                     calls(&runtime, &runtime.block_on(QuantumStreams::connect(&args.transport, plan.remote))?, &plan)
                 }
                 Transport::Tcp | Transport::TcpGrpc => {

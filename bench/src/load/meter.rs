@@ -2,25 +2,77 @@
 
 use std::net::IpAddr;
 
+use quantum_grpc::Endpoint;
 use rustix::time::{ClockId, clock_gettime};
+
+/// Bytes before the payload of a datagram: IP without options, and UDP.
+const HEADERS_V4: u64 = 20 + 8;
+const HEADERS_V6: u64 = 40 + 8;
+
+/// Who counts the bytes on the wire, IP headers included.
+#[derive(Debug, Clone)]
+pub enum Wire {
+    /// The loopback interface if the peer is there, else all others of this network namespace.
+    Interfaces {
+        /// The peer is on loopback.
+        loopback: bool,
+    },
+    /// The shards of an endpoint, which is all that they carry.
+    Shards {
+        /// Theirs.
+        endpoint: Endpoint,
+        /// Bytes of a datagram that they do not count.
+        headers: u64,
+    },
+}
+
+impl Wire {
+    /// Counted by the interfaces.
+    pub fn of_interfaces(peer: IpAddr) -> Self {
+        Self::Interfaces { loopback: peer.is_loopback() }
+    }
+
+    /// Counted by an endpoint's shards.
+    pub fn of_shards(endpoint: &Endpoint, peer: IpAddr) -> Self {
+        let headers = if peer.is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+        Self::Shards { endpoint: endpoint.clone(), headers }
+    }
+
+    /// Bytes received and sent so far.
+    fn bytes(&self) -> (u64, u64) {
+        match self {
+            Self::Interfaces { loopback } => {
+                let table = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+                interface_bytes(&table, *loopback)
+            }
+            Self::Shards { endpoint, headers } => {
+                endpoint.shard_stats().iter().fold((0, 0), |(received, sent), shard| {
+                    (
+                        received + shard.received_bytes + headers * shard.received_datagrams,
+                        sent + shard.sent_bytes + headers * shard.sent_datagrams,
+                    )
+                })
+            }
+        }
+    }
+}
 
 /// A reading of the counters.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Meter {
     /// User and system time of this process, all threads, in seconds.
     pub cpu_s: f64,
-    /// Bytes that left through the interfaces, IP headers included.
+    /// Bytes that left, IP headers included.
     pub wire_bytes_sent: u64,
     /// Bytes that came in.
     pub wire_bytes_received: u64,
 }
 
 impl Meter {
-    /// Reads the counters: of the loopback interface if the peer is there, else of all others of this network namespace.
-    pub fn read(peer: IpAddr) -> Self {
+    /// Reads the counters.
+    pub fn read(wire: &Wire) -> Self {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let table = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
-        let (wire_bytes_received, wire_bytes_sent) = interface_bytes(&table, peer.is_loopback());
+        let (wire_bytes_received, wire_bytes_sent) = wire.bytes();
         Self { cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9, wire_bytes_sent, wire_bytes_received }
     }
 

@@ -8,11 +8,12 @@ mod record;
 pub mod serve;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-pub use meter::Meter;
+pub use meter::{Meter, Wire};
 pub use record::{Latencies, histogram};
 
 /// A connection that answers requests with what they carried.
@@ -22,4 +23,9 @@ pub trait Echo: Clone + Send + Sync + 'static {
 
     /// Sends chunks until the time is over; gives the bytes that the other side says it got.
     fn upload(&self, chunk: Bytes, until: Instant) -> impl Future<Output = anyhow::Result<u64>> + Send;
+
+    /// Who counts what the connection puts on the wire.
+    fn wire(&self, peer: IpAddr) -> Wire {
+        Wire::of_interfaces(peer)
+    }
 }

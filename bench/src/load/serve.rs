@@ -13,6 +13,7 @@ Runs until it is killed. The line on standard output names the address, so port 
 
 Examples:
   aetherflow-bench serve --transport tcp-grpc --listen 127.0.0.1:7000
+  aetherflow-bench serve --transport quantum-grpc --listen 0.0.0.0:7000 --shards 2 --cores 0,1 --certs /tmp/certs
   aetherflow-bench serve --transport tcp --listen 10.0.0.2:7000 --json";
 
 /// Arguments of `serve`.
@@ -38,10 +39,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             announce(args, listener.local_addr()?);
             tcp::serve(&listener)?;
         }
-        transport @ (Transport::QuantumGrpc | Transport::Quantum) => {
+        Transport::QuantumGrpc | Transport::Quantum | Transport::QuantumEcho => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let grpc = transport == Transport::QuantumGrpc;
-            runtime.block_on(quantum::serve(&args.transport, args.listen, grpc, |address| announce(args, address)))?;
+            runtime.block_on(quantum::serve(&args.transport, args.listen, |address| announce(args, address)))?;
         }
         Transport::TcpGrpc => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

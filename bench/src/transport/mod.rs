@@ -15,6 +15,8 @@ pub enum Transport {
     QuantumGrpc,
     /// Plain Quantum streams, one per message
     Quantum,
+    /// The same, answered on the shard
+    QuantumEcho,
     /// Frames (length, number, payload) over kernel TCP with NODELAY
     Tcp,
     /// gRPC (tonic) over plaintext HTTP/2 over TCP with NODELAY
@@ -27,6 +29,7 @@ impl Transport {
         match self {
             Self::QuantumGrpc => "quantum-grpc",
             Self::Quantum => "quantum",
+            Self::QuantumEcho => "quantum-echo",
             Self::Tcp => "tcp",
             Self::TcpGrpc => "tcp-grpc",
         }
@@ -54,6 +57,32 @@ pub struct TransportArgs {
     /// Quantum: microseconds that a shard goes on looking for work before it sleeps
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub spin_us: u64,
+    /// Quantum: what runs the shards' threads
+    #[arg(long, value_name = "H", value_enum, default_value_t)]
+    pub host: Host,
+    /// Quantum: how bytes move
+    #[arg(long, value_enum, default_value_t)]
+    pub io: Io,
+}
+
+/// What runs the shards' threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Host {
+    /// A glommio executor
+    #[default]
+    Glommio,
+    /// Nothing: the thread waits in its own `io_uring`
+    Bare,
+}
+
+/// How bytes move.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Io {
+    /// `io_uring`
+    #[default]
+    Uring,
+    /// sendmmsg and recvmmsg
+    Mmsg,
 }
 
 /// The generated messages and stubs of `proto/bench.proto`.

@@ -51,10 +51,14 @@ pub(crate) struct PortCounters {
     pub(crate) receives: u64,
     /// UDP payload bytes received.
     pub(crate) received_bytes: u64,
+    /// Datagrams received, each of those merged counted.
+    pub(crate) received_datagrams: u64,
     /// Send operations, segmented ones counted once.
     pub(crate) sends: u64,
     /// UDP payload bytes sent.
     pub(crate) sent_bytes: u64,
+    /// Datagrams sent, each segment counted.
+    pub(crate) sent_datagrams: u64,
     /// Sends that the kernel refused: their packets are lost.
     pub(crate) send_errors: u64,
     /// Datagrams that a host refused since nobody listens at the port.

@@ -1,5 +1,6 @@
 //! Endpoints: the shards of this process and the connections that they carry.
 
+mod echo;
 mod options;
 mod start;
 
@@ -9,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use quantum::Side;
 use quantum_shard::handoff::{ConnectTarget, ConnectionKey};
-use quantum_shard::{ShardStats, Shards};
+use quantum_shard::{AppKind, ShardStats, Shards};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
+pub use echo::EchoServer;
 pub use options::{ClientConfig, EndpointOptions, ServerConfig};
 
 use crate::connection::{Connection, ConnectionError, ConnectionShared};
@@ -106,7 +108,7 @@ impl Endpoint {
     /// # Errors
     /// [`EndpointError`] if a shard cannot start.
     pub fn client(options: &EndpointOptions) -> Result<Self, EndpointError> {
-        let started = start::start(options, None, None)?;
+        let started = start::start(options, None, None, AppKind::Control)?;
         Ok(Self { shared: EndpointShared::of_shards(started, None) })
     }
 
@@ -194,7 +196,7 @@ impl Listener {
     /// # Errors
     /// [`EndpointError`] if a shard cannot start or the address cannot be bound.
     pub fn bind(address: SocketAddr, config: &ServerConfig) -> Result<Self, EndpointError> {
-        let started = start::start(&config.options, Some(address), Some(config))?;
+        let started = start::start(&config.options, Some(address), Some(config), AppKind::Control)?;
         let (sender, accepted) = mpsc::channel(BACKLOG);
         Ok(Self { accepted, shared: EndpointShared::of_shards(started, Some(&sender)) })
     }

@@ -18,6 +18,7 @@ pub(super) fn start(
     options: &EndpointOptions,
     address: Option<SocketAddr>,
     server: Option<&ServerConfig>,
+    app: AppKind,
 ) -> Result<Started, EndpointError> {
     let mut endpoint = options.protocol.clone();
     endpoint.server = server.map(|server| server.tls.clone());
@@ -31,7 +32,7 @@ pub(super) fn start(
         host: options.host,
         io: options.io,
         endpoint,
-        app: AppKind::Control,
+        app,
     };
     let (shards, ends) = match Shards::start(&config) {
         // A host without IPv6: a client that was told no address takes the other family.

@@ -14,10 +14,14 @@ pub struct ShardStats {
     pub receives: u64,
     /// UDP payload bytes received.
     pub received_bytes: u64,
+    /// Datagrams received, each of those merged counted.
+    pub received_datagrams: u64,
     /// Send operations, segmented ones counted once.
     pub sends: u64,
     /// UDP payload bytes sent.
     pub sent_bytes: u64,
+    /// Datagrams sent, each segment counted.
+    pub sent_datagrams: u64,
     /// Sends that the kernel refused.
     pub send_errors: u64,
     /// Datagrams that a host refused since nobody listens at the port (ICMP).
@@ -35,7 +39,7 @@ pub struct ShardStats {
 }
 
 /// Counters in the order of [`ShardStats`].
-const COUNTERS: usize = 20;
+const COUNTERS: usize = 22;
 
 /// Where a shard publishes them.
 #[derive(Debug, Default)]
@@ -68,6 +72,8 @@ impl StatsCell {
             endpoint.refused,
             endpoint.dropped,
             port.unreachable,
+            port.received_datagrams,
+            port.sent_datagrams,
         ];
         for (cell, value) in self.values.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
@@ -85,8 +91,10 @@ impl StatsCell {
         ShardStats {
             receives: value(0),
             received_bytes: value(1),
+            received_datagrams: value(20),
             sends: value(2),
             sent_bytes: value(3),
+            sent_datagrams: value(21),
             send_errors: value(4),
             unreachable: value(19),
             buffer_shortages: value(5),

@@ -357,9 +357,10 @@ impl Port for UringPort {
         for _ in 0..RECEIVES_MAX {
             let Some((id, len)) = self.filled.pop_front() else { break };
             let memory = &mut *self.memory;
-            if let Some(bytes) = deliver(memory.buffers.filled(id, len), &memory.receive_message, take) {
+            if let Some((bytes, datagrams)) = deliver(memory.buffers.filled(id, len), &memory.receive_message, take) {
                 self.counters.receives += 1;
                 self.counters.received_bytes += bytes;
+                self.counters.received_datagrams += datagrams;
             }
             self.memory.buffers.give_back(id);
         }
@@ -387,6 +388,7 @@ impl Port for UringPort {
         let Some(slot) = self.current_slot.take() else { return };
         self.counters.sends += 1;
         self.counters.sent_bytes += transmit.len as u64;
+        self.counters.sent_datagrams += transmit.len.div_ceil(transmit.segment_size.max(1)) as u64;
         let message = self.memory.slots[slot].prepare(transmit);
         if !self.gso && self.memory.slots[slot].is_segmented() {
             self.send_singly(slot);
@@ -412,8 +414,8 @@ fn send(socket: &UdpSocket, remote: SocketAddr, ancillary: &[u8], data: &[u8]) -
     SockRef::from(socket).sendmsg(&message, 0)
 }
 
-/// Hands over a received datagram. Gives its length; `None` if there was none in the buffer.
-fn deliver(buffer: &mut [u8], message: &libc::msghdr, take: &mut dyn FnMut(Received<'_>)) -> Option<u64> {
+/// Hands over a received datagram, or several merged. Gives their length and number; `None` if there was none in the buffer.
+fn deliver(buffer: &mut [u8], message: &libc::msghdr, take: &mut dyn FnMut(Received<'_>)) -> Option<(u64, u64)> {
     let out = RecvMsgOut::parse(buffer, message).ok()?;
     let remote = address::decode(out.name_data())?;
     let ancillary = control::decode(out.control_data());
@@ -425,7 +427,7 @@ fn deliver(buffer: &mut [u8], message: &libc::msghdr, take: &mut dyn FnMut(Recei
     let data = &mut buffer[start..];
     let segment_size = ancillary.segment_size.unwrap_or(len);
     take(Received { remote, local: ancillary.local, ecn: ancillary.ecn, segment_size, data });
-    Some(len as u64)
+    Some((len as u64, len.div_ceil(segment_size.max(1)) as u64))
 }
 
 impl UringPort {
