@@ -9,6 +9,16 @@ use aetherflow_bench::replay::{Encoding, Outcome, ReplayArgs, ReplayTransport, p
 use aetherflow_bench::trace::{self, Trace};
 use control::up::{Ports, UpOptions, start};
 
+/// What calls can be carried by here.
+fn transports() -> Vec<ReplayTransport> {
+    if let Err(error) = quantum_shard::Shards::check() {
+        assert!(std::env::var_os("CI").is_none(), "{error}");
+        println!("SKIPPED: replays over Quantum: {error}");
+        return vec![ReplayTransport::TcpGrpc];
+    }
+    vec![ReplayTransport::TcpGrpc, ReplayTransport::QuantumGrpc]
+}
+
 /// A replay's arguments against services on free ports.
 fn arguments(statesync: &str, session: &str, transport: ReplayTransport, encoding: Encoding) -> ReplayArgs {
     ReplayArgs {
@@ -37,16 +47,49 @@ async fn replayed(trace: Trace, transport: ReplayTransport, encoding: Encoding) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn generated_traces_converge_over_tcp_in_both_encodings() {
-    for (writers, operations) in [(1, 200), (2, 800), (4, 800)] {
-        for encoding in [Encoding::Yjs, Encoding::Json] {
-            let trace = trace::generate(writers, operations, 11);
-            let outcome = replayed(trace, ReplayTransport::TcpGrpc, encoding).await;
-            assert!(outcome.converged, "{writers} writers, {encoding:?}: {:?}", outcome.differences);
-            assert_eq!((outcome.operations, outcome.clients), (operations, usize::from(writers.max(2))));
-            assert!(outcome.p50_us > 50.0 && outcome.p99_us >= outcome.p50_us, "{outcome:?}");
+async fn generated_traces_converge_over_every_transport_in_both_encodings() {
+    for transport in transports() {
+        for (writers, operations) in [(1, 200), (2, 800), (4, 800)] {
+            for encoding in [Encoding::Yjs, Encoding::Json] {
+                let trace = trace::generate(writers, operations, 11);
+                let outcome = replayed(trace, transport, encoding).await;
+                assert!(outcome.converged, "{transport:?}, {writers} writers, {encoding:?}: {:?}", outcome.differences);
+                assert_eq!((outcome.operations, outcome.clients), (operations, usize::from(writers.max(2))));
+                assert!(outcome.p50_us > 50.0 && outcome.p99_us >= outcome.p50_us, "{outcome:?}");
+            }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_over_quantum_is_verified_by_its_certificate_or_its_pin() {
+    if !transports().contains(&ReplayTransport::QuantumGrpc) {
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let running = start(UpOptions::new(data.path())).await.unwrap();
+    let addresses = (running.statesync_addr.to_string(), running.session_addr.to_string());
+    let verified = |ca: Option<PathBuf>, pin: Option<String>| {
+        let quantum = arguments(&addresses.0, &addresses.1, ReplayTransport::QuantumGrpc, Encoding::Yjs);
+        let args = ReplayArgs { ca, pin, insecure_loopback: false, ..quantum };
+        async move { play(&args, trace::generate(2, 50, 1)).await }
+    };
+    let right = data.path().join("cert.pem");
+    assert!(verified(Some(right), None).await.unwrap().converged);
+    assert!(verified(None, Some(running.fingerprint.clone())).await.unwrap().converged);
+    let other = tempfile::tempdir().unwrap();
+    let identity = quantum_grpc::Identity::load_or_create(other.path(), &[]).unwrap();
+    for error in [
+        verified(Some(other.path().join("cert.pem")), None).await.unwrap_err(),
+        verified(None, Some(identity.fingerprint())).await.unwrap_err(),
+        verified(Some(other.path().join("missing.pem")), None).await.unwrap_err(),
+        verified(None, Some("not hex".to_owned())).await.unwrap_err(),
+    ] {
+        assert!(format!("{error:#}").contains("cannot connect"), "{error:#}");
+    }
+    let error = verified(None, None).await.unwrap_err();
+    assert!(error.to_string().contains("one of --ca FILE, --pin HEX, --insecure-loopback"), "{error:#}");
+    running.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +116,7 @@ async fn a_position_past_the_end_is_an_error_that_names_the_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recorded_traces_converge_over_tcp_in_both_encodings() {
+async fn recorded_traces_converge_over_every_transport_in_both_encodings() {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let named: Vec<PathBuf> =
         ["friendsforever.json.gz", "sveltecomponent.json.gz"].map(|name| shared.join(name)).into();
@@ -84,10 +127,12 @@ async fn recorded_traces_converge_over_tcp_in_both_encodings() {
             println!("{} is not there; a generated trace takes its place", file.display());
             trace::generate(2, 5000, 1)
         };
-        for encoding in [Encoding::Yjs, Encoding::Json] {
-            let outcome = replayed(trace.clone(), ReplayTransport::TcpGrpc, encoding).await;
-            assert!(outcome.converged, "{encoding:?}: {:?}", outcome.differences);
-            println!("{}", outcome.summary());
+        for transport in transports() {
+            for encoding in [Encoding::Yjs, Encoding::Json] {
+                let outcome = replayed(trace.clone(), transport, encoding).await;
+                assert!(outcome.converged, "{transport:?}, {encoding:?}: {:?}", outcome.differences);
+                println!("{}", outcome.summary());
+            }
         }
     }
 }
@@ -105,10 +150,11 @@ async fn a_replay_that_resumes_goes_on_after_the_services_were_restarted() {
     let data = tempfile::tempdir().unwrap();
     let base = free_base();
     let options = UpOptions { ports: Ports::Base(base), ..UpOptions::new(data.path()) };
-    for encoding in [Encoding::Yjs, Encoding::Json] {
+    let ways = transports().into_iter().flat_map(|transport| [(transport, Encoding::Yjs), (transport, Encoding::Json)]);
+    for (transport, encoding) in ways {
         let running = start(options.clone()).await.unwrap();
         let addresses = (running.statesync_addr.to_string(), running.session_addr.to_string());
-        let mut args = arguments(&addresses.0, &addresses.1, ReplayTransport::TcpGrpc, encoding);
+        let mut args = arguments(&addresses.0, &addresses.1, transport, encoding);
         // 400 transactions, 20 ms apart: 2 seconds at four times the pace, with the restart in the middle.
         (args.resume, args.speed) = (true, 4.0);
         let playing = tokio::spawn(async move { play(&args, trace::generate(2, 400, 8)).await });
@@ -116,7 +162,7 @@ async fn a_replay_that_resumes_goes_on_after_the_services_were_restarted() {
         running.shutdown().await;
         let running = start(options.clone()).await.unwrap();
         let outcome = tokio::time::timeout(Duration::from_mins(1), playing).await.unwrap().unwrap().unwrap();
-        assert!(outcome.converged, "{encoding:?}: {:?}", outcome.differences);
+        assert!(outcome.converged, "{transport:?}, {encoding:?}: {:?}", outcome.differences);
         assert!(outcome.reconnections >= 2, "both clients lost their connection: {outcome:?}");
         running.shutdown().await;
     }
