@@ -15,7 +15,7 @@ run: ## Builds, starts both services on the embedded store, prints the addresses
 
 # A test that lacks a privilege or io_uring prints a line that starts with SKIPPED: and passes, but fails where CI is set.
 test: ## Runs every test and says at the end how many were skipped
-	$(CARGO) test --workspace --locked -- --show-output 2>&1 | awk -f .ci/tests.awk
+	$(CARGO) test --workspace --locked -- --show-output 2>&1 | .ci/tests.sh
 
 build: ## Builds everything in release
 	$(CARGO) build --workspace --release --locked
