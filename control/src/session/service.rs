@@ -1,6 +1,8 @@
 //! `session.SessionService` over the store.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use metrics::{counter, gauge};
@@ -11,36 +13,38 @@ use rand::rngs::OsRng;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
-use super::model::{self, Session};
-use super::store::SessionStore;
+use super::model::{self, METADATA_ENTRIES_MAX, Session, SessionUpdate};
+use super::store::{SessionFilter, SessionStore, Updated};
 use crate::clock::{self, timestamp};
-use crate::status::{self, invalid, not_found, of_store, required, unimplemented, with_info};
+use crate::status::{self, invalid, not_found, of_store, required, with_info};
 
 const USER_ID_BYTES_MAX: usize = 255;
-const METADATA_ENTRIES_MAX: usize = 64;
 const METADATA_KEY_BYTES_MAX: usize = 128;
 const METADATA_VALUE_BYTES_MAX: usize = 4096;
+const REASON_BYTES_MAX: usize = 1024;
+const PAGE_SIZE_DEFAULT: u32 = 50;
+const PAGE_SIZE_MAX: u32 = 1000;
+/// Beyond this a list is not read by paging but by mistake.
+const PAGE_MAX: u32 = 1_000_000;
 /// Where a caller who acts for a session sends its token.
 const TOKEN_KEY: &str = "x-session-token";
 
 /// Answers the session RPCs.
 #[derive(Clone)]
 pub struct SessionServer {
-    store: SessionStore,
+    store: Arc<dyn SessionStore>,
 }
 
 impl SessionServer {
     /// A server over `store`.
-    pub fn new(store: SessionStore) -> Self {
+    pub fn new(store: Arc<dyn SessionStore>) -> Self {
         Self { store }
     }
 
     async fn live(&self, session_id: &str) -> Result<Session, Status> {
         let id = status::uuid("session_id", session_id)?;
-        match self.store.get(id).await.map_err(|error| of_store(&error))? {
-            Some(session) if session.expires_at() > clock::now() => Ok(session),
-            _ => Err(not_found("session", session_id)),
-        }
+        let session = self.store.get(id, clock::now()).await.map_err(|error| of_store(&error))?;
+        session.ok_or_else(|| gone(session_id))
     }
 }
 
@@ -55,6 +59,7 @@ impl SessionService for SessionServer {
         let client_port = check_create(&request)?;
         let (token, token_hash) = mint_token()?;
         let now = clock::now();
+        let timeout = model::timeout(request.timeout_seconds);
         let session = Session {
             id: Uuid::now_v7(),
             user_id: request.user_id,
@@ -64,7 +69,8 @@ impl SessionService for SessionServer {
             state: pb::SessionState::Active,
             created_at: now,
             last_active_at: now,
-            timeout: model::timeout(request.timeout_seconds),
+            expires_at: model::end(now, timeout),
+            timeout,
             metadata: request.metadata,
             stats: pb::SessionStats::default(),
             token_hash,
@@ -91,39 +97,108 @@ impl SessionService for SessionServer {
         let session = self.live(&request.get_ref().session_id).await?;
         check_token(&request, &session)?;
         let now = clock::now();
-        self.store.heartbeat(session.id, now).await.map_err(|error| of_store(&error))?;
+        let heard = self.store.heartbeat(session.id, now).await.map_err(|error| of_store(&error))?;
+        let session = heard.ok_or_else(|| gone(&request.get_ref().session_id))?;
         counter!("session_heartbeat_total").increment(1);
         Ok(Response::new(pb::HeartbeatResponse {
             success: true,
             server_timestamp: Some(timestamp(now)),
-            remaining_seconds: session.timeout.as_secs() as u32,
+            remaining_seconds: ((session.expires_at.0 - now.0) / 1_000_000) as u32,
         }))
     }
 
     async fn update_session(
         &self,
-        _: Request<pb::UpdateSessionRequest>,
+        request: Request<pb::UpdateSessionRequest>,
     ) -> Result<Response<pb::UpdateSessionResponse>, Status> {
-        Err(unimplemented("UpdateSession"))
+        let state = state(request.get_ref().state)?;
+        check_metadata(&request.get_ref().metadata)?;
+        let session = self.live(&request.get_ref().session_id).await?;
+        check_token(&request, &session)?;
+        let pb::UpdateSessionRequest { session_id, metadata, stats, .. } = request.into_inner();
+        let update = SessionUpdate { state, metadata, stats };
+        match self.store.update(session.id, update, clock::now()).await.map_err(|error| of_store(&error))? {
+            Updated::Session(session) => {
+                Ok(Response::new(pb::UpdateSessionResponse { session: Some(session.to_proto()) }))
+            }
+            Updated::Missing => Err(gone(&session_id)),
+            Updated::Full => Err(invalid("metadata", too_many_entries())),
+        }
     }
 
     async fn delete_session(
         &self,
-        _: Request<pb::DeleteSessionRequest>,
+        request: Request<pb::DeleteSessionRequest>,
     ) -> Result<Response<pb::DeleteSessionResponse>, Status> {
-        Err(unimplemented("DeleteSession"))
+        status::bounded("reason", &request.get_ref().reason, REASON_BYTES_MAX)?;
+        let session = self.live(&request.get_ref().session_id).await?;
+        check_token(&request, &session)?;
+        if !self.store.delete(session.id, clock::now()).await.map_err(|error| of_store(&error))? {
+            return Err(gone(&request.get_ref().session_id));
+        }
+        gauge!("session_active").decrement(1);
+        tracing::debug!(session = %session.id, "a session was closed");
+        Ok(Response::new(pb::DeleteSessionResponse { success: true }))
     }
 
     async fn list_sessions(
         &self,
-        _: Request<pb::ListSessionsRequest>,
+        request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
-        Err(unimplemented("ListSessions"))
+        let request = request.into_inner();
+        status::bounded("user_id", &request.user_id, USER_ID_BYTES_MAX)?;
+        if request.page > PAGE_MAX {
+            let message =
+                format!("is larger than {PAGE_MAX}; pages count from 1, and user_id and state narrow the list");
+            return Err(invalid("page", message));
+        }
+        let page = request.page.max(1);
+        let limit = if request.page_size == 0 { PAGE_SIZE_DEFAULT } else { request.page_size.min(PAGE_SIZE_MAX) };
+        let offset = u64::from(page - 1) * u64::from(limit);
+        let filter = SessionFilter { user_id: request.user_id, state: state(request.state)?, offset, limit };
+        let (sessions, total) = self.store.list(&filter, clock::now()).await.map_err(|error| of_store(&error))?;
+        Ok(Response::new(pb::ListSessionsResponse {
+            sessions: sessions.iter().map(Session::to_proto).collect(),
+            total: u32::try_from(total).unwrap_or(u32::MAX),
+            page,
+            page_size: limit,
+        }))
     }
 
     async fn get_stats(&self, _: Request<pb::GetStatsRequest>) -> Result<Response<pb::GetStatsResponse>, Status> {
-        Err(unimplemented("GetStats"))
+        let counts = self.store.counts(clock::now()).await.map_err(|error| of_store(&error))?;
+        Ok(Response::new(pb::GetStatsResponse { total: counts.total, active: counts.active, idle: counts.idle }))
     }
+}
+
+fn gone(session_id: &str) -> Status {
+    not_found("session", session_id)
+}
+
+/// The state that a request names; `None` if it leaves it open.
+fn state(number: i32) -> Result<Option<pb::SessionState>, Status> {
+    match pb::SessionState::try_from(number) {
+        Ok(pb::SessionState::Unspecified) => Ok(None),
+        Ok(state) => Ok(Some(state)),
+        Err(_) => {
+            Err(invalid("state", format!("{number} is not a SessionState; they are 1 to 5, and 0 leaves it open")))
+        }
+    }
+}
+
+fn too_many_entries() -> String {
+    format!("has more than {METADATA_ENTRIES_MAX} entries; keep what is larger elsewhere and name it here")
+}
+
+fn check_metadata(metadata: &HashMap<String, String>) -> Result<(), Status> {
+    if metadata.len() > METADATA_ENTRIES_MAX {
+        return Err(invalid("metadata", too_many_entries()));
+    }
+    for (key, value) in metadata {
+        required("metadata key", key, METADATA_KEY_BYTES_MAX)?;
+        status::bounded("metadata value", value, METADATA_VALUE_BYTES_MAX)?;
+    }
+    Ok(())
 }
 
 /// Checks a request to create a session and returns its port.
@@ -131,16 +206,10 @@ fn check_create(request: &pb::CreateSessionRequest) -> Result<u16, Status> {
     required("user_id", &request.user_id, USER_ID_BYTES_MAX)?;
     required("client_ip", &request.client_ip, 64)?;
     if request.client_ip.parse::<IpAddr>().is_err() {
-        return Err(invalid("client_ip", "is not an IP address"));
+        return Err(invalid("client_ip", "is not an IP address such as 192.0.2.7 or 2001:db8::7"));
     }
-    if request.metadata.len() > METADATA_ENTRIES_MAX {
-        return Err(invalid("metadata", format!("has more than {METADATA_ENTRIES_MAX} entries")));
-    }
-    for (key, value) in &request.metadata {
-        required("metadata key", key, METADATA_KEY_BYTES_MAX)?;
-        status::bounded("metadata value", value, METADATA_VALUE_BYTES_MAX)?;
-    }
-    u16::try_from(request.client_port).map_err(|_| invalid("client_port", "is larger than 65535"))
+    check_metadata(&request.metadata)?;
+    u16::try_from(request.client_port).map_err(|_| invalid("client_port", "is larger than 65535, the largest port"))
 }
 
 fn mint_token() -> Result<(String, [u8; 32]), Status> {

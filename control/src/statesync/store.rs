@@ -82,6 +82,8 @@ pub enum Write {
 }
 
 impl GroupWrite for Write {
+    type Output = ();
+
     fn bytes(&self) -> usize {
         match self {
             Write::Create { record, .. } => 512 + record.snapshot.len(),
@@ -200,7 +202,7 @@ impl DocumentStore {
     /// # Errors
     /// [`StoreError::Open`].
     pub async fn open(path: &std::path::Path) -> Result<(Self, JoinHandle<()>), StoreError> {
-        let database = Database::open(path, SCHEMA).await?;
+        let database = Database::open(path, &[SCHEMA]).await?;
         let (committer, task) = Committer::start(&database).await?;
         Ok((Self { database, committer }, task))
     }

@@ -21,6 +21,8 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 
 /// A write that can share a transaction with others.
 pub trait GroupWrite: Send + Sync + 'static {
+    /// What the write found or made.
+    type Output: Send;
     /// Roughly how many bytes it writes.
     fn bytes(&self) -> usize;
     /// How many operations of clients it stands for.
@@ -29,9 +31,9 @@ pub trait GroupWrite: Send + Sync + 'static {
     fn write<'a>(
         &'a self,
         connection: &'a mut SqliteConnection,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send + 'a;
+    ) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send + 'a;
     /// Is called once it is on disk, or never will be.
-    fn done(self, result: Result<(), StoreError>);
+    fn done(self, result: Result<Self::Output, StoreError>);
 }
 
 /// Counts what the committer did.
@@ -104,9 +106,9 @@ async fn run<W: GroupWrite>(
             group.push(write);
         }
         match commit(&mut connection, &group).await {
-            Ok(()) => {
+            Ok(outputs) => {
                 count(&stats, &group);
-                group.drain(..).for_each(|write| write.done(Ok(())));
+                group.drain(..).zip(outputs).for_each(|(write, output)| write.done(Ok(output)));
             }
             Err(error) => {
                 tracing::warn!(%error, writes = group.len(), "a group commit failed; committing its writes one by one");
@@ -124,10 +126,11 @@ async fn commit_singly<W: GroupWrite>(connection: &mut SqliteConnection, group: 
     for write in group.drain(..) {
         let result = commit(connection, std::slice::from_ref(&write)).await;
         match &result {
-            Ok(()) => count(stats, std::slice::from_ref(&write)),
+            Ok(_) => count(stats, std::slice::from_ref(&write)),
             Err(error) => tracing::error!(%error, "a write failed"),
         }
-        write.done(result.map_err(StoreError::from));
+        let output = result.map(|mut outputs| outputs.pop().expect("one write has one output"));
+        write.done(output.map_err(StoreError::from));
     }
 }
 
@@ -136,7 +139,7 @@ fn count<W: GroupWrite>(stats: &CommitterStats, group: &[W]) {
     stats.operations.fetch_add(group.iter().map(GroupWrite::operations).sum(), Ordering::Relaxed);
 }
 
-async fn commit<W: GroupWrite>(connection: &mut SqliteConnection, group: &[W]) -> Result<(), sqlx::Error> {
+async fn commit<W: GroupWrite>(connection: &mut SqliteConnection, group: &[W]) -> Result<Vec<W::Output>, sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     let result = write_all(connection, group).await;
     if result.is_err() {
@@ -146,10 +149,14 @@ async fn commit<W: GroupWrite>(connection: &mut SqliteConnection, group: &[W]) -
     result
 }
 
-async fn write_all<W: GroupWrite>(connection: &mut SqliteConnection, group: &[W]) -> Result<(), sqlx::Error> {
+async fn write_all<W: GroupWrite>(
+    connection: &mut SqliteConnection,
+    group: &[W],
+) -> Result<Vec<W::Output>, sqlx::Error> {
+    let mut outputs = Vec::with_capacity(group.len());
     for write in group {
-        write.write(connection).await?;
+        outputs.push(write.write(connection).await?);
     }
     sqlx::query("COMMIT").execute(&mut *connection).await?;
-    Ok(())
+    Ok(outputs)
 }

@@ -1,4 +1,4 @@
-//! Storage on disk: how a database is opened, and how writes share its commits.
+//! What stores have in common: which there are, how a database file is opened, and how writes share its commits.
 
 mod committer;
 mod data_dir;
@@ -17,6 +17,16 @@ pub use data_dir::{DataDir, DataDirError};
 const READERS: u32 = 4;
 /// How long a reader waits for a free connection before the store counts as down.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a service keeps what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreKind {
+    /// In memory: it is gone when the process ends.
+    Memory,
+    /// In one SQLite file of the data directory.
+    #[default]
+    Sqlite,
+}
 
 /// A failure of a store.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -56,11 +66,12 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens or creates the database at `path` and runs `schema`, which must be repeatable.
+    /// Opens or creates the database at `path` and brings it to the newest of `schemas`, each of which follows from the one
+    /// before it. How many have been run is kept in the file (`PRAGMA user_version`).
     ///
     /// # Errors
     /// [`StoreError::Open`].
-    pub async fn open(path: &Path, schema: &str) -> Result<Self, StoreError> {
+    pub async fn open(path: &Path, schemas: &[&str]) -> Result<Self, StoreError> {
         let failed = |error: sqlx::Error| StoreError::Open { path: path.to_owned(), reason: error.to_string() };
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -71,7 +82,17 @@ impl Database {
             .busy_timeout(Duration::from_secs(5))
             .disable_statement_logging();
         let mut connection = options.connect().await.map_err(failed)?;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(schema.to_owned())).execute(&mut connection).await.map_err(failed)?;
+        let done: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await.map_err(failed)?;
+        if done as usize > schemas.len() {
+            return Err(StoreError::Open {
+                path: path.to_owned(),
+                reason: format!("schema {done} is of a later AetherFlow; this one knows {}", schemas.len()),
+            });
+        }
+        for (index, schema) in schemas.iter().enumerate().skip(done as usize) {
+            let step = format!("BEGIN IMMEDIATE; {schema} PRAGMA user_version = {}; COMMIT;", index + 1);
+            sqlx::raw_sql(sqlx::AssertSqlSafe(step)).execute(&mut connection).await.map_err(failed)?;
+        }
         connection.close().await.map_err(failed)?;
         let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(ACQUIRE_TIMEOUT);
         let readers = pool.connect_with(options.clone().read_only(true)).await.map_err(failed)?;

@@ -1,5 +1,7 @@
 //! Metrics, liveness and readiness over HTTP.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -15,7 +17,7 @@ use crate::statesync::DocumentStore;
 /// Whose readiness is asked for.
 #[derive(Clone)]
 pub(super) enum Readiness {
-    Sessions(SessionStore),
+    Sessions(Arc<dyn SessionStore>),
     Documents(DocumentStore),
 }
 

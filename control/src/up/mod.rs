@@ -6,6 +6,7 @@ mod listen;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
@@ -16,9 +17,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::session::{SessionServer, SessionStore};
+use crate::session::{MemorySessions, SessionServer, SessionStore, SqliteSessions};
 use crate::statesync::{DocumentStore, StateSyncServer};
-use crate::store::{CommitterStats, DataDir, DataDirError, StoreError};
+use crate::store::{CommitterStats, DataDir, DataDirError, StoreError, StoreKind};
 
 pub use grpc::connection_id;
 use listen::Listeners;
@@ -50,6 +51,8 @@ pub struct UpOptions {
     pub allow_anonymous: bool,
     /// The ports.
     pub ports: Ports,
+    /// Where sessions are kept.
+    pub session_store: StoreKind,
     /// Also serve over Quantum, on the UDP ports of the same numbers.
     pub quantum: bool,
 }
@@ -62,6 +65,7 @@ impl UpOptions {
             bind: Ipv4Addr::LOCALHOST.into(),
             allow_anonymous: false,
             ports: Ports::Free,
+            session_store: StoreKind::default(),
             quantum: true,
         }
     }
@@ -139,14 +143,14 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
     let identity = Identity::load_or_create(data.path(), &[options.bind.to_string()])
         .map_err(|error| UpError::Server(error.to_string()))?;
     crate::telemetry::metrics_handle();
-    let (sessions, session_committer) = SessionStore::open(&data.file("sessions.db")).await?;
+    let (sessions, session_committer) = open_sessions(options.session_store, &data).await?;
     let (documents, document_committer) = DocumentStore::open(&data.file("documents.db")).await?;
     tracing::info!("permissions are recorded but not enforced, because authentication is off");
 
     let stop = CancellationToken::new();
     let statesync = StateSyncServer::new(documents.clone(), stop.clone());
     let session_routes =
-        grpc::routes(SessionServiceServer::new(SessionServer::new(sessions.clone())), stop.clone()).await?;
+        grpc::routes(SessionServiceServer::new(SessionServer::new(Arc::clone(&sessions))), stop.clone()).await?;
     let statesync_routes = grpc::routes(StateSyncServiceServer::new(statesync.clone()), stop.clone()).await?;
     let mut running = Running {
         fingerprint: identity.fingerprint(),
@@ -155,8 +159,8 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
         session_metrics_addr: listeners.session.metrics_address,
         statesync_metrics_addr: listeners.statesync.metrics_address,
         stop: stop.clone(),
-        servers: vec![tokio::spawn(sweep(sessions.clone(), stop.clone()))],
-        committers: vec![session_committer, document_committer],
+        servers: vec![tokio::spawn(sweep(Arc::clone(&sessions), stop.clone()))],
+        committers: session_committer.into_iter().chain([document_committer]).collect(),
         parts: Parts { documents: documents.clone(), statesync },
         _data: data,
     };
@@ -174,6 +178,20 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
     let ready = http_api::Readiness::Documents(documents);
     running.servers.push(tokio::spawn(http_api::serve(listeners.statesync.metrics, ready, stop)));
     Ok(running)
+}
+
+/// The store of sessions and, if it has one, the task that writes.
+async fn open_sessions(
+    kind: StoreKind,
+    data: &DataDir,
+) -> Result<(Arc<dyn SessionStore>, Option<JoinHandle<()>>), StoreError> {
+    Ok(match kind {
+        StoreKind::Memory => (Arc::new(MemorySessions::default()), None),
+        StoreKind::Sqlite => {
+            let (sessions, committer) = SqliteSessions::open(&data.file("sessions.db")).await?;
+            (Arc::new(sessions), Some(committer))
+        }
+    })
 }
 
 impl Running {
@@ -201,7 +219,7 @@ impl Running {
 }
 
 /// Removes expired sessions from time to time and keeps their gauge right.
-async fn sweep(sessions: SessionStore, stop: CancellationToken) {
+async fn sweep(sessions: Arc<dyn SessionStore>, stop: CancellationToken) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
@@ -211,10 +229,10 @@ async fn sweep(sessions: SessionStore, stop: CancellationToken) {
         let now = clock::now();
         let swept = async {
             sessions.delete_expired(now).await?;
-            sessions.count_live(now).await
+            sessions.counts(now).await
         };
         match swept.await {
-            Ok(live) => gauge!("session_active").set(live as f64),
+            Ok(counts) => gauge!("session_active").set(counts.total as f64),
             Err(error) => tracing::warn!(%error, "expired sessions were not removed"),
         }
     }

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use control::store::StoreKind;
 use control::up::{Running, UpOptions, start};
 use proto::session::session_service_client::SessionServiceClient;
 use proto::statesync as pb;
@@ -31,9 +32,20 @@ pub struct World {
 
 impl World {
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// Both services on a store of this kind.
+    pub async fn on(store: StoreKind) -> Self {
+        Self::start_with(|options| options.session_store = store).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut UpOptions)) -> Self {
         control::telemetry::init_logs();
         let data = tempfile::tempdir().unwrap();
-        let running = start(UpOptions::new(data.path())).await.unwrap();
+        let mut options = UpOptions::new(data.path());
+        change(&mut options);
+        let running = start(options).await.unwrap();
         let documents = documents(running.statesync_addr).await;
         let sessions = SessionServiceClient::connect(format!("http://{}", running.session_addr)).await.unwrap();
         Self { running, documents, sessions, data }

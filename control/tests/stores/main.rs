@@ -1,0 +1,25 @@
+//! What both services promise, held against every store: one suite, each test once per store, with the store in its name.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod sessions;
+
+/// Makes one test per store of each function, which takes a running `World`.
+macro_rules! on_every_store {
+    ($($test:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::common::World::on(control::store::StoreKind::Memory).await).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::common::World::on(control::store::StoreKind::Sqlite).await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_every_store;
