@@ -75,7 +75,11 @@ def sessions(address):
     beat = service.call("Heartbeat", session_id=created.session.session_id)
     assert beat.success and beat.remaining_seconds == 1800
     refused(lambda: service.call("GetSession", session_id=str(uuid.uuid4())), grpc.StatusCode.NOT_FOUND)
-    refused(lambda: service.call("DeleteSession", session_id="x"), grpc.StatusCode.UNIMPLEMENTED)
+    refused(lambda: service.call("DeleteSession", session_id="x"), grpc.StatusCode.INVALID_ARGUMENT)
+    other = service.call("CreateSession", user_id="eve", client_ip="127.0.0.1").session
+    assert service.call("ListSessions", page=1).total == 2
+    assert service.call("GetStats").active == 2
+    assert service.call("DeleteSession", session_id=other.session_id).success
     return created.session.session_id
 
 
