@@ -180,9 +180,17 @@ fn a_client_with_another_certificate_is_turned_away() {
 
 #[test]
 fn a_server_that_dies_leaves_errors_not_silence() {
-    let mut server = Server::start(&["tcp-grpc"]);
-    let open = ["drive", "--rate", "100", "--size", "64", "--seconds", "2", "--warmup", "0"];
-    let arguments = [&open[..], &["--transport", "tcp-grpc", "--connect", &server.address]].concat();
+    for transport in transports().into_iter().filter(|transport| transport[0].ends_with("grpc")) {
+        a_server_dies(transport);
+    }
+}
+
+fn a_server_dies(transport: &[&str]) {
+    let mut server = Server::start(transport);
+    let certs = server.certs.path().join("made");
+    let open = ["drive", "--rate", "100", "--size", "64", "--seconds", "2", "--warmup", "0", "--connect"];
+    let mut arguments = [&open[..], &[&server.address, "--certs", certs.to_str().unwrap(), "--transport"]].concat();
+    arguments.extend(transport);
     let client = Command::new(BENCH).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(700));
     server.process.kill().unwrap();

@@ -2,11 +2,17 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::ShardError;
 use crate::{port, steering};
+
+/// The kernel takes a ring apart in the background, so that its socket outlives its process (measured: by 4 to 9 ms on an idle
+/// host). Whoever is started anew at the same address waits that long.
+const FREED_WITHIN: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_millis(5);
 
 /// Binds a socket for each of `shards` to the same address; the kernel steers datagrams by [`steering`]. Port 0: a free one.
 ///
@@ -18,7 +24,7 @@ pub(crate) fn bind_shards(
     secret: u64,
 ) -> Result<(Vec<UdpSocket>, SocketAddr), ShardError> {
     // Whoever binds alone first finds out whether the address is taken: a group would join another process's.
-    drop(bind(listen, false)?);
+    drop(bind_once_free(listen)?);
     let first = bind(listen, true)?;
     let address = first.local_addr().map_err(|source| ShardError::Socket { address: listen, source })?;
     let mut sockets = vec![first];
@@ -38,6 +44,16 @@ pub(crate) fn bind_shards(
 /// See [`ShardError`].
 pub(crate) fn bind_alone(listen: SocketAddr) -> Result<UdpSocket, ShardError> {
     bind(listen, false)
+}
+
+fn bind_once_free(address: SocketAddr) -> Result<UdpSocket, ShardError> {
+    let until = Instant::now() + FREED_WITHIN;
+    loop {
+        match bind(address, false) {
+            Err(ShardError::AddressInUse(_)) if Instant::now() < until => std::thread::sleep(POLL),
+            outcome => return outcome,
+        }
+    }
 }
 
 fn bind(address: SocketAddr, shared: bool) -> Result<UdpSocket, ShardError> {
@@ -71,6 +87,18 @@ mod tests {
             }
             assert!(matches!(bind_alone(address), Err(ShardError::AddressInUse(taken)) if taken == address));
         }
+    }
+
+    #[test]
+    fn an_address_that_is_about_to_be_free_is_waited_for() {
+        let (group, address) = bind_shards("127.0.0.1:0".parse().unwrap(), 2, 1).unwrap();
+        let leaving = std::thread::spawn(move || {
+            std::thread::sleep(FREED_WITHIN / 10);
+            drop(group);
+        });
+        let (again, _) = bind_shards(address, 2, 1).unwrap();
+        assert_eq!(again[1].local_addr().unwrap(), address);
+        leaving.join().unwrap();
     }
 
     #[test]
