@@ -21,7 +21,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Channel, ResponseBody};
+pub use client::{AnyChannel, AnyConfig, Channel, ResponseBody, Transport};
 pub use connection::{Connection, ConnectionError, State};
 pub use deadline::{DeadlineFuture, DeadlineLayer, DeadlineService, grpc_timeout};
 pub use endpoint::{ClientConfig, EchoServer, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig};

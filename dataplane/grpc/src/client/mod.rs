@@ -1,5 +1,6 @@
 //! gRPC over Quantum, the client's side: a [`Channel`] for any generated tonic client.
 
+mod any;
 mod body;
 mod call;
 
@@ -15,6 +16,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
+pub use any::{AnyChannel, AnyConfig, Transport};
 pub use body::ResponseBody;
 
 use crate::connection::{Connection, ConnectionError};
@@ -61,6 +63,12 @@ impl Channel {
         config.alpn = Alpn::Grpc;
         let shared = ChannelShared { endpoint, address: address.to_owned(), config, current: Mutex::new(None) };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Whether there is a connection for the next call.
+    pub(crate) async fn is_connected(&self) -> bool {
+        let current = self.shared.current.lock().await;
+        current.as_ref().is_some_and(|current| current.connection.close_reason().is_none())
     }
 
     /// The connection that calls use at the moment; it is made if there is none.

@@ -169,3 +169,8 @@ pub(super) async fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
     panic!("did not happen within ten seconds: {what}");
 }
+
+/// The method that echoes.
+pub(super) fn path_of_unary() -> PathAndQuery {
+    path("/test.Service/Unary")
+}

@@ -25,6 +25,7 @@ macro_rules! on_both {
     };
 }
 
+mod any;
 mod calls;
 mod deadlines;
 mod fixture;

@@ -1,0 +1,260 @@
+//! A channel over Quantum, over TCP, or over whichever of them gets through.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport;
+use tower::Service;
+
+use super::Channel;
+use crate::connection::ConnectionError;
+use crate::endpoint::{ClientConfig, Endpoint, resolve};
+
+/// How long Quantum may try alone before TCP tries as well (compare the connection attempt delay of RFC 8305 section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+/// The first pause before Quantum is tried again while TCP is in use; each is twice as long as the one before.
+const PROBE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// An attempt over TCP takes no longer.
+const TCP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What carries a channel's calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Quantum.
+    #[default]
+    Quantum,
+    /// HTTP/2 over TCP in plain text.
+    Tcp,
+    /// Quantum where UDP gets through, TCP elsewhere.
+    Auto,
+}
+
+/// Settings of an [`AnyChannel`].
+#[derive(Clone, Debug)]
+pub struct AnyConfig {
+    /// What carries the calls.
+    pub transport: Transport,
+    /// Whom Quantum connects to, and how the server is verified.
+    pub client: ClientConfig,
+    /// TCP, which is in plain text, may leave this host: without it [`Transport::Auto`] stays with Quantum there, so that
+    /// nobody on the way can turn encryption off by dropping UDP.
+    pub allows_plain_text: bool,
+}
+
+/// A gRPC channel to one server whose calls go over the transport that was chosen. With [`Transport::Auto`] both are tried,
+/// Quantum 250 ms ahead, and the first that connects is used. While that is TCP, Quantum is tried again from time to time,
+/// and later calls use it as soon as it connects; when a connection over Quantum is lost, both are tried anew.
+#[derive(Clone, Debug)]
+pub struct AnyChannel {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    transport: Transport,
+    address: String,
+    allows_plain_text: bool,
+    quantum: Channel,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Undecided,
+    Quantum,
+    Tcp {
+        channel: transport::Channel,
+        /// Ends when Quantum has connected. None where TCP is all that was asked for.
+        probe: Option<AbortOnDropHandle<()>>,
+    },
+}
+
+#[derive(Debug)]
+enum Route {
+    Quantum,
+    Tcp(transport::Channel),
+}
+
+impl AnyChannel {
+    /// A channel to `address` (`host:port`) that connects with its first call.
+    pub fn connect_lazy(endpoint: Endpoint, address: &str, config: AnyConfig) -> Self {
+        let shared = Shared {
+            transport: config.transport,
+            address: address.to_owned(),
+            allows_plain_text: config.allows_plain_text,
+            quantum: Channel::connect_lazy(endpoint, address, config.client),
+            state: Mutex::new(State::Undecided),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Connects if there is no connection, and says what the next call would use: Quantum or TCP.
+    ///
+    /// # Errors
+    /// UNAVAILABLE, with what each transport says.
+    pub async fn transport(&self) -> Result<Transport, Status> {
+        Ok(match self.shared.route().await? {
+            Route::Quantum => Transport::Quantum,
+            Route::Tcp(_) => Transport::Tcp,
+        })
+    }
+}
+
+impl Shared {
+    async fn route(&self) -> Result<Route, Status> {
+        let mut state = self.state.lock().await;
+        match &*state {
+            State::Quantum if self.quantum.is_connected().await => return Ok(Route::Quantum),
+            State::Tcp { channel, probe } if probe.as_ref().is_none_or(|probe| !probe.is_finished()) => {
+                return Ok(Route::Tcp(channel.clone()));
+            }
+            State::Tcp { .. } if self.quantum.is_connected().await => {
+                *state = State::Quantum;
+                return Ok(Route::Quantum);
+            }
+            _ => {}
+        }
+        *state = State::Undecided;
+        *state = match self.transport {
+            Transport::Quantum => self.quantum().await?,
+            Transport::Tcp => State::Tcp { channel: self.tcp().await.map_err(Status::unavailable)?, probe: None },
+            Transport::Auto => self.race().await?,
+        };
+        Ok(match &*state {
+            State::Tcp { channel, .. } => Route::Tcp(channel.clone()),
+            State::Quantum | State::Undecided => Route::Quantum,
+        })
+    }
+
+    async fn quantum(&self) -> Result<State, Status> {
+        self.quantum.connection().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(State::Quantum)
+    }
+
+    /// Tries both.
+    async fn race(&self) -> Result<State, Status> {
+        let quantum = self.quantum.clone();
+        let mut attempt = tokio::spawn(async move { quantum.connection().await.map(drop) });
+        let mut refusal = None;
+        match tokio::time::timeout(HEAD_START, &mut attempt).await {
+            Ok(outcome) => match settled(outcome) {
+                Ok(()) => return Ok(State::Quantum),
+                Err(error) => refusal = Some(error),
+            },
+            Err(_elapsed) => {}
+        }
+        let mut tcp = std::pin::pin!(self.tcp());
+        if refusal.is_none() {
+            tokio::select! {
+                outcome = &mut attempt => match settled(outcome) {
+                    Ok(()) => return Ok(State::Quantum),
+                    Err(error) => refusal = Some(error),
+                },
+                connected = &mut tcp => return match connected {
+                    Ok(channel) => Ok(self.probed(channel, Some(attempt))),
+                    Err(failure) => match settled(attempt.await) {
+                        Ok(()) => Ok(State::Quantum),
+                        Err(error) => Err(both_failed(&error, &failure)),
+                    },
+                },
+            }
+        }
+        match (tcp.await, refusal) {
+            (Ok(channel), _) => Ok(self.probed(channel, None)),
+            (Err(failure), Some(error)) => Err(both_failed(&error, &failure)),
+            (Err(failure), None) => Err(Status::unavailable(failure)),
+        }
+    }
+
+    /// TCP is in use; Quantum goes on trying.
+    fn probed(&self, channel: transport::Channel, attempt: Option<Attempt>) -> State {
+        let quantum = self.quantum.clone();
+        let probe = tokio::spawn(async move {
+            if let Some(attempt) = attempt
+                && settled(attempt.await).is_ok()
+            {
+                return;
+            }
+            let mut pause = PROBE_PAUSE_MIN;
+            loop {
+                tokio::time::sleep(pause).await;
+                if quantum.connection().await.is_ok() {
+                    return;
+                }
+                pause = (pause * 2).min(PROBE_PAUSE_MAX);
+            }
+        });
+        State::Tcp { channel, probe: Some(AbortOnDropHandle::new(probe)) }
+    }
+
+    /// Connects over TCP, or says why that fails.
+    async fn tcp(&self) -> Result<transport::Channel, String> {
+        let remote = resolve(&self.address).await.map_err(|error| error.to_string())?;
+        if self.transport == Transport::Auto && !self.allows_plain_text && !is_this_host(remote) {
+            return Err(format!("TCP to {remote} would be in plain text, which was not allowed"));
+        }
+        let endpoint = transport::Endpoint::from_shared(format!("http://{}", self.address));
+        let endpoint = endpoint.map_err(|error| format!("{:?} is no address of a server: {error}", self.address))?;
+        let endpoint = endpoint.tcp_nodelay(true).connect_timeout(TCP_TIMEOUT);
+        endpoint.connect().await.map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            format!("TCP to {remote}: {}", cause.unwrap_or_else(|| error.to_string()))
+        })
+    }
+
+    async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        match self.route().await? {
+            Route::Quantum => Ok(self.quantum.clone().call(request).await?.map(Body::new)),
+            Route::Tcp(mut channel) => {
+                std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(tcp_status)?;
+                channel.call(request).await.map_err(tcp_status)
+            }
+        }
+    }
+}
+
+type Attempt = JoinHandle<Result<(), ConnectionError>>;
+
+fn settled(outcome: Result<Result<(), ConnectionError>, tokio::task::JoinError>) -> Result<(), ConnectionError> {
+    outcome.unwrap_or(Err(ConnectionError::EndpointGone))
+}
+
+fn is_this_host(remote: SocketAddr) -> bool {
+    remote.ip().to_canonical().is_loopback()
+}
+
+fn both_failed(quantum: &ConnectionError, tcp: &str) -> Status {
+    Status::unavailable(format!("neither transport connects: Quantum: {quantum}; {tcp}"))
+}
+
+fn tcp_status(error: transport::Error) -> Status {
+    let error: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
+    Status::from_error(error)
+}
+
+impl Service<Request<Body>> for AnyChannel {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = self.shared.clone();
+        Box::pin(async move { shared.call(request).await })
+    }
+}
