@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Guuid;
+use crate::{FecConfig, Guuid};
 
 /// The application protocol of a connection (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +61,8 @@ pub struct EndpointConfig {
     pub datagram_size: u16,
     /// Segments of one [`Transmit`](crate::Transmit) at most (generic segmentation offload).
     pub segments_max: usize,
+    /// Forward error correction.
+    pub fec: FecConfig,
 }
 
 impl Default for EndpointConfig {
@@ -79,6 +81,7 @@ impl Default for EndpointConfig {
             handshakes_without_cookie: 256,
             datagram_size: 1200,
             segments_max: 16,
+            fec: FecConfig::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod crypto;
 mod endpoint;
 mod error;
 mod event;
+pub mod fec;
 mod guuid;
 mod params;
 mod range_set;
@@ -30,7 +31,8 @@ pub use endpoint::{
 };
 pub use error::{CloseReason, TransportError, TransportErrorCode};
 pub use event::Event;
+pub use fec::{FecConfig, FecMode};
 pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
-pub use stats::{CongestionStats, ConnectionStats, EndpointStats, StreamsStats};
+pub use stats::{CongestionStats, ConnectionStats, EndpointStats, FecStats, StreamsStats};
 pub use stream_id::{Side, StreamId};
 pub use time::Time;

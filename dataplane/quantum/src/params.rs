@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::recovery::ACK_DELAY_MAX;
-use crate::wire::varint;
-use crate::{EndpointConfig, TransportError, TransportErrorCode};
+use crate::wire::{REPAIR_MEMBERS_MAX, varint};
+use crate::{EndpointConfig, FecMode, TransportError, TransportErrorCode};
 
 /// Parameters that are longer than this are refused.
 const PARAMETERS_BYTES_MAX: usize = 1024;
@@ -16,10 +16,18 @@ const STREAM_WINDOW: u64 = 0x05;
 const STREAMS_MAX: u64 = 0x08;
 const ACK_DELAY_MAX_US: u64 = 0x0b;
 const RESET_TOKEN: u64 = 0x0c;
+const FEC_MEMBERS_MAX: u64 = 0x1f;
 
 /// Parameters whose value is an integer.
-const KNOWN: [u64; 6] =
-    [IDLE_TIMEOUT_MS, DATAGRAM_SIZE_MAX, CONNECTION_WINDOW, STREAM_WINDOW, STREAMS_MAX, ACK_DELAY_MAX_US];
+const KNOWN: [u64; 7] = [
+    IDLE_TIMEOUT_MS,
+    DATAGRAM_SIZE_MAX,
+    CONNECTION_WINDOW,
+    STREAM_WINDOW,
+    STREAMS_MAX,
+    ACK_DELAY_MAX_US,
+    FEC_MEMBERS_MAX,
+];
 
 /// What one side of a connection announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +38,8 @@ pub(crate) struct TransportParameters {
     pub(crate) stream_window: u64,
     pub(crate) streams_max: u64,
     pub(crate) ack_delay_max: Duration,
+    /// Packets of a group of forward error correction that it takes at most; none: it takes no repair symbols.
+    pub(crate) fec_members_max: u64,
     pub(crate) reset_token: Option<[u8; 16]>,
 }
 
@@ -43,6 +53,7 @@ impl TransportParameters {
             stream_window: config.stream_window,
             streams_max: config.streams_max,
             ack_delay_max: ACK_DELAY_MAX,
+            fec_members_max: if config.fec.mode == FecMode::Off { 0 } else { REPAIR_MEMBERS_MAX },
             reset_token,
         }
     }
@@ -58,7 +69,8 @@ impl TransportParameters {
             (STREAMS_MAX, self.streams_max),
             (ACK_DELAY_MAX_US, self.ack_delay_max.as_micros() as u64),
         ];
-        for (id, value) in values {
+        let fec = (self.fec_members_max > 0).then_some((FEC_MEMBERS_MAX, self.fec_members_max));
+        for (id, value) in values.into_iter().chain(fec) {
             put_varint(&mut out, id);
             put_varint(&mut out, varint::len(value) as u64);
             put_varint(&mut out, value);
@@ -76,7 +88,7 @@ impl TransportParameters {
         if input.len() > PARAMETERS_BYTES_MAX {
             return Err(fault("transport parameters are too long"));
         }
-        let mut values: [Option<u64>; 16] = [None; 16];
+        let mut values: [Option<u64>; 32] = [None; 32];
         let mut reset_token = None;
         while !input.is_empty() {
             let id = take_varint(&mut input)?;
@@ -110,6 +122,7 @@ impl TransportParameters {
             stream_window: need(STREAM_WINDOW)?,
             streams_max: need(STREAMS_MAX)?.min(1 << 60),
             ack_delay_max: Duration::from_micros(get(ACK_DELAY_MAX_US).unwrap_or(0).min(1 << 24)),
+            fec_members_max: get(FEC_MEMBERS_MAX).unwrap_or(0),
             reset_token,
         })
     }

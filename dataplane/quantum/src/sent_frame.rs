@@ -31,6 +31,41 @@ pub(crate) enum SentFrame {
     },
     HandshakeDone,
     Ping,
+    /// The packet is a source of forward error correction: its protected frames can be restored. Comes first.
+    Source {
+        number: u64,
+    },
+    /// The packet carried a repair symbol of that group.
+    Repair {
+        group: u64,
+    },
+    /// The packet reported that range of numbers as restored.
+    Recovered {
+        first: u64,
+        last: u64,
+    },
+}
+
+impl SentFrame {
+    /// Whether it is restored with its packet.
+    pub(crate) const fn is_protected(&self) -> bool {
+        match self {
+            Self::Stream { .. }
+            | Self::ResetStream(_)
+            | Self::StopSending(_)
+            | Self::MaxData
+            | Self::MaxStreamData(_)
+            | Self::StreamDataBlocked(_)
+            | Self::MaxStreams
+            | Self::HandshakeDone
+            | Self::Ping => true,
+            Self::Crypto { .. }
+            | Self::Ack { .. }
+            | Self::Source { .. }
+            | Self::Repair { .. }
+            | Self::Recovered { .. } => false,
+        }
+    }
 }
 
 /// The frames of one packet. Most packets carry an acknowledgement and one or two more.

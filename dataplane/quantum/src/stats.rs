@@ -33,6 +33,33 @@ pub struct ConnectionStats {
     pub streams: StreamsStats,
     /// The congestion controller's view.
     pub congestion: CongestionStats,
+    /// What forward error correction did.
+    pub fec: FecStats,
+}
+
+/// What forward error correction did on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FecStats {
+    /// Packets sent that have got repair symbols.
+    pub protected: u64,
+    /// Repair symbols sent.
+    pub repairs_sent: u64,
+    /// Bytes of them.
+    pub repair_bytes_sent: u64,
+    /// Packets sent that were lost and that the peer restored.
+    pub recovered_by_peer: u64,
+    /// Packets of the peer that were lost and restored here.
+    pub recovered: u64,
+    /// Repair symbols received.
+    pub repairs_received: u64,
+    /// Repair symbols received that restored nothing: nothing they could restore was missing, or too much.
+    pub wasted: u64,
+    /// Bytes kept to restore packets.
+    pub kept_bytes: usize,
+    /// The share of packets sent that are lost, as forward error correction takes it to be.
+    pub loss: f64,
+    /// How long bursts of losses last, on average; zero if losses are independent.
+    pub burst: Duration,
 }
 
 /// What the streams of a connection hold.

@@ -110,6 +110,13 @@ impl Controller {
         }
     }
 
+    /// Bytes per second that the path is known to carry.
+    pub(crate) fn bandwidth(&self) -> u64 {
+        match self {
+            Self::Bbr(bbr) => bbr.known_bandwidth(),
+        }
+    }
+
     /// Fills in what the controller knows.
     pub(crate) fn stats(&self, stats: &mut CongestionStats) {
         match self {

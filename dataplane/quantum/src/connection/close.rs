@@ -133,6 +133,7 @@ impl Connection {
         self.handshake = None;
         self.keys.forget_early();
         self.recovery.forget();
+        self.fec.forget();
         if is_orderly {
             self.streams.clear_unreadable();
         } else {

@@ -34,8 +34,8 @@ impl Connection {
     /// Seals the packet; `None` if the keys of its epoch are not there.
     pub(crate) fn forge(&mut self, forged: &Forged) -> Option<Vec<u8>> {
         let key = self.keys.local(forged.epoch)?;
-        let number = forged.number.unwrap_or(self.next_number);
-        self.next_number = self.next_number.max(number + 1);
+        let number = forged.number.unwrap_or(self.pending.number);
+        self.pending.number = self.pending.number.max(number + 1);
         let mut blocks = SackBlocks::new();
         for &(start, end) in &forged.blocks {
             assert!(blocks.push(SackBlock { start, end }), "a header holds eight blocks");
@@ -62,12 +62,12 @@ impl Connection {
 
     /// Goes on with that number, as after so many packets.
     pub(crate) fn skip_to(&mut self, number: u64) {
-        assert!(number >= self.next_number, "a number is used once");
-        self.next_number = number;
+        assert!(number >= self.pending.number, "a number is used once");
+        self.pending.number = number;
     }
 
     /// The number that its next packet gets.
     pub(crate) fn next_number(&self) -> u64 {
-        self.next_number
+        self.pending.number
     }
 }

@@ -115,6 +115,7 @@ impl Connection {
             connection_window: parameters.connection_window,
             streams_max: parameters.streams_max,
         });
+        self.fec.protector.accept(parameters.fec_members_max);
         self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
         self.path.datagram_size = self
             .config

@@ -7,6 +7,7 @@ pub(crate) mod forge;
 mod handshake;
 mod keys;
 mod receive;
+mod repair;
 mod timers;
 mod transmit;
 
@@ -24,6 +25,7 @@ use close::Closing;
 use handshake::Handshake;
 use keys::KeyRing;
 pub(crate) use receive::{Arrival, Verdict};
+use repair::Fec;
 use timers::Timers;
 
 /// Size of every SYN packet, padding included: a path that carries less cannot carry the protocol.
@@ -75,8 +77,10 @@ impl Path {
 }
 
 /// What waits for the next packet besides acknowledgements, handshake bytes and stream frames.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
+    /// Its number.
+    number: u64,
     ping: bool,
     handshake_done: bool,
     /// Acknowledgements sent since something ack-eliciting was.
@@ -104,7 +108,8 @@ pub(crate) struct Connection {
     streams: Streams,
     timers: Timers,
     pending: Pending,
-    next_number: u64,
+    /// Forward error correction.
+    fec: Fec,
     events: VecDeque<Event>,
     stats: ConnectionStats,
     /// Frames acknowledged and lost, reused from call to call.
@@ -153,8 +158,8 @@ impl Connection {
             received: ReceivedPackets::new(),
             streams: Streams::new(start.id.side, streams),
             timers: Timers::new(now, config),
-            pending: Pending::default(),
-            next_number: FIRST_NUMBER,
+            pending: Pending { number: FIRST_NUMBER, ping: false, handshake_done: false, ack_only_run: 0 },
+            fec: Fec::new(now, &config.fec),
             events: VecDeque::new(),
             stats: ConnectionStats::default(),
             outcome: AckOutcome::default(),
@@ -174,12 +179,19 @@ impl Connection {
                         send.on_acked(offset, len);
                     }
                 }
+                SentFrame::Source { number } => self.fec.protector.on_acked(number),
+                SentFrame::Repair { group } => self.fec.protector.on_repair_acked(group),
+                SentFrame::Recovered { first, last } => self.fec.restorer.on_report_acked(first, last),
                 frame => self.streams.on_acked(&frame),
             }
         }
         for frame in outcome.lost.drain(..) {
             self.resend(&frame);
         }
+        for (number, frames) in outcome.lost_sources.drain(..) {
+            self.hold(number, frames);
+        }
+        self.resend_released();
         if outcome.rtt_sampled {
             self.received.set_ack_delay(self.recovery.rtt().smoothed());
         }
@@ -196,6 +208,8 @@ impl Connection {
                 }
             }
             SentFrame::HandshakeDone => self.pending.handshake_done = true,
+            SentFrame::Repair { group } => self.fec.protector.on_repair_lost(group),
+            SentFrame::Recovered { first, last } => self.fec.restorer.on_report_lost(first, last),
             _ => self.streams.on_lost(frame),
         }
     }
@@ -240,6 +254,9 @@ impl Connection {
         let mut stats = self.stats.clone();
         self.recovery.stats(&mut stats);
         stats.streams = self.streams.stats();
+        self.fec.stats(&mut stats.fec);
+        stats.fec.loss = self.recovery.losses().rate();
+        stats.fec.burst = self.recovery.losses().burst();
         stats
     }
 }

@@ -1,6 +1,7 @@
 //! Packets that come in: opened, checked, taken apart.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,8 +39,17 @@ pub(crate) enum Verdict {
     Dropped,
 }
 
+/// The packet that a frame came in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context {
+    pub(super) number: u64,
+    pub(super) epoch: Epoch,
+    /// It echoes a congestion mark.
+    pub(super) ce: bool,
+}
+
 /// Acknowledged numbers, inclusive, newest first.
-type Ranges = SmallVec<[(u64, u64); 8]>;
+pub(super) type Ranges = SmallVec<[(u64, u64); 8]>;
 
 fn violation(reason: &'static str) -> TransportError {
     TransportError::new(TransportErrorCode::ProtocolViolation, reason)
@@ -83,7 +93,7 @@ impl Connection {
 
     /// The server speaks other versions. Heeded only before anything authentic came, since anybody could say so.
     pub(crate) fn on_version_negotiation(&mut self, negotiation: &VersionNegotiation) {
-        let is_answer = (FIRST_NUMBER..self.next_number).any(|number| number as u32 == negotiation.sequence);
+        let is_answer = (FIRST_NUMBER..self.pending.number).any(|number| number as u32 == negotiation.sequence);
         let is_first = self.stats.packets_received == 0 && self.is_handshaking();
         if self.id.side == Side::Client && is_first && is_answer && !negotiation.supports(VERSION) {
             self.end(CloseReason::VersionMismatch);
@@ -126,26 +136,33 @@ impl Connection {
         let mut has_content = false;
         let mut info = ReceivedInfo {
             ack_eliciting: false,
+            repair_only: true,
             message_end: header.flags.contains(Flags::PSH),
             ce: *ecn == ECN_CE,
             epoch: header.epoch,
         };
-        let ce = header.flags.contains(Flags::ECE);
+        let context = Context { number, epoch: header.epoch, ce: header.flags.contains(Flags::ECE) };
         // An ACK frame repeats what the header reports, and knows the delay as well. It comes first.
         let has_ack_frame = matches!(FrameIter::new(payload).next(), Some(Ok(Frame::Ack(_))));
         if header.flags.contains(Flags::ACK) {
             let ranges = self.expand_blocks(header.ack, blocks)?;
             if !has_ack_frame {
-                self.on_ack(now, header.epoch, &ranges, (Duration::ZERO, ce));
+                self.on_ack(now, header.epoch, &ranges, (Duration::ZERO, context.ce));
             }
         } else if !blocks.is_empty() {
             return Err(violation("SACK blocks without an acknowledgement"));
         }
-        for frame in FrameIter::new(payload) {
+        let mut frames = FrameIter::new(payload);
+        let mut symbol = SmallVec::<[Range<usize>; 2]>::new();
+        while let (start, Some(frame)) = (payload.len() - frames.remaining(), frames.next()) {
             let frame = frame?;
             info.ack_eliciting |= frame.is_ack_eliciting();
+            info.repair_only &= matches!(frame, Frame::Repair(_) | Frame::Ack(_) | Frame::Padding(_));
             has_content |= frame.is_ack_eliciting() && frame != Frame::Ping;
-            self.on_frame(now, header.epoch, ce, frame)?;
+            if frame.is_protected() {
+                symbol.push(start..payload.len() - frames.remaining());
+            }
+            self.on_frame(now, context, frame)?;
             if !matches!(self.state, State::Handshaking | State::Open) {
                 return Ok(());
             }
@@ -156,10 +173,17 @@ impl Connection {
         if number >= FIRST_NUMBER {
             self.received.on_received(now, number, info);
         }
+        if header.epoch.is_one_rtt() {
+            if !symbol.is_empty() && self.fec.restorer.keeps_symbols() {
+                self.keep_symbol(now, number, symbol.into_iter().map(|part| &payload[part]))?;
+            }
+            self.take_restored(now, context)?;
+        }
         Ok(())
     }
 
-    fn on_frame(&mut self, now: Time, epoch: Epoch, ce: bool, frame: Frame<'_>) -> Result<(), TransportError> {
+    pub(super) fn on_frame(&mut self, now: Time, context: Context, frame: Frame<'_>) -> Result<(), TransportError> {
+        let Context { number, epoch, ce } = context;
         let allowed = match frame {
             Frame::Padding(_) | Frame::Ping | Frame::Ack(_) => true,
             Frame::ConnectionClose { application, .. } => !application || epoch.is_one_rtt(),
@@ -191,6 +215,8 @@ impl Connection {
                 self.confirm();
                 Ok(())
             }
+            Frame::Repair(repair) => self.on_repair(now, number, &repair),
+            Frame::Recovered(ranges) => self.on_recovered(ranges),
             frame => self.on_stream_frame(&frame),
         }
     }
@@ -217,7 +243,7 @@ impl Connection {
     /// The whole numbers of SACK blocks (PROTOCOL.md 1.3).
     fn expand_blocks(&self, ack: u32, blocks: &SackBlocks) -> Result<Ranges, TransportError> {
         let mut ranges = Ranges::new();
-        let mut near = self.next_number - 1;
+        let mut near = self.pending.number - 1;
         for block in blocks.as_slice() {
             let last = expand(block.end, near);
             let first = expand(block.start, last);
@@ -240,8 +266,8 @@ impl Connection {
     }
 
     /// Numbers that were never sent, and ranges that are not apart and descending, are a fault.
-    fn check_ranges(&self, ranges: &Ranges) -> Result<(), TransportError> {
-        let mut above = self.next_number + 1;
+    pub(super) fn check_ranges(&self, ranges: &Ranges) -> Result<(), TransportError> {
+        let mut above = self.pending.number + 1;
         for &(first, last) in ranges {
             if first > last || last + 1 >= above || first < FIRST_NUMBER {
                 return Err(violation("acknowledges packets that were never sent, or out of order"));

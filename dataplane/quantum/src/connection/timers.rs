@@ -97,8 +97,9 @@ impl Connection {
             self.timers.keepalive(),
             self.timers.quiet_at,
             self.timers.paced_until,
-            self.received.ack_due().filter(|_| may_send),
+            self.ack_due().filter(|_| may_send),
             self.recovery.next_timeout().filter(|_| may_send),
+            self.next_fec_timeout(),
         ];
         candidates.into_iter().flatten().min()
     }
@@ -134,6 +135,7 @@ impl Connection {
             self.pending.ping = true;
             self.timers.quiet_at = None;
         }
+        self.on_fec_timeout(now);
         if !self.is_amplification_limited() && self.recovery.next_timeout().is_some_and(|due| due <= now) {
             self.on_recovery_timeout(now);
         }
@@ -149,8 +151,8 @@ impl Connection {
     /// The peer's host says that nothing listens at the port which the packet with that number was sent to. Anybody who sees
     /// the packet can say so; a peer that lives answers the probes and is heard first.
     pub(crate) fn on_unreachable(&mut self, now: Time, sequence: u32) {
-        let number = expand(sequence, self.next_number);
-        if !(FIRST_NUMBER..self.next_number).contains(&number) || !(self.is_handshaking() || self.is_open()) {
+        let number = expand(sequence, self.pending.number);
+        if !(FIRST_NUMBER..self.pending.number).contains(&number) || !(self.is_handshaking() || self.is_open()) {
             return;
         }
         if !self.recovery.awaits_answer() {

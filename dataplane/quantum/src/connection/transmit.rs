@@ -1,9 +1,11 @@
 //! Packets that go out: what goes into the next one, and its sealing.
 
+use std::time::Duration;
+
 use super::close::CloseFrame;
 use super::{Connection, SYN_SIZE, State};
 use crate::crypto::session::TAG_LEN;
-use crate::recovery::{Allowance, Outgoing};
+use crate::recovery::{ACK_DELAY_MAX, Allowance, Outgoing};
 use crate::sent_frame::{SentFrame, SentFrames};
 use crate::wire::{
     Epoch, Flags, FrameWriter, HEADER_LEN, Header, REASON_LEN_MAX, SackBlock, SackBlocks, VERSION, crypto_capacity,
@@ -11,7 +13,7 @@ use crate::wire::{
 use crate::{Side, Time, Transmit, TransportError, TransportErrorCode};
 
 /// An acknowledgement says how late it is if it is later than this: less is noise on any network.
-const ACK_DELAY_TOLD_MICROS: u64 = 100;
+const ACK_DELAY_TOLD: Duration = Duration::from_micros(100);
 /// So many acknowledgements in a row, and one asks to be acknowledged itself: else the ranges it reports would only grow.
 const ACK_ONLY_RUN_MAX: u32 = 8;
 /// Room that is not worth another frame: a full packet is padded instead, so that it fits into a batch of equal ones.
@@ -20,6 +22,8 @@ const PADDED_ROOM_MAX: usize = 16;
 const KEY_RESERVE: u64 = 128;
 /// Bytes of a packet that closes, at most: header, tag, frame type, code, length and words.
 const CLOSE_SIZE_MAX: u64 = (HEADER_LEN + TAG_LEN + 1 + 8 + 2 + REASON_LEN_MAX) as u64;
+/// A packet with a repair symbol has an acknowledgement too if this is left: for header and tag, eight blocks, and a frame.
+const ACK_ROOM: usize = 512;
 /// Bytes of the largest UDP payload over IPv4.
 const UDP_PAYLOAD_MAX: usize = 65_507;
 
@@ -30,6 +34,8 @@ enum Content {
     All,
     /// An acknowledgement.
     AckOnly,
+    /// Repair symbols, and an acknowledgement if there is room.
+    Repair,
 }
 
 /// A packet that is being written.
@@ -39,6 +45,12 @@ struct Draft {
     flags: Flags,
     ack_eliciting: bool,
     retransmits: bool,
+    /// It carries something that forward error correction is to protect.
+    protected: bool,
+    /// Nothing in it but repair symbols is to be acknowledged.
+    repair_only: bool,
+    /// Bytes of its symbol.
+    own_bytes: usize,
 }
 
 impl Connection {
@@ -83,17 +95,21 @@ impl Connection {
             return self.write_probe(now, out);
         }
         if self.is_open() {
-            if self.has_data() {
+            let content = if self.has_data() { Content::All } else { Content::Repair };
+            if content == Content::Repair {
+                self.recovery.on_app_limited();
+                let path = self.path_view();
+                self.fec.protector.on_idle(now, &path);
+            }
+            if self.has_due_repair(now) || content == Content::All {
                 match self.recovery.allowance(now) {
-                    Allowance::Bytes(_) => return self.write_packet(now, Epoch::OneRtt0, Content::All, out),
+                    Allowance::Bytes(_) => return self.write_packet(now, Epoch::OneRtt0, content, out),
                     Allowance::PacedUntil(until) => self.timers.paced_until = Some(until),
                     Allowance::WindowFull => {}
                 }
-            } else {
-                self.recovery.on_app_limited();
             }
         }
-        if self.received.ack_due().is_some_and(|due| due <= now) {
+        if self.ack_due().is_some_and(|due| due <= now) {
             return self.write_packet(now, self.keys.proven(), Content::AckOnly, out);
         }
         None
@@ -102,7 +118,7 @@ impl Connection {
     /// Ends the connection before a key has sealed more packets than it may.
     fn has_used_up_its_key(&mut self, now: Time) -> bool {
         let used_up =
-            self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.next_number + KEY_RESERVE >= key.packets_max());
+            self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.pending.number + KEY_RESERVE >= key.packets_max());
         if used_up {
             let error = TransportError::new(TransportErrorCode::NoError, "the connection's key has sealed all it may");
             self.fail(now, &error);
@@ -111,7 +127,10 @@ impl Connection {
     }
 
     fn has_data(&self) -> bool {
-        self.pending.handshake_done || self.pending.ping || self.streams.has_pending()
+        self.pending.handshake_done
+            || self.pending.ping
+            || self.fec.restorer.wants_report()
+            || self.streams.has_pending()
     }
 
     fn epoch_with_crypto(&mut self) -> Option<Epoch> {
@@ -125,7 +144,7 @@ impl Connection {
     fn write_probe(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
         let mut frames = Vec::new();
         self.recovery.probe_frames(&mut frames);
-        for frame in &frames {
+        for frame in frames.iter().filter(|frame| !matches!(frame, SentFrame::Repair { .. })) {
             self.resend(frame);
         }
         if let Some(epoch) = self.epoch_with_crypto() {
@@ -146,35 +165,71 @@ impl Connection {
         if !epoch.is_one_rtt() {
             draft.flags |= Flags::SYN;
         }
-        let blocks = self.sack_blocks();
+        let full = out.len();
+        let blocks = match content {
+            Content::Repair if !self.carries_ack(now, full) => SackBlocks::new(),
+            _ => self.sack_blocks(now, epoch),
+        };
         let head = HEADER_LEN + blocks.encoded_len();
-        let end = out.len() - TAG_LEN;
-        let mut writer = FrameWriter::new(&mut out[head..end]);
+        let path = self.path_view();
+        let reserve = self.fec.protector.reserve(now, &path).filter(|_| epoch.is_one_rtt());
+        let symbol_max = reserve.map(|reserve| full - HEADER_LEN - TAG_LEN - reserve);
+        let end = full - TAG_LEN;
+        let mut payload_len = 0;
         if !blocks.is_empty() {
             draft.flags |= Flags::ACK;
+            let mut writer = FrameWriter::new(&mut out[head..end]);
             self.write_ack(now, epoch, &mut writer, &mut draft);
+            payload_len = writer.written();
         }
+        let rest = &mut out[head + payload_len..end];
         match content {
-            Content::All => self.write_content(epoch, &mut writer, &mut draft),
-            Content::AckOnly => self.write_ping_in_a_run(&mut writer, &mut draft),
+            Content::All if epoch.is_one_rtt() => payload_len += self.write_data(now, rest, symbol_max, &mut draft),
+            Content::All => payload_len += self.write_handshake(epoch, rest, &mut draft),
+            Content::AckOnly => payload_len += self.write_ping_in_a_run(rest, &mut draft),
+            Content::Repair => {
+                let mut writer = FrameWriter::new(rest);
+                self.write_repairs_into(now, false, &mut writer, &mut draft);
+                payload_len += writer.written();
+                if !draft.ack_eliciting {
+                    // The path has become too narrow for it.
+                    self.fec.protector.drop_due(now);
+                    return None;
+                }
+            }
         }
-        let payload_len = writer.written() + TAG_LEN;
-        let total = self.seal(epoch, &blocks, draft.flags, payload_len, out)?;
+        let total = self.seal(epoch, &blocks, draft.flags, payload_len + TAG_LEN, out)?;
+        self.fec.protector.on_sent(now, draft.own_bytes, total, &path);
         self.on_written(now, epoch, total, draft);
         Some(total)
     }
 
+    /// Whether a packet with a repair symbol, of at most `full` bytes, has an acknowledgement: it has room, and otherwise one would
+    /// leave by itself soon.
+    fn carries_ack(&mut self, now: Time, full: usize) -> bool {
+        let is_near = self.received.ack_due().is_some_and(|due| due <= now + ACK_DELAY_MAX);
+        is_near && self.fec.protector.next_len() + ACK_ROOM <= full
+    }
+
     /// What the header acknowledges: something, if there is news.
-    fn sack_blocks(&self) -> SackBlocks {
+    fn sack_blocks(&self, now: Time, epoch: Epoch) -> SackBlocks {
         let mut blocks = SackBlocks::new();
         if self.received.ack_due().is_some() {
-            for (first, last) in self.received.sack_blocks() {
+            // A frame, if there is one, tells the others in fewer bytes.
+            let most = if self.has_ack_frame(now, epoch) { 1 } else { usize::MAX };
+            for (first, last) in self.received.sack_blocks().take(most) {
                 if !blocks.push(SackBlock { start: first as u32, end: last as u32 }) {
                     break;
                 }
             }
         }
         blocks
+    }
+
+    /// Whether an acknowledgement takes a frame: there is much to report, or it is late.
+    fn has_ack_frame(&self, now: Time, epoch: Epoch) -> bool {
+        let is_late = self.received.ack_delay(now) >= ACK_DELAY_TOLD;
+        self.received.needs_ack_frame() || epoch.is_one_rtt() && is_late
     }
 
     /// Completes the header's acknowledgement with a frame, if it cannot say everything.
@@ -184,12 +239,11 @@ impl Connection {
         }
         let Some(largest) = self.received.largest() else { return };
         let delay_micros = u64::try_from(self.received.ack_delay(now).as_micros()).unwrap_or(u64::MAX);
-        let is_late = epoch.is_one_rtt() && delay_micros >= ACK_DELAY_TOLD_MICROS;
-        let mut tells_all = !self.received.needs_ack_frame();
-        if !tells_all || is_late {
+        let mut tells_all = true;
+        if self.has_ack_frame(now, epoch) {
             let ranges: Vec<(u64, u64)> = self.received.ranges().collect();
             let written = writer.ack(ranges.iter().map(|&(first, last)| first..=last), delay_micros, None);
-            tells_all |= written == ranges.len();
+            tells_all = written == ranges.len();
         }
         if tells_all {
             draft.frames.push(SentFrame::Ack { largest });
@@ -197,29 +251,61 @@ impl Connection {
         self.received.on_ack_sent();
     }
 
-    fn write_ping_in_a_run(&mut self, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+    fn write_ping_in_a_run(&mut self, out: &mut [u8], draft: &mut Draft) -> usize {
+        let mut writer = FrameWriter::new(out);
         self.pending.ack_only_run += 1;
         let wanted = self.pending.ack_only_run >= ACK_ONLY_RUN_MAX && self.received.ranges().nth(1).is_some();
         if wanted && self.recovery.in_flight() < self.recovery.window() && writer.ping() {
             draft.frames.push(SentFrame::Ping);
             draft.ack_eliciting = true;
         }
+        writer.written()
     }
 
-    fn write_content(&mut self, epoch: Epoch, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+    fn write_ping(&mut self, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
         if self.pending.ping && writer.ping() {
             self.pending.ping = false;
             draft.frames.push(SentFrame::Ping);
             draft.ack_eliciting = true;
         }
-        if epoch.is_one_rtt() {
-            self.write_data(writer, draft);
-        } else {
-            self.write_crypto(epoch, writer, draft);
-        }
     }
 
-    fn write_data(&mut self, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+    /// Bytes of a handshake packet's frames.
+    fn write_handshake(&mut self, epoch: Epoch, out: &mut [u8], draft: &mut Draft) -> usize {
+        let mut writer = FrameWriter::new(out);
+        self.write_ping(&mut writer, draft);
+        self.write_crypto(epoch, &mut writer, draft);
+        writer.written()
+    }
+
+    /// Writes what is to be sent under 1-RTT keys: a report of what was restored, the packet's symbol (of at most `symbol_max`
+    /// bytes, if the packet is to be protected), repair symbols. Gives the bytes of it.
+    fn write_data(&mut self, now: Time, out: &mut [u8], symbol_max: Option<usize>, draft: &mut Draft) -> usize {
+        let mut writer = FrameWriter::new(out);
+        draft.ack_eliciting |= self.fec.restorer.write_report(&mut writer, &mut draft.frames);
+        let start = writer.written();
+        let symbol_end = out.len().min(symbol_max.map_or(usize::MAX, |most| start + most));
+        let mut writer = FrameWriter::new(&mut out[start..symbol_end]);
+        self.write_symbol(&mut writer, draft);
+        let end = start + writer.written();
+        draft.own_bytes = end - start;
+        if symbol_max.is_some() && draft.protected {
+            let number = self.pending.number;
+            let path = self.path_view();
+            self.fec.protector.gather(now, number, &out[start..end], &path);
+            draft.frames.insert(0, SentFrame::Source { number });
+        }
+        let mut writer = FrameWriter::new(&mut out[end..]);
+        self.write_repairs_into(now, true, &mut writer, draft);
+        if writer.remaining() <= PADDED_ROOM_MAX && self.streams.has_pending() {
+            writer.padding(PADDED_ROOM_MAX);
+        }
+        end + writer.written()
+    }
+
+    /// Writes everything of a packet that forward error correction protects.
+    fn write_symbol(&mut self, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+        self.write_ping(writer, draft);
         if self.pending.handshake_done && writer.handshake_done() {
             self.pending.handshake_done = false;
             draft.frames.push(SentFrame::HandshakeDone);
@@ -229,11 +315,17 @@ impl Connection {
         let filled = self.streams.fill(writer, &mut draft.frames);
         draft.ack_eliciting |= draft.frames.len() > before;
         draft.retransmits = filled.resent;
+        draft.protected = filled.protected;
         if filled.message_end {
             draft.flags |= Flags::PSH;
         }
-        if writer.remaining() <= PADDED_ROOM_MAX && self.streams.has_pending() {
-            writer.padding(PADDED_ROOM_MAX);
+    }
+
+    fn write_repairs_into(&mut self, now: Time, other: bool, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+        if self.write_repairs(now, other, writer, &mut draft.frames) {
+            draft.repair_only = !draft.ack_eliciting;
+            draft.ack_eliciting = true;
+            draft.flags |= Flags::FEC;
         }
     }
 
@@ -272,8 +364,8 @@ impl Connection {
     ) -> Option<usize> {
         let key = self.keys.local(epoch)?;
         let head = HEADER_LEN + blocks.encoded_len();
-        let number = self.next_number;
-        self.next_number += 1;
+        let number = self.pending.number;
+        self.pending.number += 1;
         let header = Header {
             version: VERSION,
             epoch,
@@ -299,10 +391,11 @@ impl Connection {
         self.recovery.on_sent(
             now,
             Outgoing {
-                number: self.next_number - 1,
+                number: self.pending.number - 1,
                 epoch,
                 size: size as u16,
                 ack_eliciting: draft.ack_eliciting,
+                repair_only: draft.repair_only,
                 in_flight: draft.ack_eliciting,
                 frames: draft.frames,
             },

@@ -112,6 +112,12 @@ impl<'a> ConnectionRef<'a> {
         self.get_mut().streams().stop(id, code.min(VARINT_MAX));
     }
 
+    /// Whether forward error correction, if the connection has it, is to protect what is sent on the stream from here on. It
+    /// does unless told otherwise; bulk that nobody waits for can do without.
+    pub fn protect(&mut self, id: StreamId, protected: bool) {
+        self.get_mut().streams().protect(id, protected);
+    }
+
     /// Reads at most `max` bytes in order. What is read is credited to the peer. What a peer had sent in order before its
     /// application closed the connection can be read for a short while after [`Event::Closed`](crate::Event::Closed).
     pub fn read(&mut self, id: StreamId, max: usize) -> Read {

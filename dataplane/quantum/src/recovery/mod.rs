@@ -2,6 +2,7 @@
 //!
 //! One number space covers all key epochs, so one [`Recovery`] does for a connection.
 
+mod loss;
 mod pacer;
 mod rate;
 mod received;
@@ -13,6 +14,7 @@ mod timer;
 use std::time::Duration;
 
 use crate::congestion::{CongestionConfig, CongestionKind, Controller, PathView};
+use crate::fec::LossMeter;
 use crate::sent_frame::{SentFrame, SentFrames};
 use crate::stats::ConnectionStats;
 use crate::wire::Epoch;
@@ -20,18 +22,12 @@ use crate::{Side, Time};
 use pacer::{Pace, Pacer};
 use rate::RateSampler;
 pub(crate) use rate::{RateSample, Stamp};
-pub(crate) use received::{ACK_DELAY_MAX, ReceivedInfo, ReceivedPackets};
+pub(crate) use received::{ACK_DELAY_MAX, REPAIR_ACK_DELAY_MAX, ReceivedInfo, ReceivedPackets};
 pub(crate) use rtt::Rtt;
 use sent::{SentPacket, SentPackets};
 use spurious::LostPackets;
 use timer::ProbeTimer;
 
-/// A packet is lost once one is acknowledged that was sent so many numbers later (RFC 9002 section 6.1.1).
-const PACKET_THRESHOLD: u64 = 3;
-/// Lost packets are remembered for so many round-trip times: an acknowledgement that comes later undoes nothing.
-const SPURIOUS_MEMORY_RTTS: u32 = 3;
-/// Probe timeouts that losses have to span to be persistent congestion (RFC 9002 section 7.6.1).
-const PERSISTENT_PERIODS: u32 = 3;
 /// Packets in flight at most, whatever the window: the memory of one connection is bounded.
 const FLIGHT_PACKETS_MAX: usize = 1 << 16;
 
@@ -69,7 +65,8 @@ impl RecoveryConfig {
             segments_max,
             // 4 Mbit/s.
             pacing_floor: 500_000,
-            initial_window_packets: 10,
+            // What half a second of small messages and their repair symbols take. They are paced.
+            initial_window_packets: 32,
             congestion: CongestionKind::Bbr,
             seed,
         }
@@ -84,6 +81,8 @@ pub(crate) struct Outgoing {
     /// UDP payload bytes.
     pub(crate) size: u16,
     pub(crate) ack_eliciting: bool,
+    /// It carries nothing but repair symbols.
+    pub(crate) repair_only: bool,
     /// It counts against the window; everything ack-eliciting does.
     pub(crate) in_flight: bool,
     pub(crate) frames: SentFrames,
@@ -96,6 +95,8 @@ pub(crate) struct AckOutcome {
     pub(crate) acked: Vec<SentFrame>,
     /// Frames of packets that are lost: to be sent again.
     pub(crate) lost: Vec<SentFrame>,
+    /// Sources of forward error correction that are lost, each by its number and with its frames.
+    pub(crate) lost_sources: Vec<(u64, SentFrames)>,
     /// Something was acknowledged for the first time.
     pub(crate) newly_acked: bool,
     /// The round-trip time was sampled.
@@ -109,6 +110,7 @@ impl AckOutcome {
     pub(crate) fn clear(&mut self) {
         self.acked.clear();
         self.lost.clear();
+        self.lost_sources.clear();
         (self.newly_acked, self.rtt_sampled, self.probe) = (false, false, false);
     }
 }
@@ -144,6 +146,7 @@ pub(crate) struct Recovery {
     sampler: RateSampler,
     pacer: Pacer,
     controller: Controller,
+    losses: LossMeter,
     timer: ProbeTimer,
     largest_sent: Option<u64>,
     largest_acked: Option<u64>,
@@ -167,6 +170,7 @@ impl Recovery {
             sampler: RateSampler::new(now),
             pacer: Pacer::new(now, config.datagram_size, config.segments_max, initial_window),
             controller: Controller::new(now, config.congestion, &congestion),
+            losses: LossMeter::new(),
             timer: ProbeTimer::new(now, config),
             largest_sent: None,
             largest_acked: None,
@@ -191,7 +195,7 @@ impl Recovery {
         self.controller.on_send(now, &path);
         let stamp = self.sampler.on_sent(now, packet.size, self.sent.in_flight());
         self.pacer.on_sent(packet.size);
-        if packet.ack_eliciting {
+        if packet.ack_eliciting && !packet.repair_only {
             self.timer.on_eliciting_sent(now);
         }
         self.sent.push(SentPacket {
@@ -199,8 +203,10 @@ impl Recovery {
             epoch: packet.epoch,
             size: packet.size,
             ack_eliciting: packet.ack_eliciting,
+            repair_only: packet.repair_only,
             resolved: false,
             acked: false,
+            lost: false,
             stamp,
             frames: packet.frames,
         });
@@ -235,7 +241,7 @@ impl Recovery {
             outcome.rtt_sampled = true;
         }
         self.detect_losses(now, outcome);
-        self.sent.trim();
+        self.trim();
         let rtt_min = self.rtt.min().unwrap_or_default();
         if let Some(sample) = self.sampler.sample(rtt_min, rtt) {
             let path = self.path(ce);
@@ -269,83 +275,37 @@ impl Recovery {
                 {
                     outcome.acked.extend(packet.frames.drain(..));
                     self.sampler.on_acked(now, packet.size, &packet.stamp);
-                    eliciting |= packet.ack_eliciting;
-                    newest = newest.max(Some((packet.number, packet.stamp.time_sent)));
+                    // A repair symbol is acknowledged at leisure: it says nothing about the path's time.
+                    eliciting |= packet.ack_eliciting && !packet.repair_only;
+                    newest = newest.max(Some((packet.number, packet.stamp.time_sent, packet.repair_only)));
                 }
                 index += 1;
             }
         }
-        let (number, time_sent) = newest?;
+        let (number, time_sent, repair_only) = newest?;
         self.largest_acked = self.largest_acked.max(Some(number));
-        (number == ranges[0].1 && eliciting).then(|| now - time_sent)
+        (number == ranges[0].1 && eliciting && !repair_only).then(|| now - time_sent)
     }
 
-    /// Finds packets that were declared lost and arrived after all.
-    fn find_late(&mut self, now: Time, ranges: &[(u64, u64)]) {
-        self.lost.forget(now, self.rtt.smoothed() * SPURIOUS_MEMORY_RTTS);
-        let (sampler, counters) = (&mut self.sampler, &mut self.counters);
-        self.lost.take_late(ranges, |size| {
-            sampler.on_spurious_loss(now, size);
-            counters.spurious_losses += 1;
-        });
-        if self.lost.take_undone() {
-            self.controller.on_losses_undone(now);
-        }
+    /// What the path loses.
+    pub(crate) fn losses(&self) -> &LossMeter {
+        &self.losses
     }
 
-    /// Declares lost what an acknowledgement has overtaken by too many packets or for too long (RFC 9002 section 6.1).
-    fn detect_losses(&mut self, now: Time, outcome: &mut AckOutcome) {
-        self.loss_at = None;
-        let Some(largest) = self.largest_acked else { return };
-        let delay = self.rtt.loss_delay(self.config.pto_granularity);
-        let mut period: Option<(Time, Time)> = None;
-        let mut longest = Duration::ZERO;
-        let mut index = 0;
-        while let Some(packet) = self.sent.get(index).filter(|packet| packet.number < largest) {
-            if packet.resolved {
-                if packet.acked {
-                    period = None;
-                }
-                index += 1;
-                continue;
-            }
-            let sent = packet.stamp.time_sent;
-            if largest - packet.number < PACKET_THRESHOLD && sent + delay > now {
-                self.loss_at = Some(sent + delay);
-                break;
-            }
-            if packet.ack_eliciting && self.first_rtt_at.is_some_and(|first| sent > first) {
-                let start = period.map_or(sent, |period| period.0);
-                period = Some((start, sent));
-                longest = longest.max(sent - start);
-            }
-            self.declare_lost(now, index, outcome);
-            index += 1;
-        }
-        if longest > self.persistent_congestion_after() {
-            self.counters.persistent_congestions += 1;
-            self.controller.on_persistent_congestion();
-        }
+    /// Bytes per second that the path is known to carry.
+    pub(crate) fn bandwidth(&self) -> u64 {
+        self.controller.bandwidth()
     }
 
-    fn declare_lost(&mut self, now: Time, index: usize, outcome: &mut AckOutcome) {
-        let Some(packet) = self.sent.resolve(index, false) else { return };
-        let (number, size, stamp) = (packet.number, packet.size, packet.stamp);
-        outcome.lost.extend(packet.frames.drain(..));
-        self.counters.packets_lost += 1;
-        self.sampler.on_lost(size);
-        self.lost.push(now, number, size);
-        let path = self.path(false);
-        self.controller.on_lost(now, size, &stamp, &path);
-    }
-
-    fn persistent_congestion_after(&self) -> Duration {
-        (self.rtt.probe_timeout(self.config.pto_granularity) + self.rtt.ack_delay_max()) * PERSISTENT_PERIODS
+    /// How long after a packet was sent it is lost once later ones are acknowledged.
+    pub(crate) fn loss_delay(&self) -> Duration {
+        self.rtt.loss_delay(self.config.pto_granularity)
     }
 
     /// When [`Recovery::on_timeout`] has something to do.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        self.loss_at.or_else(|| self.timer.next(&self.rtt, self.sent.has_eliciting()))
+        let outstanding = self.sent.has_eliciting();
+        self.loss_at.or_else(|| self.timer.next(&self.rtt, outstanding)).or_else(|| self.repairs_expire())
     }
 
     /// Time has passed: declares losses, or asks for probes. Does nothing before [`Recovery::next_timeout`].
@@ -355,7 +315,11 @@ impl Recovery {
         }
         if self.loss_at.is_some() {
             self.detect_losses(now, outcome);
-            self.sent.trim();
+            self.trim();
+            return;
+        }
+        if !self.sent.has_eliciting() && self.repairs_expire().is_some_and(|at| at <= now) {
+            self.expire_repairs(outcome);
             return;
         }
         self.timer.on_fired(now);
@@ -417,7 +381,7 @@ impl Recovery {
             }
             index += 1;
         }
-        self.sent.trim();
+        self.trim();
         self.loss_at = None;
         self.timer.on_keys_discarded();
     }

@@ -9,6 +9,8 @@ use crate::wire::Epoch;
 
 /// Ranges that a packet header reports at most.
 pub(crate) const SACK_BLOCKS_MAX: usize = 8;
+/// Up to so many ranges blocks in the header take no more bytes than a frame.
+const SACK_BLOCKS_CHEAP: usize = 3;
 /// Ranges that are kept, and that an ACK frame reports, at most. The oldest goes when there are more: its numbers, and all
 /// below, count as received. At 10 % loss and 200 ms about 160 gaps are open.
 pub(crate) const RANGES_MAX: usize = 256;
@@ -16,6 +18,8 @@ pub(crate) const RANGES_MAX: usize = 256;
 const LATE_MAX: usize = 64;
 /// Acknowledgements wait for no longer, whatever the round-trip time.
 pub(crate) const ACK_DELAY_MAX: Duration = Duration::from_millis(1);
+/// Packets with nothing but repair symbols may wait longer: nobody waits for their acknowledgement.
+pub(crate) const REPAIR_ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 /// Ack-eliciting packets after which an acknowledgement goes at once.
 const ELICITING_MAX: u32 = 2;
 
@@ -24,6 +28,8 @@ const ELICITING_MAX: u32 = 2;
 pub(crate) struct ReceivedInfo {
     /// It has to be acknowledged.
     pub(crate) ack_eliciting: bool,
+    /// It carries nothing but repair symbols.
+    pub(crate) repair_only: bool,
     /// It ends a message (PSH): its sender waits for nothing more.
     pub(crate) message_end: bool,
     /// The network marked it: congestion experienced.
@@ -46,6 +52,7 @@ pub(crate) struct ReceivedPackets {
     late: VecDeque<(u64, u64)>,
     largest_at: Time,
     ack_delay: Duration,
+    repair_ack_delay: Duration,
     ack_due: Option<Time>,
     eliciting: u32,
     ce: bool,
@@ -61,6 +68,7 @@ impl ReceivedPackets {
             late: VecDeque::new(),
             largest_at: Time::ZERO,
             ack_delay: ACK_DELAY_MAX,
+            repair_ack_delay: REPAIR_ACK_DELAY_MAX,
             ack_due: None,
             eliciting: 0,
             ce: false,
@@ -70,6 +78,7 @@ impl ReceivedPackets {
     /// Acknowledgements may wait an eighth of the round-trip time, 1 ms at most.
     pub(crate) fn set_ack_delay(&mut self, rtt: Duration) {
         self.ack_delay = (rtt / 8).min(ACK_DELAY_MAX);
+        self.repair_ack_delay = (rtt / 8).min(REPAIR_ACK_DELAY_MAX);
     }
 
     /// Whether the number came in before, or is too old to tell. Asked before a packet is opened it saves the work.
@@ -115,6 +124,11 @@ impl ReceivedPackets {
     }
 
     fn schedule(&mut self, now: Time, in_order: bool, info: ReceivedInfo) {
+        if info.repair_only && !info.ce {
+            let due = now + self.repair_ack_delay;
+            self.ack_due = Some(self.ack_due.map_or(due, |earlier| earlier.min(due)));
+            return;
+        }
         self.eliciting += 1;
         let handshake = !info.epoch.is_one_rtt();
         let at_once = !in_order || info.ce || info.message_end || handshake || self.eliciting >= ELICITING_MAX;
@@ -132,6 +146,11 @@ impl ReceivedPackets {
         self.ack_due
     }
 
+    /// How long an acknowledgement may wait for something to ride on.
+    pub(crate) fn ack_delay_max(&self) -> Duration {
+        self.ack_delay
+    }
+
     /// How long the largest number has been here, for the peer's round-trip time.
     pub(crate) fn ack_delay(&self, now: Time) -> Duration {
         now.saturating_since(self.largest_at)
@@ -147,9 +166,9 @@ impl ReceivedPackets {
         self.ranges().take(SACK_BLOCKS_MAX)
     }
 
-    /// More ranges are open than a header holds: an ACK frame has to carry them.
+    /// More ranges are open than a header should hold: an ACK frame carries them in fewer bytes.
     pub(crate) fn needs_ack_frame(&self) -> bool {
-        self.report.len() > SACK_BLOCKS_MAX
+        self.report.len() > SACK_BLOCKS_CHEAP
     }
 
     /// All ranges to report, newest first, at most 256.

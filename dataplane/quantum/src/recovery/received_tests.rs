@@ -1,6 +1,7 @@
 use super::*;
 
-const DATA: ReceivedInfo = ReceivedInfo { ack_eliciting: true, message_end: false, ce: false, epoch: Epoch::OneRtt0 };
+const DATA: ReceivedInfo =
+    ReceivedInfo { ack_eliciting: true, repair_only: false, message_end: false, ce: false, epoch: Epoch::OneRtt0 };
 
 fn at(micros: u64) -> Time {
     Time::from_nanos(micros * 1000)

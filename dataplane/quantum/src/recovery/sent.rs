@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::rate::Stamp;
+use crate::Time;
 use crate::sent_frame::SentFrames;
 use crate::wire::Epoch;
 
@@ -17,12 +18,23 @@ pub(crate) struct SentPacket {
     pub(crate) epoch: Epoch,
     pub(crate) size: u16,
     pub(crate) ack_eliciting: bool,
+    /// It carries nothing but repair symbols: nobody waits for it, and nothing of it is sent again.
+    pub(crate) repair_only: bool,
     /// Acknowledged, lost or discarded: it waits for its elders to go, so that the queue stays sorted.
     pub(crate) resolved: bool,
     /// Acknowledged, which ends a period of persistent congestion.
     pub(crate) acked: bool,
+    /// Declared lost.
+    pub(crate) lost: bool,
     pub(crate) stamp: Stamp,
     pub(crate) frames: SentFrames,
+}
+
+impl SentPacket {
+    /// Whether its acknowledgement is waited for.
+    fn is_awaited(&self) -> bool {
+        self.ack_eliciting && !self.repair_only
+    }
 }
 
 /// A packet outside the flight.
@@ -38,8 +50,10 @@ pub(crate) struct SentPackets {
     flight: VecDeque<SentPacket>,
     ack_only: VecDeque<AckOnly>,
     in_flight: u64,
-    /// Ack-eliciting packets among the unresolved.
-    eliciting: usize,
+    /// Packets among the unresolved that are to be acknowledged and carry more than repair symbols.
+    awaited: usize,
+    /// When a packet with nothing but repair symbols left last.
+    last_repair: Option<Time>,
 }
 
 impl SentPackets {
@@ -47,7 +61,10 @@ impl SentPackets {
     pub(crate) fn push(&mut self, packet: SentPacket) {
         debug_assert!(self.flight.back().is_none_or(|newest| newest.number < packet.number), "numbers ascend");
         self.in_flight += u64::from(packet.size);
-        self.eliciting += usize::from(packet.ack_eliciting);
+        self.awaited += usize::from(packet.is_awaited());
+        if packet.repair_only {
+            self.last_repair = Some(packet.stamp.time_sent);
+        }
         self.flight.push_back(packet);
     }
 
@@ -75,20 +92,25 @@ impl SentPackets {
         self.flight.get(index)
     }
 
+    /// The packet at a place, to change what it carries.
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut SentPacket> {
+        self.flight.get_mut(index)
+    }
+
     /// Takes an unresolved packet out of the flight; it stays in its place until its elders are gone.
     pub(crate) fn resolve(&mut self, index: usize, acked: bool) -> Option<&mut SentPacket> {
         let packet = self.flight.get_mut(index).filter(|packet| !packet.resolved)?;
         packet.resolved = true;
         packet.acked = acked;
         self.in_flight -= u64::from(packet.size);
-        self.eliciting -= usize::from(packet.ack_eliciting);
+        self.awaited -= usize::from(packet.is_awaited());
         Some(packet)
     }
 
-    /// Forgets resolved packets that have no elder.
-    pub(crate) fn trim(&mut self) {
+    /// Forgets resolved packets that have no elder, and shows each, in the order of their numbers.
+    pub(crate) fn trim(&mut self, mut last_look: impl FnMut(&SentPacket)) {
         while self.flight.front().is_some_and(|packet| packet.resolved) {
-            self.flight.pop_front();
+            self.flight.pop_front().iter().for_each(&mut last_look);
         }
     }
 
@@ -104,9 +126,14 @@ impl SentPackets {
         Some(frames)
     }
 
-    /// The frames of the `nth` oldest ack-eliciting packet in flight.
+    /// The `nth` oldest packet in flight whose acknowledgement is waited for.
     pub(crate) fn nth_eliciting(&self, nth: usize) -> Option<&SentPacket> {
-        self.flight.iter().filter(|packet| packet.ack_eliciting && !packet.resolved).nth(nth)
+        self.flight.iter().filter(|packet| packet.is_awaited() && !packet.resolved).nth(nth)
+    }
+
+    /// When a packet with nothing but repair symbols left last.
+    pub(crate) fn last_repair(&self) -> Option<Time> {
+        self.last_repair
     }
 
     /// Number of the least packet in flight.
@@ -119,9 +146,9 @@ impl SentPackets {
         self.in_flight
     }
 
-    /// Whether an ack-eliciting packet is in flight.
+    /// Whether a packet is in flight whose acknowledgement is waited for.
     pub(crate) fn has_eliciting(&self) -> bool {
-        self.eliciting > 0
+        self.awaited > 0
     }
 
     /// Places in use, resolved packets included.

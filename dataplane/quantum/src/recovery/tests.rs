@@ -16,7 +16,15 @@ fn recovery(side: Side) -> Recovery {
 
 fn packet(number: u64) -> Outgoing {
     let frames = smallvec![SentFrame::Stream { id: StreamId(0), offset: number, len: 1, fin: false }];
-    Outgoing { number, epoch: Epoch::OneRtt0, size: 1000, ack_eliciting: true, in_flight: true, frames }
+    Outgoing {
+        number,
+        epoch: Epoch::OneRtt0,
+        size: 1000,
+        ack_eliciting: true,
+        repair_only: false,
+        in_flight: true,
+        frames,
+    }
 }
 
 fn ack(recovery: &mut Recovery, now: Time, ranges: &[(u64, u64)]) -> AckOutcome {

@@ -17,6 +17,8 @@ pub(crate) struct Filled {
     pub(crate) message_end: bool,
     /// It carries stream bytes, or an end, that had been sent before.
     pub(crate) resent: bool,
+    /// It carries something that forward error correction is to protect.
+    pub(crate) protected: bool,
 }
 
 /// Frames that came in.
@@ -124,7 +126,9 @@ impl Streams {
         if self.closed {
             return filled;
         }
+        let before = sent.len();
         self.fill_control(writer, sent);
+        filled.protected = sent.len() > before;
         self.fill_lost(writer, sent, &mut filled);
         self.fill_fresh(writer, sent, &mut filled);
         filled
@@ -155,6 +159,7 @@ impl Streams {
             self.stats.resent_bytes += u64::from(piece.len);
             filled.message_end |= piece.message_end;
             filled.resent |= !is_first_end;
+            filled.protected |= stream.protected;
             sent.push(SentFrame::Stream { id, offset: piece.offset, len: piece.len, fin: piece.fin });
             self.lines.resend.requeue(id, &mut stream.resend);
             self.settle(id);
@@ -167,6 +172,7 @@ impl Streams {
             let Some(stream) = self.live.get_mut(&id).filter(|_| credit > 0) else { break };
             let Some(piece) = stream.sending.write_fresh(id, credit, writer) else { break };
             self.received.consume(u64::from(piece.len));
+            filled.protected |= stream.protected;
             filled.message_end |= piece.message_end;
             sent.push(SentFrame::Stream { id, offset: piece.offset, len: piece.len, fin: piece.fin });
             stream.turn_bytes += u64::from(piece.len);

@@ -96,6 +96,8 @@ struct Stream {
     fresh: Place,
     /// Bytes sent in the current turn.
     turn_bytes: u64,
+    /// Forward error correction protects what is sent on it.
+    protected: bool,
     /// What the stream's share of the statistics was last.
     send_buffered: usize,
     receive_buffered: usize,
@@ -177,6 +179,11 @@ impl Streams {
         self.with(id, |stream| stream.receiving.stop(code));
     }
 
+    /// Whether forward error correction is to protect what is sent on the stream from here on.
+    pub(crate) fn protect(&mut self, id: StreamId, protected: bool) {
+        self.with(id, |stream| stream.protected = protected);
+    }
+
     /// Reads at most `max` bytes (at least one). A stream that does not exist, is over or was stopped has
     /// [`Read::Finished`] to say.
     pub(crate) fn read(&mut self, id: StreamId, max: usize) -> Read {
@@ -222,6 +229,7 @@ impl Streams {
             resend: Place::default(),
             fresh: Place::default(),
             turn_bytes: 0,
+            protected: true,
             send_buffered: 0,
             receive_buffered: 0,
         };

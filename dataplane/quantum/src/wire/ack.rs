@@ -51,6 +51,20 @@ impl<'a> Ack<'a> {
         if more >= ACK_RANGES_MAX as u64 {
             return None;
         }
+        let ranges = AckRanges::read(input, largest, more as u16)?;
+        let ecn = if with_ecn {
+            Some(EcnCounts { ect0: varint::read(input)?, ect1: varint::read(input)?, ce: varint::read(input)? })
+        } else {
+            None
+        };
+        Some(Self { largest, delay_micros, ranges, ecn })
+    }
+}
+
+impl<'a> AckRanges<'a> {
+    /// Takes the length of the range that ends at `largest`, and `more` ranges below it. `None` if they are cut short or go
+    /// below 0.
+    pub(crate) fn read(input: &mut &'a [u8], largest: u64, more: u16) -> Option<Self> {
         let start = *input;
         let mut smallest = largest.checked_sub(varint::read(input)?)?;
         for _ in 0..more {
@@ -58,13 +72,7 @@ impl<'a> Ack<'a> {
             let next = smallest.checked_sub(gap)?.checked_sub(2)?;
             smallest = next.checked_sub(varint::read(input)?)?;
         }
-        let encoded = &start[..start.len() - input.len()];
-        let ecn = if with_ecn {
-            Some(EcnCounts { ect0: varint::read(input)?, ect1: varint::read(input)?, ce: varint::read(input)? })
-        } else {
-            None
-        };
-        Some(Self { largest, delay_micros, ranges: AckRanges { largest, remaining: more as u16 + 1, encoded }, ecn })
+        Some(Self { largest, remaining: more + 1, encoded: &start[..start.len() - input.len()] })
     }
 }
 

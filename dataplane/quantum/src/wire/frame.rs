@@ -1,6 +1,7 @@
 //! Frames: what the payload of a packet is made of.
 
-use crate::wire::ack::Ack;
+use crate::wire::ack::{Ack, AckRanges};
+use crate::wire::repair::{REPAIR_RANGES_MAX, Repair};
 use crate::wire::varint::{self, VARINT_MAX};
 use crate::{StreamId, TransportError, TransportErrorCode};
 
@@ -51,6 +52,10 @@ pub mod frame_type {
     pub const STREAM_DATA_BLOCKED: u8 = 0x15;
     /// `STREAMS_BLOCKED`.
     pub const STREAMS_BLOCKED: u8 = 0x16;
+    /// REPAIR.
+    pub const REPAIR: u8 = 0x18;
+    /// RECOVERED.
+    pub const RECOVERED: u8 = 0x19;
     /// `CONNECTION_CLOSE` by the transport.
     pub const CONNECTION_CLOSE: u8 = 0x1c;
     /// `CONNECTION_CLOSE` by the application.
@@ -126,6 +131,10 @@ pub enum Frame<'a> {
     },
     /// The sender would open a stream and may not.
     StreamsBlocked(u64),
+    /// A repair symbol: what packets carried can be restored from it.
+    Repair(Repair<'a>),
+    /// Numbers of packets that did not come, and whose frames were restored, newest first.
+    Recovered(AckRanges<'a>),
     /// The sender closes the connection.
     ConnectionClose {
         /// The application's code, or a [`TransportErrorCode`](crate::TransportErrorCode).
@@ -144,6 +153,30 @@ impl Frame<'_> {
     pub const fn is_ack_eliciting(&self) -> bool {
         !matches!(self, Self::Padding(_) | Self::Ack(_) | Self::Cookie(_) | Self::ConnectionClose { .. })
     }
+
+    /// Whether it is part of a packet's source symbol: what forward error correction protects (PROTOCOL.md section 12.1).
+    pub const fn is_protected(&self) -> bool {
+        match self {
+            Self::Ping
+            | Self::ResetStream { .. }
+            | Self::StopSending { .. }
+            | Self::Stream { .. }
+            | Self::MaxData(_)
+            | Self::MaxStreamData { .. }
+            | Self::MaxStreams(_)
+            | Self::DataBlocked(_)
+            | Self::StreamDataBlocked { .. }
+            | Self::StreamsBlocked(_)
+            | Self::HandshakeDone => true,
+            Self::Padding(_)
+            | Self::Ack(_)
+            | Self::Crypto { .. }
+            | Self::Cookie(_)
+            | Self::Repair(_)
+            | Self::Recovered(_)
+            | Self::ConnectionClose { .. } => false,
+        }
+    }
 }
 
 /// The frames of a payload. Ends after the first error.
@@ -156,6 +189,11 @@ impl<'a> FrameIter<'a> {
     /// The frames of `payload`, a packet's plaintext.
     pub const fn new(payload: &'a [u8]) -> Self {
         Self { rest: payload }
+    }
+
+    /// Bytes that have not been read.
+    pub const fn remaining(&self) -> usize {
+        self.rest.len()
     }
 }
 
@@ -211,6 +249,17 @@ fn read_frame<'a>(kind: u8, input: &mut &'a [u8]) -> Result<Frame<'a>, Transport
         frame_type::DATA_BLOCKED => Frame::DataBlocked(read_integer(input)?),
         frame_type::STREAM_DATA_BLOCKED => Frame::StreamDataBlocked { id: read_id(input)?, max: read_integer(input)? },
         frame_type::STREAMS_BLOCKED => Frame::StreamsBlocked(read_streams(input)?),
+        frame_type::REPAIR => {
+            let repair = Repair::read(input);
+            Frame::Repair(repair.ok_or_else(|| malformed("REPAIR frame cut short or of an impossible group"))?)
+        }
+        frame_type::RECOVERED => {
+            let largest = read_integer(input)?;
+            let more = read_integer(input)?;
+            let ranges =
+                if more < REPAIR_RANGES_MAX as u64 { AckRanges::read(input, largest, more as u16) } else { None };
+            Frame::Recovered(ranges.ok_or_else(|| malformed("RECOVERED frame cut short or with impossible ranges"))?)
+        }
         frame_type::CONNECTION_CLOSE | frame_type::APPLICATION_CLOSE => {
             let code = read_integer(input)?;
             let reason = read_bytes(input)?;

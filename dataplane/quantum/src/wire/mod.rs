@@ -6,6 +6,7 @@ pub mod ack;
 mod epoch;
 pub mod frame;
 pub mod header;
+pub mod repair;
 pub mod varint;
 pub mod version;
 pub mod writer;
@@ -17,6 +18,7 @@ pub use header::{
     Flags, HEADER_LEN, Header, HeaderError, MAGIC, SACK_BLOCK_LEN, SACK_BLOCKS_MAX, SackBlock, SackBlocks, VERSION,
     expand,
 };
+pub use repair::{REPAIR_DISTANCE_MAX, REPAIR_MEMBERS_MAX, REPAIR_RANGES_MAX, Repair, repair_head_len_max};
 pub use version::{
     VERSION_NEGOTIATION_LEN, VersionNegotiation, decode_version_negotiation, encode_version_negotiation,
 };

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use crate::StreamId;
 use crate::wire::ack::{ACK_RANGES_MAX, EcnCounts};
 use crate::wire::frame::{COOKIE_LEN_MAX, REASON_LEN_MAX, frame_type};
+use crate::wire::repair::REPAIR_RANGES_MAX;
 use crate::wire::varint;
 
 /// Writes frames into a packet's plaintext. Every method that writes a frame writes all of it, or nothing if it does not fit,
@@ -233,6 +234,60 @@ impl<'b> FrameWriter<'b> {
         self.integers(frame_type::HANDSHAKE_DONE, [])
     }
 
+    /// Writes REPAIR for the group with these members (ranges, newest first, all below `number`, that of the packet), and gives
+    /// the `len` bytes that its symbol goes to. `index` of at most `repairs` symbols.
+    #[must_use]
+    pub fn begin_repair(
+        &mut self,
+        number: u64,
+        members: &[(u64, u64)],
+        (index, repairs): (u8, u8),
+        len: usize,
+    ) -> Option<&mut [u8]> {
+        let &(_, newest) = members.first()?;
+        let distance = number.checked_sub(newest)?;
+        debug_assert!(members.len() <= REPAIR_RANGES_MAX && index < repairs && distance > 0);
+        let ranges_len = ranges_len(members);
+        let total = 1 + varint::len(distance) + 2 + ranges_len + varint::len(len as u64) + len;
+        if total > self.remaining() {
+            return None;
+        }
+        self.byte(frame_type::REPAIR);
+        self.integer(distance);
+        self.byte(repairs);
+        self.byte(index);
+        self.ranges(members);
+        self.integer(len as u64);
+        Some(self.take(len))
+    }
+
+    /// Writes RECOVERED with these numbers (ranges, newest first).
+    #[must_use]
+    pub fn recovered(&mut self, ranges: &[(u64, u64)]) -> bool {
+        let Some(&(_, largest)) = ranges.first() else { return false };
+        debug_assert!(ranges.len() <= REPAIR_RANGES_MAX);
+        if 1 + varint::len(largest) + ranges_len(ranges) > self.remaining() {
+            return false;
+        }
+        self.byte(frame_type::RECOVERED);
+        self.integer(largest);
+        self.ranges(ranges);
+        true
+    }
+
+    /// Writes how many further ranges there are, and how long each range and each gap is.
+    fn ranges(&mut self, ranges: &[(u64, u64)]) {
+        self.integer(ranges.len() as u64 - 1);
+        let mut above = None;
+        for &(first, last) in ranges {
+            if let Some(gap) = gap_below(above, &(first..=last)) {
+                self.integer(gap);
+            }
+            self.integer(last - first);
+            above = Some(first);
+        }
+    }
+
     fn integers<const N: usize>(&mut self, kind: u8, values: [u64; N]) -> bool {
         let len = 1 + values.iter().map(|&value| varint::len(value)).sum::<usize>();
         if len > self.remaining() {
@@ -260,6 +315,17 @@ impl<'b> FrameWriter<'b> {
         self.written += len;
         &mut self.buffer[start..self.written]
     }
+}
+
+/// Bytes of ranges and their number.
+fn ranges_len(ranges: &[(u64, u64)]) -> usize {
+    let mut above = None;
+    let mut len = varint::len(ranges.len() as u64 - 1);
+    for &(first, last) in ranges {
+        len += gap_below(above, &(first..=last)).map_or(0, varint::len) + varint::len(last - first);
+        above = Some(first);
+    }
+    len
 }
 
 /// The gap that an ACK frame gives between a range and the one above it, which begins at `above`.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quantum::{Alpn, ConnectOptions, Endpoint, EndpointConfig, GuuidGenerator};
+use quantum::{Alpn, ConnectOptions, Endpoint, EndpointConfig, FecConfig, FecMode, GuuidGenerator};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::Rng;
@@ -15,6 +15,18 @@ pub(super) const DATAGRAM_SIZE: u64 = 1_452;
 const SERVER_NAME: &str = "server.test";
 /// 2025-01-01, for ids; the virtual clock has no date.
 const UNIX_MS: u64 = 1_735_689_600_000;
+
+/// Half of the worlds have forward error correction as it is meant to be, a quarter in another way, a quarter none.
+fn fec(rng: &mut Rng) -> FecConfig {
+    let mode = match rng.below(8) {
+        0 | 1 => FecMode::Off,
+        2 => FecMode::Fixed { members: 10, repairs: 3 },
+        3 => FecMode::Fixed { members: 1 + rng.below(64) as u8, repairs: 1 + rng.below(40) as u8 },
+        _ => FecMode::Adaptive,
+    };
+    let memory_max = 8 << 10 << rng.below(6);
+    FecConfig { mode, members_max: 1 + rng.below(64) as u8, memory_max, ..FecConfig::default() }
+}
 
 /// Makes endpoints of equal settings.
 pub(super) struct Factory {
@@ -40,6 +52,7 @@ impl Factory {
             segments_max: 1 << rng.below(5),
             // A quarter of the servers want a cookie of everyone, others of the second half-open client on.
             handshakes_without_cookie: [0, 1, 256, 256][Rng::derive(seed, 301).below(4) as usize],
+            fec: fec(&mut Rng::derive(seed, 302)),
             ..EndpointConfig::default()
         };
         Self::with_config(config, rng, cipher)

@@ -219,6 +219,11 @@ impl Bbr {
         self.pacing_rate
     }
 
+    /// The greatest bandwidth that the path has shown of late.
+    pub(super) fn known_bandwidth(&self) -> u64 {
+        self.model.bandwidth.max()
+    }
+
     /// Fills in what the controller knows.
     pub(super) fn stats(&self, stats: &mut CongestionStats) {
         stats.state = self.state.name();

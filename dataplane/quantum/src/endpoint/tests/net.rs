@@ -170,7 +170,7 @@ impl Net {
     }
 
     /// What a client has to trust.
-    pub(super) fn roots(&self) -> rustls::RootCertStore {
+    pub(super) fn roots() -> rustls::RootCertStore {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(identity().0.clone()).unwrap();
         roots

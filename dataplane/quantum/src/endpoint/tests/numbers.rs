@@ -12,7 +12,7 @@ fn connected() -> (Net, crate::ConnectionHandle, crate::ConnectionHandle) {
     let mut tls = rustls::ClientConfig::clone(&client_tls(true));
     let mut provider = rustls::crypto::CryptoProvider::clone(tls.crypto_provider());
     provider.cipher_suites.retain(|suite| suite.suite() == rustls::CipherSuite::TLS13_CHACHA20_POLY1305_SHA256);
-    let roots = net.roots();
+    let roots = Net::roots();
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider));
     tls = builder
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -194,7 +194,15 @@ impl Path {
         let number = self.numbers;
         self.numbers += 1;
         let frames = smallvec![SentFrame::Stream { id: StreamId(0), offset: chunk, len: 1, fin: false }];
-        let packet = Outgoing { number, epoch: Epoch::OneRtt0, size, ack_eliciting: true, in_flight: true, frames };
+        let packet = Outgoing {
+            number,
+            epoch: Epoch::OneRtt0,
+            size,
+            ack_eliciting: true,
+            repair_only: false,
+            in_flight: true,
+            frames,
+        };
         self.sender.on_sent(self.now, packet);
         if self.blackout {
             return;
@@ -223,7 +231,8 @@ impl Path {
             match arrival {
                 Arrival::Data { number, chunk, sent } => {
                     let epoch = Epoch::OneRtt0;
-                    let info = ReceivedInfo { ack_eliciting: true, message_end: false, ce: false, epoch };
+                    let info =
+                        ReceivedInfo { ack_eliciting: true, repair_only: false, message_end: false, ce: false, epoch };
                     assert!(self.receiver.on_received(self.now, number, info), "numbers are never used twice");
                     if chunk != u64::MAX && self.chunks.insert(chunk) {
                         self.waits.latency_max = self.waits.latency_max.max(self.now - sent);

@@ -1,0 +1,474 @@
+//! The sending side: gathers packets into groups, gives them repair symbols, and holds back what may not have to be sent again.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::budget::{Budget, PathView};
+use super::group::{Fate, Group, Member};
+use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code, plan};
+use crate::Time;
+use crate::sent_frame::{SentFrame, SentFrames};
+use crate::stats::FecStats;
+use crate::wire::{FrameWriter, REPAIR_MEMBERS_MAX, repair_head_len_max};
+
+/// A group closes after an eighth of the round-trip time, and no later than this.
+const GATHER_MAX: Duration = Duration::from_millis(5);
+/// Ranges of numbers in a group at most, and how far apart they are: so a REPAIR frame's head stays small.
+const RANGES_MAX: usize = 8;
+const GAP_MAX: u64 = 64;
+/// Groups that are remembered at most.
+const GROUPS_MAX: usize = 512;
+/// Beyond the path's own time, an acknowledgement of repair symbols may take so long.
+const ACK_SLACK: Duration = Duration::from_millis(6);
+/// What is held back is looked at so long after a group's last symbol left, first, and then when it is time.
+const RELEASE_CHECK: Duration = Duration::from_millis(20);
+/// A group that must have been restored waits so many times as long as another, for a second and a third report.
+const REPORTS_WAITED_FOR: u32 = 4;
+/// Buffers kept for reuse.
+const POOL_MAX: usize = 8;
+
+/// A repair symbol that is to leave.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Time,
+    group: u64,
+    index: u8,
+}
+
+/// The packets that are being gathered.
+#[derive(Debug, Default)]
+struct Open {
+    /// The number and the shard of each.
+    members: Vec<(u64, Vec<u8>)>,
+    bytes: usize,
+    ranges: usize,
+    since: Time,
+}
+
+impl Open {
+    /// Bytes of a repair symbol: of the longest shard, or of a packet alone.
+    fn symbol_len_max(&self) -> usize {
+        match &self.members[..] {
+            [(_, shard)] => shard.len() - SHARD_HEAD_LEN,
+            members => members.iter().map(|(_, shard)| shard.len()).max().unwrap_or(0),
+        }
+    }
+}
+
+/// Forward error correction of what is sent.
+#[derive(Debug)]
+pub(crate) struct Protector {
+    config: FecConfig,
+    /// Members of a group that the peer takes; none if it takes no symbols at all.
+    members_max: usize,
+    budget: Budget,
+    open: Open,
+    /// By id; the ids are consecutive.
+    groups: VecDeque<Group>,
+    first_id: u64,
+    /// By time.
+    schedule: VecDeque<Due>,
+    /// Up to here everybody knows that symbols are due.
+    told: Time,
+    /// When to look for groups that have waited too long.
+    release_at: Option<Time>,
+    released: Vec<SentFrame>,
+    pool: Vec<Vec<u8>>,
+    stats: FecStats,
+}
+
+impl Protector {
+    /// Protects nothing before [`accept`](Self::accept).
+    pub(crate) fn new(now: Time, config: &FecConfig) -> Self {
+        Self {
+            config: *config,
+            members_max: 0,
+            budget: Budget::new(now, config),
+            open: Open::default(),
+            groups: VecDeque::new(),
+            first_id: 0,
+            schedule: VecDeque::new(),
+            told: now,
+            release_at: None,
+            released: Vec::new(),
+            pool: Vec::new(),
+            stats: FecStats::default(),
+        }
+    }
+
+    /// The peer takes repair symbols of groups with so many members.
+    pub(crate) fn accept(&mut self, members: u64) {
+        let own = match self.config.mode {
+            FecMode::Off => 0,
+            FecMode::Adaptive => self.config.members_max,
+            FecMode::Fixed { members, .. } => members,
+        };
+        self.members_max = members.min(u64::from(own)).min(REPAIR_MEMBERS_MAX) as usize;
+    }
+
+    /// Bytes that a packet has to leave free so that a repair symbol of it fits into another one; none if packets are not being
+    /// gathered.
+    pub(crate) fn reserve(&self, now: Time, path: &PathView) -> Option<usize> {
+        let wanted = self.members_max > 0 && self.wanted(1, path) > 0;
+        let is_fixed = matches!(self.config.mode, FecMode::Fixed { .. });
+        let gathers = wanted && (is_fixed || !self.budget.is_full(now, path));
+        // Of the ranges after the first two one-byte integers each, and a byte more for one long one.
+        gathers.then_some(SHARD_HEAD_LEN + repair_head_len_max(1) + (RANGES_MAX - 1) * 2 + 1)
+    }
+
+    /// Symbols for a group of so many packets.
+    fn wanted(&self, members: usize, path: &PathView) -> usize {
+        match self.config.mode {
+            FecMode::Off => 0,
+            FecMode::Fixed { repairs, .. } => usize::from(repairs).clamp(1, code::REPAIRS_MAX - 1),
+            FecMode::Adaptive => {
+                let most = members * usize::from(self.config.overhead_percent_max) / 100;
+                plan::repairs(members, path.loss, f64::from(self.config.residual_ppm) / 1e6, most)
+            }
+        }
+    }
+
+    /// A packet leaves, with so many bytes for the application.
+    pub(crate) fn on_sent(&mut self, now: Time, own_bytes: usize, size: usize, path: &PathView) {
+        if self.members_max > 0 {
+            self.budget.on_sent(now, own_bytes, size, path);
+        }
+    }
+
+    /// Takes the packet with that number and symbol into the group that is being gathered.
+    pub(crate) fn gather(&mut self, now: Time, number: u64, symbol: &[u8], path: &PathView) {
+        let gap = self.open.members.last().map_or(0, |(last, _)| number - last - 1);
+        let is_apart = gap > GAP_MAX || gap > 0 && self.open.ranges == RANGES_MAX;
+        if is_apart || self.open.bytes + symbol.len() > self.config.memory_max / 4 {
+            self.close(now, path);
+        }
+        if self.open.members.is_empty() {
+            (self.open.since, self.open.ranges) = (now, 1);
+        } else if gap > 0 {
+            self.open.ranges += 1;
+        }
+        let mut shard = self.pool.pop().unwrap_or_default();
+        shard.clear();
+        shard.extend_from_slice(&(symbol.len() as u16).to_be_bytes());
+        shard.extend_from_slice(&number.to_be_bytes());
+        shard.extend_from_slice(symbol);
+        self.open.bytes += shard.len();
+        self.open.members.push((number, shard));
+        if self.open.members.len() >= self.members_max {
+            self.close(now, path);
+        }
+    }
+
+    /// The application has nothing more to send: what has been gathered gets its symbols at once, unless they would cost more
+    /// than they may, and those of a larger group less.
+    pub(crate) fn on_idle(&mut self, now: Time, path: &PathView) {
+        let members = self.open.members.len();
+        if members == 0 {
+            return;
+        }
+        let bytes = self.open.symbol_len_max() * self.wanted(members, path);
+        if self.budget.allows(now, bytes, path) || matches!(self.config.mode, FecMode::Fixed { .. }) {
+            self.close(now, path);
+        }
+    }
+
+    fn gather_until(&self, rtt: Duration) -> Option<Time> {
+        (!self.open.members.is_empty()).then(|| self.open.since + (rtt / 8).min(GATHER_MAX))
+    }
+
+    /// Closes the group that is being gathered: its symbols are made and their times set.
+    fn close(&mut self, now: Time, path: &PathView) {
+        let open = std::mem::take(&mut self.open);
+        let size = open.symbol_len_max();
+        let mut repairs = self.wanted(open.members.len(), path);
+        if self.config.mode == FecMode::Adaptive {
+            let allowed = |repairs: &usize| self.budget.allows(now, repairs * size, path);
+            repairs = (0..=repairs).rev().find(allowed).unwrap_or(0);
+        }
+        let kept: usize = self.groups.iter().flat_map(|group| &group.shards).map(Vec::len).sum();
+        if kept + repairs * size > self.config.memory_max {
+            repairs = 0;
+        }
+        let shards = Self::shards(&open.members, repairs);
+        if !shards.is_empty() {
+            self.budget.spend(repairs * size);
+            self.stats.protected += open.members.len() as u64;
+            let members = open.members.iter();
+            let members = members.map(|&(number, _)| Member { number, fate: Fate::Waiting }).collect();
+            self.start(now, members, (shards, repairs), path);
+        }
+        for (_, shard) in open.members {
+            if self.pool.len() < POOL_MAX {
+                self.pool.push(shard);
+            }
+        }
+    }
+
+    /// The symbols: for a packet alone its own, which serves for all, else the code's.
+    fn shards(members: &[(u64, Vec<u8>)], repairs: usize) -> Vec<Vec<u8>> {
+        match members {
+            _ if repairs == 0 => Vec::new(),
+            [(_, shard)] => vec![shard[SHARD_HEAD_LEN..].to_vec()],
+            _ => {
+                let members: Vec<&[u8]> = members.iter().map(|(_, shard)| shard.as_slice()).collect();
+                code::encode(&members, repairs).unwrap_or_default()
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        now: Time,
+        members: smallvec::SmallVec<[Member; 2]>,
+        (shards, repairs): (Vec<Vec<u8>>, usize),
+        path: &PathView,
+    ) {
+        if self.groups.len() == GROUPS_MAX
+            && let Some(mut oldest) = self.groups.pop_front()
+        {
+            oldest.release(&mut self.released);
+            self.first_id += 1;
+        }
+        let group = self.first_id + self.groups.len() as u64;
+        let spacing = plan::spacing(path.rtt, path.burst);
+        let mut last = now;
+        for index in 0..repairs {
+            let at = now + plan::offset(index, repairs, spacing);
+            let place = self.schedule.partition_point(|due| due.at <= at);
+            self.schedule.insert(place, Due { at, group, index: index as u8 });
+            last = at;
+        }
+        let repairs = repairs as u8;
+        let group = Group { members, shards, repairs, unsent: repairs, in_flight: 0, arrived: 0, last_repair_at: last };
+        self.groups.push_back(group);
+    }
+
+    fn group(&mut self, id: u64) -> Option<&mut Group> {
+        self.groups.get_mut(usize::try_from(id.checked_sub(self.first_id)?).ok()?)
+    }
+
+    /// The place of the first group that may have a member with that number or a greater one.
+    fn place_of(&self, number: u64) -> usize {
+        self.groups.partition_point(|group| group.members.last().is_none_or(|last| last.number < number))
+    }
+
+    fn group_of(&mut self, number: u64) -> Option<&mut Group> {
+        let place = self.place_of(number);
+        self.groups.get_mut(place).filter(|group| group.members.first().is_some_and(|first| first.number <= number))
+    }
+
+    /// Whether a symbol is to leave by then. Symbols that nobody needs any more are dropped.
+    pub(crate) fn has_due(&mut self, by: Time) -> bool {
+        self.told = self.told.max(by);
+        while let Some(due) = self.schedule.front().copied().filter(|due| due.at <= by) {
+            if self.group(due.group).is_some_and(|group| !group.is_settled()) {
+                return true;
+            }
+            self.schedule.pop_front();
+            self.on_not_sent(due.group);
+        }
+        false
+    }
+
+    fn on_not_sent(&mut self, id: u64) {
+        if let Some(group) = self.group(id) {
+            group.unsent -= 1;
+            if group.unsent == 0 {
+                group.shards = Vec::new();
+            }
+        }
+        self.trim();
+    }
+
+    /// Bytes of the next symbol and its frame, at most.
+    pub(crate) fn next_len(&mut self) -> usize {
+        let Some(due) = self.schedule.front().copied() else { return 0 };
+        let shard = self.group(due.group).and_then(|group| group.shard(due.index)).map_or(0, <[u8]>::len);
+        shard + repair_head_len_max(RANGES_MAX)
+    }
+
+    /// What is due can never leave.
+    pub(crate) fn drop_due(&mut self, by: Time) {
+        while let Some(due) = self.schedule.front().copied().filter(|due| due.at <= by) {
+            self.schedule.pop_front();
+            self.on_not_sent(due.group);
+        }
+    }
+
+    /// Writes a symbol that is due by then into the packet with that number, if it fits, and gives its group; not one of a group
+    /// of which the packet carries something already, in `frames`.
+    pub(crate) fn write_repair(
+        &mut self,
+        now: Time,
+        by: Time,
+        (number, writer): (u64, &mut FrameWriter<'_>),
+        frames: &[SentFrame],
+    ) -> Option<u64> {
+        let mut place = 0;
+        loop {
+            let due = *self.schedule.get(place).filter(|due| due.at <= by)?;
+            let Some(group) = self.group(due.group).filter(|group| !group.is_settled()) else {
+                self.schedule.remove(place);
+                self.on_not_sent(due.group);
+                continue;
+            };
+            let (ranges, which) = (group.ranges(), (due.index, group.repairs));
+            let shard = group.shard(due.index).unwrap_or_default();
+            // The last member may be this packet.
+            let is_elsewhere = group.members.last().is_some_and(|last| last.number < number);
+            if is_elsewhere
+                && !frames.contains(&SentFrame::Repair { group: due.group })
+                && let Some(out) = writer.begin_repair(number, &ranges, which, shard.len())
+            {
+                out.copy_from_slice(shard);
+                let len = shard.len() as u64;
+                group.in_flight += 1;
+                group.last_repair_at = group.last_repair_at.max(now);
+                self.stats.repairs_sent += 1;
+                self.stats.repair_bytes_sent += len;
+                self.schedule.remove(place);
+                self.on_not_sent(due.group);
+                return Some(due.group);
+            }
+            place += 1;
+        }
+    }
+
+    /// A packet arrived.
+    pub(crate) fn on_acked(&mut self, number: u64) {
+        if let Some(member) = self.group_of(number).and_then(|group| group.member(number)) {
+            member.fate = Fate::Settled;
+            self.trim();
+        }
+    }
+
+    /// The peer has restored packets (ranges, newest first). What they carried is acknowledged, if it was held back.
+    pub(crate) fn on_recovered(&mut self, ranges: &[(u64, u64)], acked: &mut Vec<SentFrame>) {
+        for &(first, last) in ranges {
+            let place = self.place_of(first);
+            let groups = self.groups.range_mut(place.min(self.groups.len())..);
+            let groups = groups.take_while(|group| group.members.first().is_some_and(|member| member.number <= last));
+            for member in groups.flat_map(|group| &mut group.members) {
+                if (first..=last).contains(&member.number) && !matches!(member.fate, Fate::Settled) {
+                    if let Fate::Held(frames) = std::mem::replace(&mut member.fate, Fate::Settled) {
+                        acked.extend(frames);
+                    }
+                    self.stats.recovered_by_peer += 1;
+                }
+            }
+        }
+        self.trim();
+    }
+
+    /// A packet is lost. What it carried is released, now or when its group cannot restore it any more.
+    pub(crate) fn on_lost(&mut self, number: u64, frames: SentFrames) {
+        let mut released = std::mem::take(&mut self.released);
+        let mut release_at = None;
+        match self.group_of(number) {
+            None => released.extend(frames),
+            Some(group) => match group.member(number) {
+                Some(member) if matches!(member.fate, Fate::Waiting) => {
+                    member.fate = Fate::Held(frames);
+                    release_at = Some(group.last_repair_at + RELEASE_CHECK);
+                    if !group.can_recover() {
+                        group.release(&mut released);
+                    }
+                }
+                // Its frames have arrived, by a symbol.
+                Some(_) => {}
+                None => released.extend(frames),
+            },
+        }
+        self.release_at = self.release_at.or(release_at);
+        self.released = released;
+        self.trim();
+    }
+
+    /// A symbol of that group arrived.
+    pub(crate) fn on_repair_acked(&mut self, id: u64) {
+        if let Some(group) = self.group(id) {
+            group.in_flight = group.in_flight.saturating_sub(1);
+            group.arrived += 1;
+        }
+    }
+
+    /// A symbol of that group is lost.
+    pub(crate) fn on_repair_lost(&mut self, id: u64) {
+        let mut released = std::mem::take(&mut self.released);
+        if let Some(group) = self.group(id) {
+            group.in_flight = group.in_flight.saturating_sub(1);
+            if !group.can_recover() {
+                group.release(&mut released);
+            }
+        }
+        self.released = released;
+        self.trim();
+    }
+
+    /// What has to be sent again, after all.
+    pub(crate) fn take_released(&mut self) -> Option<SentFrame> {
+        self.released.pop()
+    }
+
+    /// Time has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Time, path: &PathView) {
+        self.told = self.told.max(now);
+        if self.gather_until(path.rtt).is_some_and(|until| until <= now) {
+            self.close(now, path);
+        }
+        if self.release_at.is_some_and(|at| at <= now) {
+            self.release_overdue(now, path);
+        }
+        self.trim();
+    }
+
+    /// Gives up groups whose last symbol should have been acknowledged long ago.
+    fn release_overdue(&mut self, now: Time, path: &PathView) {
+        self.release_at = None;
+        for group in self.groups.iter_mut().filter(|group| group.held() > 0) {
+            // As many symbols have arrived as it takes: the peer has what it needs, and only its report is late or lost.
+            let reports = if group.held() <= usize::from(group.arrived) { REPORTS_WAITED_FOR } else { 1 };
+            let at = group.last_repair_at + path.loss_delay * reports + ACK_SLACK;
+            if at <= now {
+                group.release(&mut self.released);
+            } else {
+                self.release_at = Some(self.release_at.map_or(at, |earlier| earlier.min(at)));
+            }
+        }
+    }
+
+    /// When something is to be done next: [`handle_timeout`](Self::handle_timeout), and then perhaps sending.
+    pub(crate) fn next_timeout(&self, rtt: Duration) -> Option<Time> {
+        self.release_at.into_iter().chain(self.upcoming()).chain(self.gather_until(rtt)).min()
+    }
+
+    /// When the next symbol will be due.
+    pub(crate) fn upcoming(&self) -> Option<Time> {
+        self.schedule.iter().map(|due| due.at).find(|&at| at > self.told)
+    }
+
+    /// Adds what it counted.
+    pub(crate) fn stats(&self, stats: &mut FecStats) {
+        stats.protected = self.stats.protected;
+        stats.repairs_sent = self.stats.repairs_sent;
+        stats.repair_bytes_sent = self.stats.repair_bytes_sent;
+        stats.recovered_by_peer = self.stats.recovered_by_peer;
+    }
+
+    /// The connection is over.
+    pub(crate) fn forget(&mut self) {
+        self.members_max = 0;
+        self.open = Open::default();
+        self.groups = VecDeque::new();
+        self.schedule = VecDeque::new();
+        self.released = Vec::new();
+        self.pool = Vec::new();
+    }
+
+    fn trim(&mut self) {
+        while self.groups.front().is_some_and(|group| group.is_settled() && group.unsent == 0) {
+            self.groups.pop_front();
+            self.first_id += 1;
+        }
+    }
+}
