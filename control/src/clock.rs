@@ -20,6 +20,11 @@ pub fn timestamp(time: UnixMicros) -> prost_types::Timestamp {
     }
 }
 
+/// A time from the wire; what it says below microseconds is dropped.
+pub fn of_timestamp(time: prost_types::Timestamp) -> UnixMicros {
+    UnixMicros(time.seconds.saturating_mul(1_000_000).saturating_add(i64::from(time.nanos) / 1000))
+}
+
 /// Hybrid logical time: 48 bits of Unix milliseconds, 16 bits of counter. It never goes back, whatever the clock does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct HybridTime(pub u64);

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::*;
+use proto::session as session_pb;
 use proto::statesync as pb;
 use tonic::Code;
 use uuid::Uuid;
@@ -125,6 +127,53 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
     let mut client = documents(server.address(2)).await;
     let newest = acknowledged.iter().map(|(_, version)| *version).max().unwrap();
     assert!(get(&mut client, &doc_id).await.version >= newest);
+}
+
+#[tokio::test]
+async fn locks_descriptions_and_sessions_are_there_after_kill_9() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut names, mut sessions_left, mut fencing): (HashMap<String, String>, Vec<String>, u64) = Default::default();
+    let mut locked: Option<String> = None;
+    for round in 0..3 {
+        let server = Server::start(data.path());
+        let mut client = documents(server.address(2)).await;
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address(1))).unwrap();
+        let mut sessions = Sessions::new(endpoint.connect_lazy());
+        for (doc_id, name) in &names {
+            assert_eq!(get(&mut client, doc_id).await.name, *name);
+        }
+        let listed = sessions.list_sessions(session_pb::ListSessionsRequest::default()).await.unwrap().into_inner();
+        let listed: Vec<_> = listed.sessions.into_iter().map(|session| session.session_id).collect();
+        assert_eq!(listed, sessions_left, "what was created is there, what was deleted is not");
+        if let Some(doc_id) = locked.take() {
+            let lock = client.is_locked(pb::IsLockedRequest { doc_id }).await.unwrap().into_inner().lock.unwrap();
+            assert_eq!((lock.user_id.as_str(), lock.fencing), ("holder", fencing));
+        }
+        for index in 0..5 {
+            let doc_id = create_text(&mut client, "").await;
+            let name = format!("round {round}, document {index}");
+            let document = pb::Document { name: name.clone(), ..get(&mut client, &doc_id).await };
+            client.update_document(pb::UpdateDocumentRequest { document: Some(document) }).await.unwrap();
+            names.insert(doc_id.clone(), name);
+            let created = session_pb::CreateSessionRequest {
+                user_id: "ada".into(),
+                client_ip: "127.0.0.1".into(),
+                ..Default::default()
+            };
+            let created = sessions.create_session(created).await.unwrap().into_inner().session.unwrap().session_id;
+            if index % 2 == 0 {
+                let delete = session_pb::DeleteSessionRequest { session_id: created, reason: String::new() };
+                sessions.delete_session(delete).await.unwrap();
+            } else {
+                sessions_left.push(created);
+            }
+            let lock =
+                pb::AcquireLockRequest { doc_id: doc_id.clone(), user_id: "holder".into(), ..Default::default() };
+            fencing = client.acquire_lock(lock).await.unwrap().into_inner().lock.unwrap().fencing;
+            locked = Some(doc_id);
+        }
+        server.signal("-KILL");
+    }
 }
 
 #[tokio::test]

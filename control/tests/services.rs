@@ -125,7 +125,7 @@ async fn bad_document_requests_name_the_field_and_nothing_panics() {
     };
     expect_invalid(&client.create_document(create).await.unwrap_err(), "type");
     let locked = client.is_locked(pb::IsLockedRequest::default()).await.unwrap_err();
-    assert_eq!(locked.code(), Code::Unimplemented);
+    expect_invalid(&locked, "doc_id");
     assert_eq!(text(client, &doc_id).await, "hello");
 }
 

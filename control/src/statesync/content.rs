@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proto::statesync as pb;
 use tonic::{Code, Status};
 
-use super::model::{DATA_BYTES_MAX, DocumentRecord, LogRow, Submission};
+use super::model::{DATA_BYTES_MAX, DocumentRecord, LogRow, Snapshot, Submission};
 use super::text::{Author, Logged, Payload, TextEngine, TextError, decode_payload, encode_edits};
 use crate::status::{invalid, with_info};
 
@@ -39,16 +39,16 @@ impl Content {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` if a text is not UTF-8.
-    pub(super) fn initial_snapshot(kind: &str, content: &Bytes, yjs_client: u64) -> Result<Bytes, Status> {
+    pub(super) fn initial_snapshot(kind: &str, content: &Bytes, yjs_client: u64) -> Result<Snapshot, Status> {
         if kind != "text" {
-            return Ok(content.clone());
+            return Ok(Snapshot { version: 1, typed: false, state: content.clone() });
         }
         let text =
             std::str::from_utf8(content).map_err(|_| invalid("content", "a text document's content is UTF-8"))?;
         let failed = |error: TextError| invalid("content", error.to_string());
         let mut engine = TextEngine::restore(yjs_client, &[], 0).map_err(failed)?;
         engine.replace(text, Author { version: 1, session: 1 }).map_err(failed)?;
-        Ok(engine.state().into())
+        Ok(Snapshot { version: 1, typed: true, state: engine.state().into() })
     }
 
     /// Restores the content from the stored snapshot and the log rows from `floor` on.
@@ -56,12 +56,12 @@ impl Content {
     /// # Errors
     /// [`TextError::Broken`] if the snapshot or a row cannot be read.
     pub(super) fn restore(record: &DocumentRecord, yjs_client: u64, log: &[LogRow]) -> Result<Self, TextError> {
-        let newer = log.iter().filter(|row| row.operation.version > record.snapshot_version);
+        let newer = log.iter().filter(|row| row.operation.version > record.snapshot.version && !row.quiet);
         if record.kind != "text" {
-            let last = newer.last().map_or_else(|| record.snapshot.clone(), |row| row.operation.data.clone());
+            let last = newer.last().map_or_else(|| record.snapshot.state.clone(), |row| row.operation.data.clone());
             return Ok(Self::Opaque(last));
         }
-        let mut engine = TextEngine::restore(yjs_client, &record.snapshot, record.snapshot_version)?;
+        let mut engine = TextEngine::restore(yjs_client, &record.snapshot.state, record.snapshot.version)?;
         for row in newer {
             engine.replay(&row.update)?;
         }
@@ -109,25 +109,64 @@ impl Content {
         matches!(self, Self::Text(_))
     }
 
-    /// Applies an operation that makes `author.version`.
+    /// Applies an operation that makes `author.version`. The flag tells that the content has to be kept as a whole, because
+    /// operations do not lead to it.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub(super) fn apply(&mut self, submission: &Submission, author: Author) -> Result<Outcome, Refusal> {
+    pub(super) fn apply(&mut self, submission: &Submission, author: Author) -> Result<(Outcome, bool), Refusal> {
         let current = author.version - 1;
         let operation = &submission.operation;
         if operation.prev_version > current {
-            let message = format!("prev_version {} is ahead of the document", operation.prev_version);
-            return Err(precondition(&message, "VERSION_AHEAD", current));
+            return Err(Refusal::Status(version_refusal(operation.prev_version, current)));
         }
         match self {
-            Self::Text(engine) => apply_to_text(engine, submission, author),
+            Self::Text(engine) => apply_to_text(engine, submission, author).map(|outcome| (outcome, false)),
             Self::Opaque(content) => {
                 check_opaque(submission, current)?;
                 content.clone_from(&operation.data);
-                Ok(Outcome { data: operation.data.clone(), update: Bytes::new(), sent: None })
+                Ok((Outcome { data: operation.data.clone(), update: Bytes::new(), sent: None }, false))
             }
         }
+    }
+
+    /// Replaces the whole content, as an operation that makes `author.version`; the flag is as in [`apply`](Self::apply).
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(super) fn replace(&mut self, content: &Bytes, author: Author) -> Result<(Outcome, bool), Refusal> {
+        match self {
+            Self::Text(engine) => {
+                let text = std::str::from_utf8(content)
+                    .map_err(|_| Refusal::Status(invalid("document.content", "a text document's content is UTF-8")))?;
+                let change =
+                    engine.replace(text, author).map_err(|error| refusal_of_text(&error, author.version - 1))?;
+                let data = encode_edits(&change.edits).into();
+                Ok((Outcome { data, update: change.update, sent: None }, false))
+            }
+            Self::Opaque(opaque) => {
+                opaque.clone_from(content);
+                Ok((Outcome { data: content.clone(), update: Bytes::new(), sent: None }, false))
+            }
+        }
+    }
+
+    /// What a version that leaves the content as it is has in the log.
+    pub(super) fn no_change(&self) -> Outcome {
+        let data = match self {
+            Self::Text(_) => encode_edits(&[]).into(),
+            Self::Opaque(_) => Bytes::new(),
+        };
+        Outcome { data, update: Bytes::new(), sent: None }
+    }
+}
+
+/// Why a write that names another version than the current one is refused.
+pub(super) fn version_refusal(named: u64, current: u64) -> Status {
+    if named > current {
+        precondition_status(&format!("prev_version {named} is ahead of the document"), "VERSION_AHEAD", current)
+    } else {
+        stale_status(named, current)
     }
 }
 
@@ -192,17 +231,25 @@ fn refusal_of_text(error: &TextError, current: u64) -> Refusal {
 }
 
 fn precondition(message: &str, reason: &str, current: u64) -> Refusal {
+    Refusal::Status(precondition_status(message, reason, current))
+}
+
+fn precondition_status(message: &str, reason: &str, current: u64) -> Status {
     let metadata = [("current_version", current.to_string())];
     let message = format!("{message}; the document is at version {current}");
-    Refusal::Status(with_info(Code::FailedPrecondition, message, reason, &metadata))
+    with_info(Code::FailedPrecondition, message, reason, &metadata)
 }
 
 fn stale(prev_version: u64, current: u64) -> Refusal {
+    Refusal::Status(stale_status(prev_version, current))
+}
+
+fn stale_status(prev_version: u64, current: u64) -> Status {
     let message = format!(
-        "replacing the content of version {prev_version} would undo what others did since; the document is at version {current}"
+        "replacing what version {prev_version} had would undo what others did since; the document is at version {current}: \
+         read it and try again"
     );
-    let metadata = [("current_version", current.to_string())];
-    Refusal::Status(with_info(Code::Aborted, message, "VERSION_CONFLICT", &metadata))
+    with_info(Code::Aborted, message, "VERSION_CONFLICT", &[("current_version", current.to_string())])
 }
 
 fn not_yet(what: &str) -> Refusal {

@@ -1,18 +1,25 @@
 //! Documents that several people edit at once.
 //!
 //! Reading order: [`service`] checks a request and hands it to the document's actor, which the [`registry`] finds or starts;
-//! [`document`] is that actor, the one owner of a document's version, content and subscribers; [`content`] applies operations;
-//! [`text`] is the mergeable text; [`subscription`] is the stream that a subscriber reads; [`store`] is the disk.
+//! [`document`] is that actor, the one owner of a document's version, content, lock and subscribers; [`content`] applies
+//! operations; [`text`] is the mergeable text; [`subscription`] is the stream that a subscriber reads; [`store`] is what a store
+//! has to do, [`memory`] and [`sqlite`] do it.
 
 mod content;
 mod document;
+mod memory;
 mod model;
 mod order;
 mod registry;
 mod service;
+mod sqlite;
 mod store;
 mod subscription;
 pub mod text;
 
+pub use memory::MemoryDocuments;
+pub use model::{ConflictRecord, DocumentRecord, LockRecord, LogRow, Pending, Snapshot};
+pub use registry::DocumentOptions;
 pub use service::StateSyncServer;
-pub use store::DocumentStore;
+pub use sqlite::SqliteDocuments;
+pub use store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore, Durability};

@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use crate::clock::{HybridTime, UnixMicros, timestamp};
 use crate::status::{self, bounded, invalid, required};
-use crate::store::StoreError;
 
 /// The most bytes in the data of one operation, and in opaque content.
 pub(super) const DATA_BYTES_MAX: usize = 1 << 20;
@@ -20,6 +19,8 @@ const PERMITTED_USERS_MAX: usize = 1000;
 
 /// Document types.
 pub(super) const DOCUMENT_TYPES: [&str; 4] = ["whiteboard", "text", "canvas", "sheet"];
+/// Document states.
+pub(super) const DOCUMENT_STATES: [&str; 3] = ["active", "archived", "deleted"];
 const OPERATION_TYPES: [&str; 8] = ["create", "update", "delete", "move", "resize", "style", "text", "insert"];
 
 /// A document as it is stored.
@@ -47,10 +48,92 @@ pub struct DocumentRecord {
     pub updated_at: UnixMicros,
     /// Tags, description, permissions.
     pub metadata: pb::Metadata,
-    /// The version that `snapshot` is of.
-    pub snapshot_version: u64,
-    /// A text's whole state as a Yjs update, or opaque content.
-    pub snapshot: Bytes,
+    /// The version that last changed name, state or metadata.
+    pub described_version: u64,
+    /// The lock that was taken last; it may have been released or have expired.
+    pub lock: Option<LockRecord>,
+    /// The content at some version.
+    pub snapshot: Snapshot,
+}
+
+/// A document's content as it was at one version.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The version.
+    pub version: u64,
+    /// Whether `state` is a Yjs update of everything; otherwise it is the content as it was given.
+    pub typed: bool,
+    /// The content.
+    pub state: Bytes,
+}
+
+/// A lock on a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockRecord {
+    /// Its id.
+    pub id: Uuid,
+    /// Who holds it.
+    pub user_id: String,
+    /// For which session; may be empty.
+    pub session_id: String,
+    /// When it was taken or last renewed.
+    pub acquired_at: UnixMicros,
+    /// When it frees itself; 0 once it was released.
+    pub expires_at: UnixMicros,
+    /// Larger than that of every lock of this document before it.
+    pub fencing: u64,
+}
+
+impl LockRecord {
+    /// Whether it holds at `now`.
+    pub fn holds(&self, now: UnixMicros) -> bool {
+        self.expires_at > now
+    }
+
+    /// Its form on the wire.
+    pub fn to_proto(&self, doc_id: Uuid, now: UnixMicros) -> pb::Lock {
+        pb::Lock {
+            id: self.id.to_string(),
+            doc_id: doc_id.to_string(),
+            user_id: self.user_id.clone(),
+            session_id: self.session_id.clone(),
+            acquired_at: Some(timestamp(self.acquired_at)),
+            expires_at: Some(timestamp(self.expires_at)),
+            active: self.holds(now),
+            fencing: self.fencing,
+        }
+    }
+}
+
+/// A conflict and, if an operation waits in it, what tells a repetition of that operation.
+#[derive(Debug, Clone)]
+pub struct ConflictRecord {
+    /// Its id.
+    pub id: Uuid,
+    /// When it was found.
+    pub created_at: UnixMicros,
+    /// As clients see it; the operation that waits, if one does, is the last of `ops`.
+    pub conflict: pb::Conflict,
+    /// Of the operation that waits or waited for a decision.
+    pub pending: Option<Pending>,
+}
+
+impl ConflictRecord {
+    /// Whether it was decided.
+    pub fn is_resolved(&self) -> bool {
+        self.conflict.resolved_at.is_some()
+    }
+}
+
+/// What tells a repetition of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// Its id.
+    pub op_id: Uuid,
+    /// Its idempotency key; may be empty.
+    pub idempotency_key: String,
+    /// Of what the client sent.
+    pub digest: [u8; 32],
 }
 
 impl DocumentRecord {
@@ -74,7 +157,7 @@ impl DocumentRecord {
 }
 
 /// One accepted operation.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LogRow {
     /// As it is given out: JSON, relative to the state after version - 1.
     pub operation: pb::Operation,
@@ -92,17 +175,10 @@ pub struct LogRow {
     pub sequence: u64,
     /// As a Yjs update; empty for opaque content.
     pub update: Bytes,
+    /// It made a version without changing the content.
+    pub quiet: bool,
     /// The base and the data as they were sent, where that is not what `operation` has.
     pub(super) sent: Option<(u64, Bytes)>,
-}
-
-/// How far a document's log is on disk.
-#[derive(Debug, Clone, Default)]
-pub struct Durability {
-    /// Up to this version.
-    pub version: u64,
-    /// A write failed; nothing after `version` will get there.
-    pub failed: Option<StoreError>,
 }
 
 /// An operation of a client that passed the checks that need no document.
@@ -136,9 +212,7 @@ impl Submission {
         let session_id = status::uuid("operation.session_id", &operation.session_id)?;
         bounded("operation.client_id", &operation.client_id, NAME_BYTES_MAX)?;
         bounded("operation.idempotency_key", &operation.idempotency_key, IDEMPOTENCY_KEY_BYTES_MAX)?;
-        if !OPERATION_TYPES.contains(&operation.r#type.as_str()) {
-            return Err(invalid("operation.type", format!("is not one of {}", OPERATION_TYPES.join(", "))));
-        }
+        one_of("operation.type", &operation.r#type, &OPERATION_TYPES)?;
         let Ok(encoding) = pb::OperationEncoding::try_from(operation.encoding) else {
             return Err(invalid("operation.encoding", "is neither 0 (JSON) nor 1 (Yjs update v1)"));
         };
@@ -194,13 +268,44 @@ fn check_map(field: &str, map: &std::collections::HashMap<String, String>) -> Re
 pub(super) fn check_create(request: &pb::CreateDocumentRequest) -> Result<(), Status> {
     required("name", &request.name, NAME_BYTES_MAX)?;
     required("created_by", &request.created_by, NAME_BYTES_MAX)?;
-    if !DOCUMENT_TYPES.contains(&request.r#type.as_str()) {
-        return Err(invalid("type", format!("is not one of {}", DOCUMENT_TYPES.join(", "))));
-    }
+    one_of("type", &request.r#type, &DOCUMENT_TYPES)?;
     if request.content.len() > DATA_BYTES_MAX {
         return Err(invalid("content", format!("has more than {DATA_BYTES_MAX} bytes")));
     }
-    let Some(metadata) = &request.metadata else { return Ok(()) };
+    check_metadata(request.metadata.as_ref())
+}
+
+/// Checks that a text is one of a closed set.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` that names `field` and the set.
+pub(super) fn one_of(field: &str, value: &str, set: &[&str]) -> Result<(), Status> {
+    if set.contains(&value) { Ok(()) } else { Err(invalid(field, format!("is not one of {}", set.join(", ")))) }
+}
+
+/// Checks a request to change a document's description.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`.
+pub(super) fn check_update(document: &pb::Document) -> Result<Uuid, Status> {
+    let id = status::uuid("document.id", &document.id)?;
+    bounded("document.name", &document.name, NAME_BYTES_MAX)?;
+    required("document.updated_by", &document.updated_by, NAME_BYTES_MAX)?;
+    if document.version == 0 {
+        return Err(invalid("document.version", "is required: send the version that you read and changed"));
+    }
+    if !document.state.is_empty() {
+        one_of("document.state", &document.state, &DOCUMENT_STATES)?;
+    }
+    if document.content.len() > DATA_BYTES_MAX {
+        return Err(invalid("document.content", format!("has more than {DATA_BYTES_MAX} bytes")));
+    }
+    check_metadata(document.metadata.as_ref())?;
+    Ok(id)
+}
+
+fn check_metadata(metadata: Option<&pb::Metadata>) -> Result<(), Status> {
+    let Some(metadata) = metadata else { return Ok(()) };
     bounded("metadata.description", &metadata.description, METADATA_VALUE_BYTES_MAX)?;
     check_list("metadata.tags", &metadata.tags, METADATA_ENTRIES_MAX)?;
     check_map("metadata.properties", &metadata.properties)?;
@@ -225,4 +330,14 @@ pub(super) fn metadata_of_new(request: Option<pb::Metadata>, created_by: &str) -
         created_by.clone_into(&mut permissions.owner);
     }
     metadata
+}
+
+/// Everybody whom a document's permissions name, and whether it is public.
+pub(super) fn readers(record: &DocumentRecord) -> (std::collections::BTreeSet<&str>, bool) {
+    let permissions = record.metadata.permissions.as_ref();
+    let named = permissions.iter().flat_map(|permissions| {
+        std::iter::once(&permissions.owner).chain(&permissions.editors).chain(&permissions.viewers)
+    });
+    let users = std::iter::once(&record.created_by).chain(named).map(String::as_str).filter(|user| !user.is_empty());
+    (users.collect(), permissions.is_some_and(|permissions| permissions.public))
 }

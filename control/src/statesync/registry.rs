@@ -1,7 +1,9 @@
 //! The documents in memory, and how to reach one.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -19,17 +21,53 @@ const DOCUMENTS_MAX: usize = 10_000;
 /// How often a command is sent again to a document that was just being unloaded.
 const ATTEMPTS: usize = 8;
 
+/// How documents behave.
+#[derive(Debug, Clone, Copy)]
+pub struct DocumentOptions {
+    /// How long a lock holds unless it is renewed.
+    pub lock_timeout: Duration,
+    /// False: every conflict waits for somebody to decide it.
+    pub auto_resolve_conflicts: bool,
+}
+
+impl Default for DocumentOptions {
+    fn default() -> Self {
+        Self { lock_timeout: Duration::from_secs(30), auto_resolve_conflicts: true }
+    }
+}
+
+/// What all documents have in common.
+pub(super) struct Shared {
+    /// Where they are kept.
+    pub(super) store: Arc<dyn DocumentStore>,
+    /// How they behave.
+    pub(super) options: DocumentOptions,
+    /// Open subscriptions.
+    pub(super) subscribers: AtomicU64,
+}
+
 /// Finds or starts the actor of a document.
 pub(super) struct Registry {
-    store: DocumentStore,
+    shared: Arc<Shared>,
     documents: Mutex<HashMap<Uuid, mpsc::Sender<Command>>>,
     stop: CancellationToken,
 }
 
 impl Registry {
     /// No documents in memory. Streams end when `stop` is cancelled.
-    pub(super) fn new(store: DocumentStore, stop: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { store, documents: Mutex::new(HashMap::new()), stop })
+    pub(super) fn new(store: Arc<dyn DocumentStore>, options: DocumentOptions, stop: CancellationToken) -> Arc<Self> {
+        let shared = Arc::new(Shared { store, options, subscribers: AtomicU64::new(0) });
+        Arc::new(Self { shared, documents: Mutex::new(HashMap::new()), stop })
+    }
+
+    /// Where the documents are kept.
+    pub(super) fn store(&self) -> &dyn DocumentStore {
+        self.shared.store.as_ref()
+    }
+
+    /// How many subscriptions are open.
+    pub(super) fn subscribers(&self) -> u64 {
+        self.shared.subscribers.load(Ordering::Relaxed)
     }
 
     /// Ends the streams when cancelled.
@@ -103,7 +141,7 @@ impl Registry {
 async fn run(registry: Arc<Registry>, id: Uuid, sender: mpsc::Sender<Command>, mut commands: mpsc::Receiver<Command>) {
     let weak = sender.downgrade();
     drop(sender);
-    match DocumentActor::load(registry.store.clone(), id).await {
+    match DocumentActor::load(Arc::clone(&registry.shared), id).await {
         Ok(Some(actor)) => actor.run(&mut commands).await,
         Ok(None) => refuse(&mut commands, &not_found("document", &id.to_string())),
         Err(error) => refuse(&mut commands, &of_store(&error)),
@@ -117,11 +155,6 @@ async fn run(registry: Arc<Registry>, id: Uuid, sender: mpsc::Sender<Command>, m
 fn refuse(commands: &mut mpsc::Receiver<Command>, status: &Status) {
     commands.close();
     while let Ok(command) = commands.try_recv() {
-        match command {
-            Command::Apply(_, reply) => drop(reply.send(Err(status.clone()))),
-            Command::Read(reply) => drop(reply.send(Err(status.clone()))),
-            Command::Attach(_, reply) => drop(reply.send(Err(status.clone()))),
-            Command::Leave(_) => {}
-        }
+        command.refuse(status.clone());
     }
 }

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::Stream;
 use metrics::counter;
 use proto::statesync as pb;
@@ -11,27 +12,31 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::content::Content;
-use super::document::{Applied, Attach, Command, yjs_client};
+use super::document::{Applied, Attach, Command, LockRequest, yjs_client};
 use super::model::{self, DocumentRecord, NAME_BYTES_MAX, Submission};
-use super::registry::Registry;
-use super::store::DocumentStore;
+use super::registry::{DocumentOptions, Registry};
+use super::store::{DocumentFilter, DocumentStore};
 use super::subscription::Subscription;
 use crate::clock;
 use crate::status::{self, invalid, not_found, of_store, required, unimplemented};
 
 const PAGE_DEFAULT: u32 = 50;
 const PAGE_MAX: u32 = 1000;
+
 /// Answers the document RPCs.
 #[derive(Clone)]
 pub struct StateSyncServer {
     registry: Arc<Registry>,
-    store: DocumentStore,
 }
 
 impl StateSyncServer {
     /// A server over `store`, whose streams end when `stop` is cancelled.
-    pub fn new(store: DocumentStore, stop: tokio_util::sync::CancellationToken) -> Self {
-        Self { registry: Registry::new(store.clone(), stop), store }
+    pub fn new(
+        store: Arc<dyn DocumentStore>,
+        options: DocumentOptions,
+        stop: tokio_util::sync::CancellationToken,
+    ) -> Self {
+        Self { registry: Registry::new(store, options, stop) }
     }
 
     /// Lets every document leave memory, once no more calls come.
@@ -67,11 +72,12 @@ impl StateSyncService for StateSyncServer {
             created_at: now,
             updated_by: request.created_by,
             updated_at: now,
-            snapshot_version: 1,
+            described_version: 1,
+            lock: None,
             snapshot,
         };
         let document = record.to_proto(request.content, Vec::new());
-        self.store.create(record).await.map_err(|error| of_store(&error))?;
+        self.registry.store().create(record).await.map_err(|error| of_store(&error))?;
         counter!("statesync_documents_total").increment(1);
         Ok(Response::new(pb::CreateDocumentResponse { document: Some(document), error: String::new() }))
     }
@@ -95,7 +101,7 @@ impl StateSyncService for StateSyncServer {
         let operation = match applied {
             Applied::Now(published) => published.applied_operation().cloned(),
             Applied::Before(version) => {
-                self.store.operation(doc_id, version).await.map_err(|error| of_store(&error))?
+                self.registry.store().operation(doc_id, version).await.map_err(|error| of_store(&error))?
             }
         };
         Ok(Response::new(pb::ApplyOperationResponse {
@@ -111,15 +117,11 @@ impl StateSyncService for StateSyncServer {
     ) -> Result<Response<pb::GetOperationHistoryResponse>, Status> {
         let request = request.get_ref();
         let id = status::uuid("doc_id", &request.doc_id)?;
-        let limit = match u32::try_from(request.limit) {
-            Ok(0) => PAGE_DEFAULT,
-            Ok(limit) => limit.min(PAGE_MAX),
-            Err(_) => return Err(invalid("limit", "is negative")),
-        };
-        if self.store.document(id).await.map_err(|error| of_store(&error))?.is_none() {
+        let limit = limit(request.limit)?;
+        if self.registry.store().document(id).await.map_err(|error| of_store(&error))?.is_none() {
             return Err(not_found("document", &request.doc_id));
         }
-        let operations = self.store.operations_last(id, limit).await.map_err(|error| of_store(&error))?;
+        let operations = self.registry.store().operations_last(id, limit).await.map_err(|error| of_store(&error))?;
         Ok(Response::new(pb::GetOperationHistoryResponse { operations, error: String::new() }))
     }
 
@@ -138,63 +140,130 @@ impl StateSyncService for StateSyncServer {
         let attach = Attach {
             subscriber: Uuid::now_v7(),
             user_id: request.user_id,
+            session_id: request.session_id,
+            ended: Arc::default(),
             want_updates: request.want_updates,
             resume,
             again: false,
         };
-        let (subscription, welcome) =
-            Subscription::start(Arc::clone(&self.registry), self.store.clone(), doc_id, attach).await?;
+        let (subscription, welcome) = Subscription::start(Arc::clone(&self.registry), doc_id, attach).await?;
         Ok(Response::new(Box::pin(events(subscription, welcome))))
     }
 
     async fn update_document(
         &self,
-        _: Request<pb::UpdateDocumentRequest>,
+        request: Request<pb::UpdateDocumentRequest>,
     ) -> Result<Response<pb::UpdateDocumentResponse>, Status> {
-        Err(unimplemented("UpdateDocument"))
+        let document = request.into_inner().document.ok_or_else(|| invalid("document", "is required"))?;
+        let id = model::check_update(&document)?;
+        let document = Arc::new(document);
+        self.registry.ask(id, |reply| Command::Update(Arc::clone(&document), reply)).await?;
+        Ok(Response::new(pb::UpdateDocumentResponse { success: true, error: String::new() }))
     }
 
     async fn delete_document(
         &self,
-        _: Request<pb::DeleteDocumentRequest>,
+        request: Request<pb::DeleteDocumentRequest>,
     ) -> Result<Response<pb::DeleteDocumentResponse>, Status> {
-        Err(unimplemented("DeleteDocument"))
+        let request = request.into_inner();
+        let id = status::uuid("doc_id", &request.doc_id)?;
+        required("user_id", &request.user_id, NAME_BYTES_MAX)?;
+        self.registry.ask(id, |reply| Command::Delete(request.user_id.clone(), reply)).await?;
+        Ok(Response::new(pb::DeleteDocumentResponse { success: true, error: String::new() }))
     }
 
     async fn list_documents(
         &self,
-        _: Request<pb::ListDocumentsRequest>,
+        request: Request<pb::ListDocumentsRequest>,
     ) -> Result<Response<pb::ListDocumentsResponse>, Status> {
-        Err(unimplemented("ListDocuments"))
+        let request = request.into_inner();
+        if !request.r#type.is_empty() {
+            model::one_of("type", &request.r#type, &model::DOCUMENT_TYPES)?;
+        }
+        if !request.state.is_empty() {
+            model::one_of("state", &request.state, &model::DOCUMENT_STATES)?;
+        }
+        status::bounded("created_by", &request.created_by, NAME_BYTES_MAX)?;
+        status::bounded("user_id", &request.user_id, NAME_BYTES_MAX)?;
+        let filter = DocumentFilter {
+            kind: request.r#type,
+            state: request.state,
+            created_by: request.created_by,
+            user_id: request.user_id,
+            offset: offset(request.offset)?,
+            limit: limit(request.limit)?,
+        };
+        let (records, total) = self.registry.store().list(&filter).await.map_err(|error| of_store(&error))?;
+        let documents = records.iter().map(|record| record.to_proto(Bytes::new(), Vec::new()));
+        Ok(Response::new(pb::ListDocumentsResponse {
+            documents: documents.collect(),
+            total: i32::try_from(total).unwrap_or(i32::MAX),
+            error: String::new(),
+        }))
     }
 
     async fn unsubscribe_document(
         &self,
-        _: Request<pb::UnsubscribeDocumentRequest>,
+        request: Request<pb::UnsubscribeDocumentRequest>,
     ) -> Result<Response<pb::UnsubscribeDocumentResponse>, Status> {
-        Err(unimplemented("UnsubscribeDocument"))
+        let request = request.into_inner();
+        let id = status::uuid("doc_id", &request.doc_id)?;
+        let subscriber = status::uuid("subscriber_id", &request.subscriber_id)?;
+        required("user_id", &request.user_id, NAME_BYTES_MAX)?;
+        self.registry.ask(id, |reply| Command::Unsubscribe(subscriber, request.user_id.clone(), reply)).await?;
+        Ok(Response::new(pb::UnsubscribeDocumentResponse { success: true, error: String::new() }))
     }
 
     async fn acquire_lock(
         &self,
-        _: Request<pb::AcquireLockRequest>,
+        request: Request<pb::AcquireLockRequest>,
     ) -> Result<Response<pb::AcquireLockResponse>, Status> {
-        Err(unimplemented("AcquireLock"))
+        let request = request.into_inner();
+        let id = status::uuid("doc_id", &request.doc_id)?;
+        required("user_id", &request.user_id, NAME_BYTES_MAX)?;
+        if !request.session_id.is_empty() {
+            status::uuid("session_id", &request.session_id)?;
+        }
+        let wanted = LockRequest { user_id: request.user_id, session_id: request.session_id };
+        let answer = self.registry.ask(id, |reply| Command::Lock(wanted.clone(), reply)).await?;
+        Ok(Response::new(match answer {
+            Ok(lock) => pb::AcquireLockResponse { lock: Some(lock), error: String::new() },
+            Err(error) => pb::AcquireLockResponse { lock: None, error },
+        }))
     }
 
     async fn release_lock(
         &self,
-        _: Request<pb::ReleaseLockRequest>,
+        request: Request<pb::ReleaseLockRequest>,
     ) -> Result<Response<pb::ReleaseLockResponse>, Status> {
-        Err(unimplemented("ReleaseLock"))
+        let request = request.into_inner();
+        let id = status::uuid("doc_id", &request.doc_id)?;
+        required("user_id", &request.user_id, NAME_BYTES_MAX)?;
+        self.registry.ask(id, |reply| Command::Unlock(request.user_id.clone(), reply)).await?;
+        Ok(Response::new(pb::ReleaseLockResponse { success: true, error: String::new() }))
     }
 
-    async fn is_locked(&self, _: Request<pb::IsLockedRequest>) -> Result<Response<pb::IsLockedResponse>, Status> {
-        Err(unimplemented("IsLocked"))
+    async fn is_locked(&self, request: Request<pb::IsLockedRequest>) -> Result<Response<pb::IsLockedResponse>, Status> {
+        let id = status::uuid("doc_id", &request.get_ref().doc_id)?;
+        let lock = self.registry.ask(id, Command::LockState).await?;
+        Ok(Response::new(pb::IsLockedResponse { locked: lock.is_some(), lock, error: String::new() }))
     }
 
     async fn get_stats(&self, _: Request<pb::GetStatsRequest>) -> Result<Response<pb::GetStatsResponse>, Status> {
-        Err(unimplemented("GetStats"))
+        let now = clock::now();
+        let counts = self.registry.store().counts(now).await.map_err(|error| of_store(&error))?;
+        let stats = pb::Stats {
+            total_documents: counts.documents as i64,
+            active_documents: counts.active as i64,
+            archived_documents: counts.archived as i64,
+            total_operations: counts.operations as i64,
+            total_conflicts: counts.conflicts as i64,
+            resolved_conflicts: counts.resolved as i64,
+            active_subscribers: self.registry.subscribers() as i64,
+            active_locks: counts.locks as i64,
+            last_updated: Some(clock::timestamp(now)),
+        };
+        Ok(Response::new(pb::GetStatsResponse { stats: Some(stats), error: String::new() }))
     }
 
     async fn list_conflicts(
@@ -220,7 +289,7 @@ fn events(
     async_stream::stream! {
         yield Ok(welcome);
         loop {
-            let event = subscription.next().await;
+            let Some(event) = subscription.next().await.transpose() else { break };
             let ended = event.is_err();
             yield event;
             if ended {
@@ -228,4 +297,17 @@ fn events(
             }
         }
     }
+}
+
+/// The size of a page; 0 means the default.
+fn limit(limit: i32) -> Result<u32, Status> {
+    match u32::try_from(limit) {
+        Ok(0) => Ok(PAGE_DEFAULT),
+        Ok(limit) => Ok(limit.min(PAGE_MAX)),
+        Err(_) => Err(invalid("limit", format!("{limit} is negative; send 1 to {PAGE_MAX}, or 0 for {PAGE_DEFAULT}"))),
+    }
+}
+
+fn offset(offset: i32) -> Result<u32, Status> {
+    u32::try_from(offset).map_err(|_| invalid("offset", format!("{offset} is negative; the first page starts at 0")))
 }

@@ -13,10 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::document::{Attach, Command};
-use super::model::{DocumentRecord, LogRow};
-use super::registry::Registry;
-use super::store::DocumentStore;
+use super::document::{Attach, Command, Place};
+use super::model::{DocumentRecord, LockRecord, LogRow};
+use super::registry::{Registry, Shared};
 use crate::clock;
 use crate::status::{of_store, with_info};
 
@@ -49,21 +48,42 @@ impl Published {
         Self { event, update: row.update.clone() }
     }
 
-    /// Somebody came or went. `at` is the document and the event's number.
-    pub(super) fn presence(kind: &str, user_id: &str, at: (&DocumentRecord, u64)) -> Self {
-        let (record, sequence) = at;
-        let event = pb::OperationEvent {
-            id: Uuid::now_v7().to_string(),
-            r#type: kind.to_owned(),
-            doc_id: record.id.to_string(),
-            user_id: user_id.to_owned(),
-            timestamp: Some(clock::timestamp(clock::now())),
-            sequence,
-            epoch: record.epoch.clone(),
-            version: record.version,
-            ..Default::default()
-        };
+    /// Somebody came or went.
+    pub(super) fn presence(kind: &str, attach: &Attach, at: (&DocumentRecord, Place)) -> Self {
+        let mut event = event_at(kind, at);
+        event.user_id.clone_from(&attach.user_id);
+        event.data.insert("subscriber_id".into(), attach.subscriber.to_string());
+        if !attach.session_id.is_empty() {
+            event.data.insert("session_id".into(), attach.session_id.clone());
+        }
         Self { event, update: Bytes::new() }
+    }
+
+    /// The lock was taken or freed.
+    pub(super) fn lock(kind: &str, lock: &LockRecord, at: (&DocumentRecord, Place)) -> Self {
+        let mut event = event_at(kind, at);
+        event.user_id.clone_from(&lock.user_id);
+        event.data.insert("lock_id".into(), lock.id.to_string());
+        event.data.insert("fencing".into(), lock.fencing.to_string());
+        if lock.expires_at.0 > 0 {
+            event.data.insert("expires_at_unix_ms".into(), (lock.expires_at.0 / 1000).to_string());
+        }
+        Self { event, update: Bytes::new() }
+    }
+
+    /// The document changed in a way that operations do not tell. `state` is its Yjs state, if anybody wants it, and its epoch.
+    pub(super) fn whole(row: &LogRow, document: pb::Document, state: (Bytes, &str)) -> Self {
+        let Self { mut event, .. } = Self::operation(row, state.1);
+        event.r#type = "document_updated".into();
+        event.operation = None;
+        event.document = Some(document);
+        event.snapshot = state.0;
+        Self { event, update: Bytes::new() }
+    }
+
+    /// Whether it leads from one version to the next, or to a version as a whole.
+    fn makes_version(&self) -> bool {
+        self.event.operation.is_some() || self.event.document.is_some()
     }
 
     /// The document's version after it.
@@ -73,7 +93,9 @@ impl Published {
 
     /// Roughly the memory it takes.
     pub(super) fn bytes(&self) -> usize {
-        512 + self.update.len() + self.event.operation.as_ref().map_or(0, |operation| operation.data.len())
+        let data = self.event.operation.as_ref().map_or(0, |operation| operation.data.len());
+        let content = self.event.document.as_ref().map_or(0, |document| document.content.len());
+        512 + self.update.len() + data + content + self.event.snapshot.len()
     }
 
     /// The operation in it, if it is of one.
@@ -82,8 +104,29 @@ impl Published {
     }
 
     fn to_event(&self, want_updates: bool) -> pb::OperationEvent {
-        let update = if want_updates { self.update.clone() } else { Bytes::new() };
-        pb::OperationEvent { update, ..self.event.clone() }
+        let mut event = self.event.clone();
+        if !want_updates {
+            event.snapshot = Bytes::new();
+        } else if event.snapshot.is_empty() {
+            event.update = self.update.clone();
+        } else if let Some(document) = &mut event.document {
+            document.content = Bytes::new();
+        }
+        event
+    }
+}
+
+fn event_at(kind: &str, at: (&DocumentRecord, Place)) -> pb::OperationEvent {
+    let (record, place) = at;
+    pb::OperationEvent {
+        id: Uuid::now_v7().to_string(),
+        r#type: kind.to_owned(),
+        doc_id: record.id.to_string(),
+        timestamp: Some(clock::timestamp(clock::now())),
+        sequence: place.sequence,
+        epoch: record.epoch.clone(),
+        version: place.version,
+        ..Default::default()
     }
 }
 
@@ -138,18 +181,23 @@ impl EventReceiver {
 }
 
 struct Subscriber {
-    user_id: String,
+    attach: Attach,
     /// None while the subscriber lags.
     events: Option<EventSender>,
 }
 
 /// The subscribers of one document.
-#[derive(Default)]
 pub(super) struct Subscribers {
     subscribers: HashMap<Uuid, Subscriber>,
+    shared: Arc<Shared>,
 }
 
 impl Subscribers {
+    /// None yet.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { subscribers: HashMap::new(), shared }
+    }
+
     /// A queue for one subscriber.
     pub(super) fn queue() -> (EventSender, EventReceiver) {
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -159,17 +207,35 @@ impl Subscribers {
 
     /// Adds a subscriber, or gives one that lagged a queue again.
     pub(super) fn insert(&mut self, attach: Attach, events: EventSender) {
-        let subscriber = Subscriber { user_id: attach.user_id, events: Some(events) };
-        if self.subscribers.insert(attach.subscriber, subscriber).is_none() {
+        let id = attach.subscriber;
+        let subscriber = Subscriber { attach, events: Some(events) };
+        if self.subscribers.insert(id, subscriber).is_none() {
+            self.shared.subscribers.fetch_add(1, Ordering::Relaxed);
             gauge!("statesync_subscribers_active").increment(1);
         }
     }
 
-    /// Removes a subscriber and says whose it was.
-    pub(super) fn remove(&mut self, subscriber: Uuid) -> Option<String> {
+    /// Removes a subscriber and says what it was.
+    pub(super) fn remove(&mut self, subscriber: Uuid) -> Option<Attach> {
         let removed = self.subscribers.remove(&subscriber)?;
+        self.shared.subscribers.fetch_sub(1, Ordering::Relaxed);
         gauge!("statesync_subscribers_active").decrement(1);
-        Some(removed.user_id)
+        Some(removed.attach)
+    }
+
+    /// One subscriber.
+    pub(super) fn get(&self, subscriber: Uuid) -> Option<&Attach> {
+        self.subscribers.get(&subscriber).map(|subscriber| &subscriber.attach)
+    }
+
+    /// Whether a user has a stream open.
+    pub(super) fn has_user(&self, user_id: &str) -> bool {
+        self.subscribers.values().any(|subscriber| subscriber.attach.user_id == user_id)
+    }
+
+    /// Whether anybody wants Yjs states.
+    pub(super) fn want_updates(&self) -> bool {
+        self.subscribers.values().any(|subscriber| subscriber.attach.want_updates)
     }
 
     /// Whether there are none.
@@ -179,7 +245,8 @@ impl Subscribers {
 
     /// The users, each once.
     pub(super) fn users(&self) -> Vec<String> {
-        let mut users: Vec<String> = self.subscribers.values().map(|subscriber| subscriber.user_id.clone()).collect();
+        let mut users: Vec<String> =
+            self.subscribers.values().map(|subscriber| subscriber.attach.user_id.clone()).collect();
         users.sort_unstable();
         users.dedup();
         users
@@ -198,6 +265,7 @@ impl Subscribers {
 
 impl Drop for Subscribers {
     fn drop(&mut self) {
+        self.shared.subscribers.fetch_sub(self.subscribers.len() as u64, Ordering::Relaxed);
         gauge!("statesync_subscribers_active").decrement(self.subscribers.len() as f64);
     }
 }
@@ -223,7 +291,6 @@ pub(super) struct Subscription {
     doc_id: Uuid,
     attach: Attach,
     registry: Arc<Registry>,
-    store: DocumentStore,
     stop: CancellationToken,
     attached: Attached,
     /// The version of the last event given out.
@@ -239,48 +306,44 @@ impl Subscription {
     /// The status that ends the call.
     pub(super) async fn start(
         registry: Arc<Registry>,
-        store: DocumentStore,
         doc_id: Uuid,
         attach: Attach,
     ) -> Result<(Self, pb::OperationEvent), Status> {
+        // The guard is there first: a call that is given up while it subscribes leaves nobody behind.
+        let leave = LeaveGuard { registry: Arc::clone(&registry), doc_id, subscriber: attach.subscriber };
         let attached = registry.ask(doc_id, |reply| Command::Attach(attach.clone(), reply)).await?;
         let stop = registry.stop_token();
-        let leave = LeaveGuard { registry: Arc::clone(&registry), doc_id, subscriber: attach.subscriber };
-        let mut subscription = Self {
-            doc_id,
-            attach,
-            registry,
-            store,
-            stop,
-            attached,
-            version: 0,
-            replay: VecDeque::new(),
-            _leave: leave,
-        };
+        let mut subscription =
+            Self { doc_id, attach, registry, stop, attached, version: 0, replay: VecDeque::new(), _leave: leave };
         let welcome = subscription.starting_event(false);
         Ok((subscription, welcome))
     }
 
-    /// The next event.
+    /// The next event; none once the subscription was ended by its user.
     ///
     /// # Errors
     /// The status that ends the stream.
-    pub(super) async fn next(&mut self) -> Result<pb::OperationEvent, Status> {
+    pub(super) async fn next(&mut self) -> Result<Option<pb::OperationEvent>, Status> {
         loop {
             if let Some(event) = self.next_missed().await? {
-                return Ok(event);
+                return Ok(Some(event));
             }
             let event = tokio::select! {
                 event = self.attached.events.recv() => event,
                 () = self.stop.cancelled() => return Err(stopping()),
             };
-            let Some(event) = event else { return self.catch_up().await };
-            // An event of an operation that the replay or the state had already.
-            if event.applied_operation().is_some() && event.version() <= self.version {
+            let Some(event) = event else {
+                if self.attach.ended.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                return self.catch_up().await.map(Some);
+            };
+            // The replay or the state had it already.
+            if event.makes_version() && event.version() <= self.version {
                 continue;
             }
             self.version = event.version().max(self.version);
-            return Ok(event.to_event(self.attach.want_updates));
+            return Ok(Some(event.to_event(self.attach.want_updates)));
         }
     }
 
@@ -290,8 +353,12 @@ impl Subscription {
             return Ok(None);
         }
         if self.replay.is_empty() {
-            let rows =
-                self.store.operations_after(self.doc_id, self.version).await.map_err(|error| of_store(&error))?;
+            let rows = self
+                .registry
+                .store()
+                .operations_after(self.doc_id, self.version)
+                .await
+                .map_err(|error| of_store(&error))?;
             let epoch = &self.attached.epoch;
             let events = rows.into_iter().filter(|row| row.operation.version <= self.attached.version);
             self.replay =

@@ -18,7 +18,7 @@ use crate::statesync::DocumentStore;
 #[derive(Clone)]
 pub(super) enum Readiness {
     Sessions(Arc<dyn SessionStore>),
-    Documents(DocumentStore),
+    Documents(Arc<dyn DocumentStore>),
 }
 
 #[derive(Clone)]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::session::{MemorySessions, SessionServer, SessionStore, SqliteSessions};
-use crate::statesync::{DocumentStore, StateSyncServer};
+use crate::statesync::{DocumentOptions, DocumentStore, MemoryDocuments, SqliteDocuments, StateSyncServer};
 use crate::store::{CommitterStats, DataDir, DataDirError, StoreError, StoreKind};
 
 pub use grpc::connection_id;
@@ -53,6 +53,10 @@ pub struct UpOptions {
     pub ports: Ports,
     /// Where sessions are kept.
     pub session_store: StoreKind,
+    /// Where documents are kept.
+    pub document_store: StoreKind,
+    /// How documents behave.
+    pub documents: DocumentOptions,
     /// Also serve over Quantum, on the UDP ports of the same numbers.
     pub quantum: bool,
 }
@@ -66,6 +70,8 @@ impl UpOptions {
             allow_anonymous: false,
             ports: Ports::Free,
             session_store: StoreKind::default(),
+            document_store: StoreKind::default(),
+            documents: DocumentOptions::default(),
             quantum: true,
         }
     }
@@ -126,7 +132,7 @@ pub struct Running {
 }
 
 struct Parts {
-    documents: DocumentStore,
+    documents: Arc<dyn DocumentStore>,
     statesync: StateSyncServer,
 }
 
@@ -144,11 +150,11 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
         .map_err(|error| UpError::Server(error.to_string()))?;
     crate::telemetry::metrics_handle();
     let (sessions, session_committer) = open_sessions(options.session_store, &data).await?;
-    let (documents, document_committer) = DocumentStore::open(&data.file("documents.db")).await?;
+    let (documents, document_committer) = open_documents(options.document_store, &data).await?;
     tracing::info!("permissions are recorded but not enforced, because authentication is off");
 
     let stop = CancellationToken::new();
-    let statesync = StateSyncServer::new(documents.clone(), stop.clone());
+    let statesync = StateSyncServer::new(Arc::clone(&documents), options.documents, stop.clone());
     let session_routes =
         grpc::routes(SessionServiceServer::new(SessionServer::new(Arc::clone(&sessions))), stop.clone()).await?;
     let statesync_routes = grpc::routes(StateSyncServiceServer::new(statesync.clone()), stop.clone()).await?;
@@ -160,8 +166,8 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
         statesync_metrics_addr: listeners.statesync.metrics_address,
         stop: stop.clone(),
         servers: vec![tokio::spawn(sweep(Arc::clone(&sessions), stop.clone()))],
-        committers: session_committer.into_iter().chain([document_committer]).collect(),
-        parts: Parts { documents: documents.clone(), statesync },
+        committers: session_committer.into_iter().chain(document_committer).collect(),
+        parts: Parts { documents: Arc::clone(&documents), statesync },
         _data: data,
     };
     if options.quantum {
@@ -194,10 +200,24 @@ async fn open_sessions(
     })
 }
 
+/// The store of documents and, if it has one, the task that writes.
+async fn open_documents(
+    kind: StoreKind,
+    data: &DataDir,
+) -> Result<(Arc<dyn DocumentStore>, Option<JoinHandle<()>>), StoreError> {
+    Ok(match kind {
+        StoreKind::Memory => (Arc::new(MemoryDocuments::default()), None),
+        StoreKind::Sqlite => {
+            let (documents, committer) = SqliteDocuments::open(&data.file("documents.db")).await?;
+            (Arc::new(documents), Some(committer))
+        }
+    })
+}
+
 impl Running {
     /// What the document store committed so far.
     pub fn document_commits(&self) -> &CommitterStats {
-        self.parts.documents.stats()
+        self.parts.documents.commits()
     }
 
     /// Stops: streams end, open calls finish, everything queued reaches the disk. It takes at most five seconds.

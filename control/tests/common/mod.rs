@@ -37,7 +37,7 @@ impl World {
 
     /// Both services on a store of this kind.
     pub async fn on(store: StoreKind) -> Self {
-        Self::start_with(|options| options.session_store = store).await
+        Self::start_with(|options| (options.session_store, options.document_store) = (store, store)).await
     }
 
     pub async fn start_with(change: impl FnOnce(&mut UpOptions)) -> Self {

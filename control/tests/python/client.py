@@ -111,7 +111,14 @@ def documents(address, session_id):
     assert len(service.call("GetOperationHistory", doc_id=doc_id).operations) == 1
     operation["prev_version"] = 7
     refused(lambda: service.call("ApplyOperation", operation=operation), grpc.StatusCode.FAILED_PRECONDITION)
-    refused(lambda: service.call("GetStats"), grpc.StatusCode.UNIMPLEMENTED)
+    assert service.call("GetStats").stats.total_operations == 1
+    lock = service.call("AcquireLock", doc_id=doc_id, user_id="python").lock
+    assert lock.active and lock.fencing == 1
+    assert service.call("AcquireLock", doc_id=doc_id, user_id="eve").error
+    assert service.call("IsLocked", doc_id=doc_id).locked
+    assert service.call("ReleaseLock", doc_id=doc_id, user_id="python").success
+    assert service.call("ListDocuments", limit=10).total >= 1
+    assert service.call("DeleteDocument", doc_id=doc_id, user_id="python").success
 
 
 session_address, document_address = sys.argv[1:]

@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod documents;
+mod locks;
 mod sessions;
 
 /// Makes one test per store of each function, which takes a running `World`.

@@ -1,0 +1,212 @@
+//! Taking operations: each once, in the order of its session, under the version check.
+
+use std::sync::Arc;
+
+use proto::statesync as pb;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::{Applied, DocumentActor, Reply, Waiting, answer};
+use crate::clock;
+use crate::statesync::content::{Outcome, Refusal};
+use crate::statesync::model::{LogRow, Submission};
+use crate::statesync::order::Turn;
+use crate::statesync::subscription::Published;
+use crate::statesync::text::Author;
+use crate::status::with_info;
+use crate::store::StoreError;
+
+/// Who made an operation, and what tells a repetition of it.
+pub(super) struct RowAuthor {
+    pub(super) op_id: Uuid,
+    pub(super) session_id: Uuid,
+    pub(super) idempotency_key: String,
+    pub(super) digest: [u8; 32],
+}
+
+impl DocumentActor {
+    pub(super) async fn submit(&mut self, submission: Arc<Submission>, reply: Reply<Applied>) {
+        match self.earlier_result(&submission).await {
+            Ok(None) => {}
+            Ok(Some((digest, version))) if digest == submission.digest => {
+                self.answer_later(reply, Applied::Before(version));
+                return;
+            }
+            Ok(Some(_)) => {
+                let message = "the operation id or idempotency key was used for different content";
+                answer(reply, Err(with_info(Code::AlreadyExists, message, "OPERATION_EXISTS", &[])));
+                return;
+            }
+            Err(error) => return answer(reply, Err(crate::status::of_store(&error))),
+        }
+        let (session, sequence) = (submission.session_id, submission.operation.session_sequence);
+        match self.sessions.turn(session, sequence) {
+            Turn::Now => self.apply_and_follow(submission, reply),
+            Turn::Later => self.hold(submission, reply),
+            Turn::Passed(due) => {
+                let message = format!("session_sequence {sequence} was used for another operation; {due} is next");
+                let metadata = [("next_session_sequence", due.to_string())];
+                answer(reply, Err(with_info(Code::AlreadyExists, message, "SEQUENCE_USED", &metadata)));
+            }
+        }
+    }
+
+    fn hold(&mut self, submission: Arc<Submission>, reply: Reply<Applied>) {
+        let (session, sequence) = (submission.session_id, submission.operation.session_sequence);
+        let bytes = submission.operation.data.len() + 1024;
+        match self.sessions.hold(session, sequence, (submission, reply), bytes) {
+            Ok(None) => {}
+            Ok(Some((_, replaced))) => {
+                let message =
+                    "the operation was sent again while it waited for earlier ones; the later call has the answer";
+                answer(replaced, Err(with_info(Code::Aborted, message, "SENT_AGAIN", &[])));
+            }
+            Err((_, reply)) => {
+                let message = "too many operations wait for earlier ones of their sessions";
+                answer(reply, Err(with_info(Code::ResourceExhausted, message, "TOO_MANY_EARLY", &[])));
+            }
+        }
+    }
+
+    async fn earlier_result(&self, submission: &Submission) -> Result<Option<([u8; 32], u64)>, StoreError> {
+        let key = &submission.operation.idempotency_key;
+        let known = self.recent.find(submission);
+        if known.is_some() || self.recent.complete || !submission.id_given && key.is_empty() {
+            return Ok(known);
+        }
+        self.shared.store.find_operation(self.record.id, submission.op_id, key).await
+    }
+
+    /// Applies an operation and those of its session that waited for it.
+    fn apply_and_follow(&mut self, submission: Arc<Submission>, reply: Reply<Applied>) {
+        let session = submission.session_id;
+        let mut next = Some((submission, reply));
+        while let Some((submission, reply)) = next.take() {
+            match self.apply(&submission) {
+                Ok(published) => {
+                    self.sessions.accepted(session, submission.operation.session_sequence);
+                    self.wait(Waiting::Operation(published, reply));
+                    next = self.sessions.take_next(session);
+                }
+                Err(status) => {
+                    answer(reply, Err(status));
+                    if submission.operation.session_sequence > 0 {
+                        self.abort_held(session);
+                    }
+                }
+            }
+            if self.retired {
+                // Whoever asked is told to ask again by the dropped reply.
+                drop(next.take());
+            }
+        }
+    }
+
+    fn abort_held(&mut self, session: Uuid) {
+        for (_, reply) in self.sessions.take_all(session) {
+            let message = "an earlier operation of this session was refused";
+            answer(reply, Err(with_info(Code::Aborted, message, "EARLIER_OPERATION_REFUSED", &[])));
+        }
+    }
+
+    fn apply(&mut self, submission: &Submission) -> Result<Arc<Published>, Status> {
+        self.check_writable(&submission.operation.user_id)?;
+        let version = self.record.version + 1;
+        let author = Author { version, session: self.sessions.index(submission.session_id) };
+        let outcome = match self.content.apply(submission, author) {
+            Ok((outcome, keep)) => {
+                self.unwritten.snapshot |= keep;
+                outcome
+            }
+            Err(refusal) => return Err(self.refused(refusal)),
+        };
+        self.retired |= self.sessions.is_crowded();
+        let operation = pb::Operation { id: submission.op_id.to_string(), ..submission.operation.clone() };
+        let author = RowAuthor {
+            op_id: submission.op_id,
+            session_id: submission.session_id,
+            idempotency_key: submission.operation.idempotency_key.clone(),
+            digest: submission.digest,
+        };
+        let row = self.record_row(operation, author, Some(outcome));
+        Ok(Arc::new(Published::operation(&row, &self.record.epoch)))
+    }
+
+    /// Makes the next version of the document from an operation that was applied; without an outcome the content stayed.
+    pub(super) fn record_row(
+        &mut self,
+        operation: pb::Operation,
+        author: RowAuthor,
+        outcome: Option<Outcome>,
+    ) -> Arc<LogRow> {
+        let version = self.record.version + 1;
+        self.time = self.time.next(clock::now());
+        self.sequence += 1;
+        let quiet = outcome.is_none();
+        let outcome = outcome.unwrap_or_else(|| self.content.no_change());
+        let status = if operation.status.is_empty() { "applied".into() } else { operation.status.clone() };
+        let operation = pb::Operation {
+            data: outcome.data,
+            encoding: pb::OperationEncoding::Json.into(),
+            timestamp: Some(clock::timestamp(self.time.wall())),
+            version,
+            prev_version: version - 1,
+            status,
+            ..operation
+        };
+        self.record.version = version;
+        self.record.updated_by.clone_from(&operation.user_id);
+        self.record.updated_at = self.time.wall();
+        let row = Arc::new(LogRow {
+            operation,
+            op_id: author.op_id,
+            session_id: author.session_id,
+            idempotency_key: author.idempotency_key,
+            digest: author.digest,
+            time: self.time,
+            sequence: self.sequence,
+            update: outcome.update,
+            quiet,
+            sent: outcome.sent,
+        });
+        self.recent.insert(&row);
+        self.unsnapshotted.0 += 1;
+        self.unsnapshotted.1 += row.update.len().max(row.operation.data.len());
+        self.unwritten.rows.push(Arc::clone(&row));
+        row
+    }
+
+    /// What the client is told; a content that broke is loaded afresh.
+    pub(super) fn refused(&mut self, refusal: Refusal) -> Status {
+        match refusal {
+            Refusal::Status(status) => status,
+            Refusal::Broken(what) => {
+                tracing::warn!(document = %self.record.id, what, "an operation was refused; loading the document afresh");
+                self.retired = true;
+                with_info(Code::InvalidArgument, format!("operation.data: {what}"), "OPERATION_BROKEN", &[])
+            }
+        }
+    }
+
+    /// Whether operations may change the document at all.
+    fn check_writable(&self, user_id: &str) -> Result<(), Status> {
+        if self.record.state != "active" {
+            let message = format!(
+                "the document is {0}; set its state to \"active\" with UpdateDocument before changing it",
+                self.record.state
+            );
+            let metadata = [("state", self.record.state.clone())];
+            return Err(with_info(Code::FailedPrecondition, message, "DOCUMENT_NOT_ACTIVE", &metadata));
+        }
+        self.check_lock(user_id)
+    }
+
+    pub(super) fn expire_held(&mut self) {
+        for ((_, reply), due) in self.sessions.take_expired(Instant::now()) {
+            let message = format!("operation {due} of this session did not arrive in time");
+            let metadata = [("next_session_sequence", due.to_string())];
+            answer(reply, Err(with_info(Code::FailedPrecondition, message, "EARLIER_OPERATION_MISSING", &metadata)));
+        }
+    }
+}

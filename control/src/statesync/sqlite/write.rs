@@ -1,0 +1,184 @@
+//! What is written, inside the transaction of its group.
+
+use std::sync::Arc;
+
+use prost::Message;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::statesync::model::{ConflictRecord, DocumentRecord, LogRow};
+use crate::statesync::store::Batch;
+use crate::store::{GroupWrite, StoreError};
+
+/// Rows in one INSERT statement.
+const INSERT_ROWS_MAX: usize = 64;
+
+/// A write to the documents, done when its group is on disk.
+pub(super) enum Write {
+    /// A document that does not exist yet, and who is told when it is there.
+    Create(Box<DocumentRecord>, oneshot::Sender<Result<(), StoreError>>),
+    /// More of a document.
+    Batch(Batch),
+}
+
+impl GroupWrite for Write {
+    type Output = ();
+
+    fn bytes(&self) -> usize {
+        match self {
+            Write::Create(record, _) => 512 + record.snapshot.state.len(),
+            Write::Batch(batch) => {
+                let rows = batch.rows.iter().map(|row| 256 + row.operation.data.len() + row.update.len());
+                512 + rows.sum::<usize>() + batch.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len())
+            }
+        }
+    }
+
+    fn operations(&self) -> u64 {
+        match self {
+            Write::Create(..) => 1,
+            Write::Batch(batch) => batch.rows.len() as u64,
+        }
+    }
+
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        match self {
+            Write::Create(record, _) => create(connection, record).await,
+            Write::Batch(batch) => write_batch(connection, batch).await,
+        }
+    }
+
+    fn done(self, result: Result<(), StoreError>) {
+        match self {
+            // Whoever asked may have gone; the document stays.
+            Write::Create(_, done) => drop(done.send(result)),
+            Write::Batch(batch) => batch.done(result),
+        }
+    }
+}
+
+async fn create(connection: &mut SqliteConnection, record: &DocumentRecord) -> Result<(), sqlx::Error> {
+    let insert = "INSERT INTO documents (id, name, type, state, version, epoch, created_by, created_at_us, updated_by,
+        updated_at_us, metadata, snapshot_version, snapshot, typed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    sqlx::query(insert)
+        .bind(record.id.as_bytes().as_slice())
+        .bind(&record.name)
+        .bind(&record.kind)
+        .bind(&record.state)
+        .bind(record.version as i64)
+        .bind(&record.epoch)
+        .bind(&record.created_by)
+        .bind(record.created_at.0)
+        .bind(&record.updated_by)
+        .bind(record.updated_at.0)
+        .bind(record.metadata.encode_to_vec())
+        .bind(record.snapshot.version as i64)
+        .bind(record.snapshot.state.as_ref())
+        .bind(record.snapshot.typed)
+        .execute(&mut *connection)
+        .await?;
+    write_readers(connection, record).await
+}
+
+async fn write_readers(connection: &mut SqliteConnection, record: &DocumentRecord) -> Result<(), sqlx::Error> {
+    let (users, public) = crate::statesync::model::readers(record);
+    let id = record.id.as_bytes().as_slice();
+    sqlx::query("UPDATE documents SET public = ? WHERE id = ?").bind(public).bind(id).execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM readers WHERE doc_id = ?").bind(id).execute(&mut *connection).await?;
+    for user in users {
+        let insert = sqlx::query("INSERT INTO readers (user_id, doc_id) VALUES (?, ?)");
+        insert.bind(user).bind(id).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+async fn write_batch(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
+    let id = batch.doc_id.as_bytes().as_slice();
+    append(connection, batch.doc_id, &batch.rows).await?;
+    if let Some(record) = &batch.described {
+        let update = "UPDATE documents SET name = ?, state = ?, metadata = ?, described_version = ? WHERE id = ?";
+        sqlx::query(update)
+            .bind(&record.name)
+            .bind(&record.state)
+            .bind(record.metadata.encode_to_vec())
+            .bind(record.described_version as i64)
+            .bind(id)
+            .execute(&mut *connection)
+            .await?;
+        write_readers(connection, record).await?;
+    }
+    if let Some(lock) = &batch.lock {
+        let update = sqlx::query("UPDATE documents SET lock = ?, lock_until_us = ? WHERE id = ?");
+        let encoded = lock.to_proto(batch.doc_id, lock.acquired_at).encode_to_vec();
+        update.bind(encoded).bind(lock.expires_at.0).bind(id).execute(&mut *connection).await?;
+    }
+    for record in &batch.conflicts {
+        write_conflict(connection, id, record).await?;
+    }
+    if let Some(snapshot) = &batch.snapshot {
+        sqlx::query("UPDATE documents SET snapshot_version = ?, snapshot = ?, typed = ? WHERE id = ?")
+            .bind(snapshot.version as i64)
+            .bind(snapshot.state.as_ref())
+            .bind(snapshot.typed)
+            .bind(id)
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn write_conflict(
+    connection: &mut SqliteConnection,
+    id: &[u8],
+    record: &ConflictRecord,
+) -> Result<(), sqlx::Error> {
+    let pending = record.pending.as_ref();
+    sqlx::query("INSERT OR REPLACE INTO conflicts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+        .bind(record.id.as_bytes().as_slice())
+        .bind(id)
+        .bind(record.created_at.0)
+        .bind(record.is_resolved())
+        .bind(record.conflict.encode_to_vec())
+        .bind(pending.map(|pending| pending.op_id.as_bytes().as_slice()))
+        .bind(pending.map(|pending| pending.idempotency_key.as_str()).filter(|key| !key.is_empty()))
+        .bind(pending.map(|pending| pending.digest.as_slice()))
+        .execute(connection)
+        .await
+        .map(drop)
+}
+
+async fn append(connection: &mut SqliteConnection, doc_id: Uuid, rows: &[Arc<LogRow>]) -> Result<(), sqlx::Error> {
+    for rows in rows.chunks(INSERT_ROWS_MAX) {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO operations ");
+        insert.push_values(rows, |mut columns, row| {
+            let key = &row.idempotency_key;
+            columns
+                .push_bind(doc_id.as_bytes().as_slice())
+                .push_bind(row.operation.version as i64)
+                .push_bind(row.op_id.as_bytes().as_slice())
+                .push_bind(row.session_id.as_bytes().as_slice())
+                .push_bind(row.operation.session_sequence as i64)
+                .push_bind((!key.is_empty()).then_some(key.as_str()))
+                .push_bind(row.digest.as_slice())
+                .push_bind(row.time.0 as i64)
+                .push_bind(row.sequence as i64)
+                .push_bind(row.operation.encode_to_vec())
+                .push_bind(row.update.as_ref())
+                .push_bind(row.sent.as_ref().map(|(base, _)| *base as i64))
+                .push_bind(row.sent.as_ref().map(|(_, data)| data.as_ref()))
+                .push_bind(row.quiet);
+        });
+        insert.build().execute(&mut *connection).await?;
+    }
+    let Some(last) = rows.last() else { return Ok(()) };
+    sqlx::query("UPDATE documents SET version = ?, updated_by = ?, updated_at_us = ? WHERE id = ?")
+        .bind(last.operation.version as i64)
+        .bind(&last.operation.user_id)
+        .bind(last.time.wall().0)
+        .bind(doc_id.as_bytes().as_slice())
+        .execute(connection)
+        .await
+        .map(drop)
+}
