@@ -41,11 +41,13 @@ pub struct EndpointConfig {
     pub node_key: [u8; 32],
     /// Bytes that the peer may send on a stream beyond what the application has read.
     pub stream_window: u64,
-    /// Bytes that the peer may send on all streams beyond what has been received.
+    /// Bytes that the peer may send on all streams beyond what has been received. By as many in all the windows of streams
+    /// grow that are too small for the path, and so do their send buffers.
     pub connection_window: u64,
     /// Streams that the peer may have open at once.
     pub streams_max: u64,
-    /// Bytes that a stream keeps for sending and resending; a write beyond it is refused until some are acknowledged.
+    /// Bytes that a stream keeps at first for sending and resending; a write beyond it is refused until some are acknowledged.
+    /// Where a path holds more than that, it grows, up to 16 times.
     pub send_buffer_max: usize,
     /// Ends a connection from which nothing has come for so long. Both sides use the smaller one of theirs.
     pub idle_timeout: Duration,

@@ -5,7 +5,8 @@
 //!
 //! Memory of a connection: at most `streams_max` streams of the peer and as many of this side as the peer allows, each with
 //! `stream_window` bytes to be read (see [`reassembly`] for what surrounds them) and `send_buffer_max` bytes to be sent; and
-//! `connection_window` bytes more in all, by which the windows of streams grow that are too small for the path.
+//! `connection_window` bytes more in all, by which the windows of streams grow that are too small for the path, and as much
+//! again, by which their send buffers do.
 
 mod credit;
 mod frames;
@@ -69,6 +70,8 @@ pub(crate) struct Streams {
     received: Received,
     /// Bytes by which the windows of live streams have grown.
     grown_bytes: u64,
+    /// Bytes by which their send buffers have.
+    send_grown_bytes: usize,
     lines: Lines,
     events: VecDeque<Event>,
     stats: StreamsStats,
@@ -115,6 +118,7 @@ impl Streams {
             granted: Granted::new(config.connection_window),
             received: Received::default(),
             grown_bytes: 0,
+            send_grown_bytes: 0,
             lines: Lines::default(),
             events: VecDeque::new(),
             stats: StreamsStats::default(),
@@ -160,8 +164,8 @@ impl Streams {
 
     /// Takes as much of `data` as there is room for. If some is left, [`Event::StreamWritable`] follows.
     pub(crate) fn write(&mut self, id: StreamId, data: &mut Bytes) -> Result<usize, WriteError> {
-        let buffer_max = self.config.send_buffer_max;
-        self.with(id, |stream| stream.sending.write(data, buffer_max)).unwrap_or(Err(WriteError::Closed))
+        let base = self.config.send_buffer_max;
+        self.with(id, |stream| stream.sending.write(data, base)).unwrap_or(Err(WriteError::Closed))
     }
 
     /// Ends this side's direction after what has been written. [`Event::StreamDelivered`] follows.
@@ -251,7 +255,9 @@ impl Streams {
         if stream.receiving.take_readable() {
             self.events.push_back(Event::StreamReadable(id));
         }
-        if stream.sending.take_room(self.config.send_buffer_max) {
+        let (base, growth_max) = (self.config.send_buffer_max, self.config.connection_window as usize);
+        self.send_grown_bytes += stream.sending.grow(base, growth_max.saturating_sub(self.send_grown_bytes));
+        if stream.sending.take_room(base) {
             self.events.push_back(Event::StreamWritable(id));
         }
         let (sent, received) = (stream.sending.buffered(), stream.receiving.buffered());
@@ -272,6 +278,7 @@ impl Streams {
         let Some(stream) = self.live.remove(&id) else { return };
         debug_assert!(stream.is_idle(), "what is over wants and keeps nothing");
         self.grown_bytes -= stream.receiving.grown();
+        self.send_grown_bytes -= stream.sending.grown();
         self.ids.close(id);
         if self.live.capacity() > 64 && self.live.len() < self.live.capacity() / 8 {
             self.live.shrink_to(2 * self.live.len());

@@ -12,6 +12,8 @@ use crate::{StreamId, WriteError};
 
 /// A stream's data is not cut to a piece smaller than this at the end of a packet that carries something already.
 const PIECE_BYTES_MIN: usize = 32;
+/// A stream's buffer grows to so many times what it was at first, at most.
+const GROWTH_MAX: usize = 16;
 
 /// What this side sends on a stream.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Sending {
     announces: bool,
     /// A write was cut short; the application waits for room.
     wants_room: bool,
+    /// Bytes by which the buffer has grown.
+    grown: usize,
     /// The limit at which the peer has been told that there is more to send.
     blocked_at: Option<u64>,
 }
@@ -92,14 +96,16 @@ impl Sending {
             stopped: None,
             announces: false,
             wants_room: false,
+            grown: 0,
             blocked_at: None,
         }
     }
 
-    /// Takes of `data` what fits into `buffer_max` bytes that are kept. Writing nothing announces the stream to the peer.
-    pub(super) fn write(&mut self, data: &mut Bytes, buffer_max: usize) -> Result<usize, WriteError> {
+    /// Takes of `data` what fits into the buffer, which was `base` bytes at first. Writing nothing announces the stream to
+    /// the peer.
+    pub(super) fn write(&mut self, data: &mut Bytes, base: usize) -> Result<usize, WriteError> {
         self.check_open()?;
-        let len = data.len().min(buffer_max.saturating_sub(self.buffer.len()));
+        let len = data.len().min((base + self.grown).saturating_sub(self.buffer.len()));
         self.wants_room = len < data.len();
         if len > 0 {
             self.buffer.push(data.split_to(len));
@@ -201,11 +207,29 @@ impl Sending {
         self.buffer.chunks()
     }
 
-    /// Whether the application waits for room and the buffer is at most half full. Tells once.
-    pub(super) fn take_room(&mut self, buffer_max: usize) -> bool {
-        let room = self.wants_room && self.buffer.len() <= buffer_max / 2;
+    /// Whether the application waits for room and the buffer, which was `base` bytes at first, is at most half full. Tells
+    /// once.
+    pub(super) fn take_room(&mut self, base: usize) -> bool {
+        let room = self.wants_room && self.buffer.len() <= (base + self.grown) / 2;
         self.wants_room &= !room;
         room
+    }
+
+    /// The buffer, which was `base` bytes at first, doubles, but not by more than `room`, if the application waits though
+    /// nearly all of it has been sent: then the path holds more than the buffer does. Gives by how much it grew.
+    pub(super) fn grow(&mut self, base: usize, room: usize) -> usize {
+        let (max, unsent) = (base + self.grown, (self.buffer.end() - self.next) as usize);
+        if !self.wants_room || unsent > max / 4 || self.next == self.limit {
+            return 0;
+        }
+        let by = max.min(room).min((base * GROWTH_MAX).saturating_sub(max));
+        self.grown += by;
+        by
+    }
+
+    /// Bytes by which the buffer has grown.
+    pub(super) fn grown(&self) -> usize {
+        self.grown
     }
 
     /// Writes a STREAM frame with the first lost bytes, or the end alone, or nothing.

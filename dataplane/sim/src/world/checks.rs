@@ -35,7 +35,7 @@ pub(super) struct Limits {
     datagram_size: u64,
     segments_max: usize,
     stream_window: u64,
-    /// By so many bytes the windows of streams grow in all.
+    /// By so many bytes the windows of streams grow in all, and so do their send buffers.
     connection_window: u64,
     send_buffer_max: u64,
     streams_max: usize,
@@ -86,7 +86,7 @@ impl Limits {
             }
             let (streams, live) = (stats.streams, stats.streams.live as u64);
             if streams.live > self.streams_max
-                || streams.send_buffered_bytes as u64 > live * self.send_buffer_max
+                || streams.send_buffered_bytes as u64 > live * self.send_buffer_max + self.connection_window
                 || streams.receive_buffered_bytes as u64 > live * self.stream_window + self.connection_window
             {
                 return Err(Fault::new(format!("more is kept than allowed: {streams:?}")));

@@ -128,7 +128,9 @@ fn many_small_writes_are_gathered() {
 
 #[test]
 fn a_write_takes_what_fits_and_the_stream_is_writable_once_half_is_free() {
-    let mut pair = Pair::new(StreamsConfig { stream_window: 1 << 20, connection_window: 1 << 20, ..CONFIG });
+    // The peer takes everything; the buffer has no room to grow.
+    let mut pair = Pair::new(StreamsConfig { stream_window: 1 << 20, connection_window: 0, ..CONFIG });
+    pair.client.on_max_data(1 << 20);
     let id = pair.client.open().unwrap();
     let mut data = Bytes::from(vec![1; 30_000]);
     assert_eq!(pair.client.write(id, &mut data), Ok(20_000));
@@ -143,6 +145,41 @@ fn a_write_takes_what_fits_and_the_stream_is_writable_once_half_is_free() {
         assert_eq!(events(&mut pair.client), expected, "from {before} to {after}");
     }
     assert_eq!(pair.client.write(id, &mut data), Ok(10_000));
+}
+
+#[test]
+fn a_buffer_that_holds_less_than_the_path_grows_to_its_limits_until_the_stream_is_over() {
+    let mut pair = Pair::new(StreamsConfig { stream_window: 1 << 20, connection_window: 500_000, ..CONFIG });
+    let mut kept = |pair: &mut Pair| {
+        let id = pair.client.open().unwrap();
+        let before = pair.client.stats().send_buffered_bytes;
+        // Nothing is acknowledged: what is kept is what the path holds.
+        while write(&mut pair.client, id, 1 << 20) > 0 {
+            while packet(&mut pair.client, 1200).is_some() {}
+            assert!(events(&mut pair.client).iter().all(|event| *event == Event::StreamWritable(id)));
+        }
+        (id, pair.client.stats().send_buffered_bytes - before)
+    };
+    pair.client.on_max_data(1 << 30);
+    let (first, bytes) = kept(&mut pair);
+    assert_eq!(bytes, 320_000, "16 times the 20,000 of the start");
+    assert_eq!(kept(&mut pair).1, 220_000, "what is left of 500,000, and its own 20,000");
+    assert_eq!(kept(&mut pair).1, 20_000);
+    pair.client.reset(first, 0);
+    pair.client.stop(first, 0);
+    let over = packet(&mut pair.client, 1200).unwrap();
+    acknowledge(&mut pair.client, &over);
+    pair.client.on_reset_stream(first, 0, 0).unwrap();
+    assert_eq!(pair.client.send_grown_bytes, 200_000, "the others can have what the first one had");
+}
+
+#[test]
+fn a_buffer_does_not_grow_for_a_peer_that_takes_nothing() {
+    let mut pair = Pair::new(CONFIG);
+    let id = pair.client.open().unwrap();
+    assert_eq!(write(&mut pair.client, id, 30_000), 20_000);
+    while packet(&mut pair.client, 1200).is_some() {}
+    assert_eq!((write(&mut pair.client, id, 30_000), events(&mut pair.client)), (0, vec![]));
 }
 
 #[test]

@@ -241,7 +241,8 @@ impl App {
     fn check_limits(&self) {
         let stats = self.streams.stats();
         let live = stats.live;
-        assert!(stats.send_buffered_bytes <= live * self.config.send_buffer_max);
+        let growth = self.config.connection_window as usize;
+        assert!(stats.send_buffered_bytes <= live * self.config.send_buffer_max + growth);
         let windows = live as u64 * self.config.stream_window + self.config.connection_window;
         assert!(stats.receive_buffered_bytes as u64 <= windows);
         let remote = self.open.keys().filter(|id| id.opener() != self.side).count();
