@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::error::ShardError;
-use crate::port::{self, UringPort, UringSettings, Waits};
+use crate::port::{self, UringPort, UringSettings};
 use crate::work::Work;
 
 /// Memory that has to be lockable, in KiB: glommio refuses to start with less.
@@ -21,7 +21,7 @@ const LOCKED_KIB: u64 = 512;
 /// What runs a shard's thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostKind {
-    /// A glommio executor; it parks in its own ring and is woken by the port's.
+    /// A glommio executor, which parks in the port's ring.
     #[default]
     Glommio,
     /// Nothing: the thread parks in the port's ring.
@@ -84,11 +84,7 @@ pub(crate) fn run(
     let IoKind::Uring = settings.io;
     check_core(settings.core)?;
     let transmit_len = settings.transmit_len;
-    let waits = match settings.host {
-        HostKind::Bare => Waits::InRing,
-        HostKind::Glommio => Waits::OnEvent,
-    };
-    let make = || UringPort::new(socket, doorbell, UringSettings { transmit_len, waits }).map_err(ShardError::Uring);
+    let make = || UringPort::new(socket, doorbell, UringSettings { transmit_len }).map_err(ShardError::Uring);
     match settings.host {
         HostKind::Bare => bare::run(settings, make, work, ready),
         HostKind::Glommio => glommio::run(settings, make, work, ready),

@@ -243,3 +243,36 @@ fn a_doorbell_wakes_a_sleeping_host_each_time() {
         assert!(spin > 0 || work.turns < 4 * 2_000, "{host:?} sleeps: {} turns", work.turns);
     }
 }
+
+#[test]
+fn a_host_that_is_rung_again_and_again_never_sleeps_through_it() {
+    if skip() {
+        return;
+    }
+    for host in [HostKind::Bare, HostKind::Glommio] {
+        let doorbell = Arc::new(Doorbell::of_shard().unwrap());
+        let (ask, asked) = std::sync::mpsc::channel();
+        let (answer, answered) = std::sync::mpsc::channel();
+        let work = Answers { doorbell: Arc::clone(&doorbell), asked, found: None, answer, turns: 0 };
+        let thread = run_on_thread(settings(host, Duration::ZERO), &doorbell, work);
+        // Nobody waits for answers: it is often rung just when it is about to sleep, or has just woken.
+        let (mut random, count) = (1_u32, 100_000);
+        let started = std::time::Instant::now();
+        for number in 0..count {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            for _ in 0..random >> 22 {
+                std::hint::spin_loop();
+            }
+            ask.send(number).unwrap();
+            doorbell.ring();
+        }
+        for number in 0..count {
+            let back = answered.recv_timeout(Duration::from_secs(5));
+            assert_eq!(back, Ok(number), "{host:?} after {:?}", started.elapsed());
+        }
+        ask.send(u32::MAX).unwrap();
+        doorbell.ring();
+        let turns = thread.join().unwrap().turns;
+        println!("{host:?}: {count} answers and {turns} turns in {:?}", started.elapsed());
+    }
+}

@@ -13,5 +13,5 @@ mod tests;
 #[cfg(test)]
 mod wire_tests;
 
-pub(crate) use sys::{attach_steering, locked_memory_limit_kib, prepare_socket, share_event};
-pub(crate) use uring::{UringPort, UringSettings, Waits, probe};
+pub(crate) use sys::{attach_steering, locked_memory_limit_kib, prepare_socket};
+pub(crate) use uring::{UringPort, UringSettings, probe};

@@ -1,8 +1,8 @@
-//! System calls that no library wraps: memory, socket options, eventfds.
+//! System calls that no library wraps: memory, socket options, the error queue.
 
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Bytes of the kernel's buffers of a socket, each way: 30 ms at 1 Gbit/s.
 const SOCKET_BUFFER: i32 = 4 << 20;
@@ -123,13 +123,6 @@ pub(crate) fn attach_steering(socket: &UdpSocket, program: &mut [libc::sock_filt
     // SAFETY: the kernel copies the program, whose address and length are those of a slice that outlives the call.
     let result = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, option, value.cast(), len) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// A glommio file of an eventfd: reading it waits for it to ring.
-pub(crate) fn share_event(event: &OwnedFd) -> io::Result<glommio::io::BufferedFile> {
-    let fd = event.try_clone()?.into_raw_fd();
-    // SAFETY: the descriptor was just made and nobody else owns it.
-    Ok(unsafe { glommio::io::BufferedFile::from_raw_fd(fd) })
 }
 
 /// Memory that may be locked, in KiB; the largest number if there is no limit.

@@ -32,8 +32,7 @@ pub(super) fn open_at(listen: SocketAddr) -> Pair {
     let address = socket.local_addr().unwrap();
     let doorbell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
     let ring = doorbell.try_clone().unwrap();
-    let port =
-        UringPort::new(socket, ring, UringSettings { transmit_len: TRANSMIT_LEN, waits: Waits::InRing }).unwrap();
+    let port = UringPort::new(socket, ring, UringSettings { transmit_len: TRANSMIT_LEN }).unwrap();
     Pair { port, doorbell, address }
 }
 

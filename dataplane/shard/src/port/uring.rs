@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
@@ -43,23 +43,11 @@ const TAG_DEADLINE: u64 = 2;
 const TAG_OTHER: u64 = 3;
 const TAG_SENDS: u64 = 16;
 
-/// How a host waits for the port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waits {
-    /// With [`wait`](UringPort::wait): completions are put off until then.
-    InRing,
-    /// For the [event](UringPort::event). Completions are not put off: those that the write to another eventfd causes (the
-    /// doorbell's) would signal this one out of the kernel's nested wake-up, which it forbids, defers, and on Linux 6.18
-    /// forgets all but once.
-    OnEvent,
-}
-
 /// Settings of a port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UringSettings {
     /// Bytes of the largest transmit.
     pub(crate) transmit_len: usize,
-    pub(crate) waits: Waits,
 }
 
 /// Moves datagrams of one socket through one ring.
@@ -67,8 +55,6 @@ pub(crate) struct UringPort {
     ring: IoUring,
     socket: UdpSocket,
     doorbell: OwnedFd,
-    /// Rings at completions, for a host that waits elsewhere.
-    event: OwnedFd,
     /// Dropped only once the kernel is done with it.
     memory: ManuallyDrop<Memory>,
     /// Filled buffers: id and length.
@@ -108,7 +94,7 @@ pub(crate) fn probe() -> io::Result<()> {
 }
 
 fn probe_here() -> io::Result<()> {
-    let ring = builder(Waits::InRing).build(8)?;
+    let ring = builder().build(8)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
     let needed = [
@@ -129,22 +115,16 @@ fn probe_here() -> io::Result<()> {
     })
 }
 
-fn builder(waits: Waits) -> io_uring::Builder {
+fn builder() -> io_uring::Builder {
     let mut builder = IoUring::builder();
-    builder.setup_single_issuer().setup_taskrun_flag().setup_cqsize(COMPLETION_ENTRIES);
-    match waits {
-        Waits::InRing => builder.setup_defer_taskrun(),
-        Waits::OnEvent => builder.setup_coop_taskrun(),
-    };
+    builder.setup_single_issuer().setup_taskrun_flag().setup_defer_taskrun().setup_cqsize(COMPLETION_ENTRIES);
     builder
 }
 
 impl UringPort {
     /// A port of `socket` that also waits for `doorbell`, an eventfd. To be made on the thread that uses it.
     pub(crate) fn new(socket: UdpSocket, doorbell: OwnedFd, settings: UringSettings) -> io::Result<Self> {
-        let ring = builder(settings.waits).build(RING_ENTRIES)?;
-        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
-        ring.submitter().register_eventfd(event.as_raw_fd())?;
+        let ring = builder().build(RING_ENTRIES)?;
         let buffers = ReceiveBuffers::register(&ring.submitter())?;
         let mut receive_message = Box::new(empty_message());
         receive_message.msg_namelen = NAME_LEN as u32;
@@ -160,7 +140,6 @@ impl UringPort {
             ring,
             socket,
             doorbell,
-            event,
             memory: ManuallyDrop::new(memory),
             filled: VecDeque::new(),
             unreachable: VecDeque::new(),
@@ -170,25 +149,8 @@ impl UringPort {
             counters: PortCounters::default(),
             gso: true,
         };
-        port.listen(false);
         port.submit()?;
         Ok(port)
-    }
-
-    /// The eventfd that rings at completions while the port is [told to](Self::listen).
-    pub(crate) fn event(&self) -> &OwnedFd {
-        &self.event
-    }
-
-    /// Has the [event](Self::event) ring for completions from now on, or no more. While it is awake a host looks for them
-    /// anyway, and each ring would wake it once for nothing later.
-    pub(crate) fn listen(&mut self, listening: bool) {
-        let completions = self.ring.completion();
-        if listening {
-            completions.enable_eventfd();
-        } else {
-            completions.disable_eventfd();
-        }
     }
 
     /// Hands the kernel what was queued, and takes what it has completed.
@@ -202,10 +164,8 @@ impl UringPort {
         self.enter()
     }
 
-    /// Submits, and has the kernel complete what it has put off. It does so for some operations at a time and does not
-    /// always say that there are more, so a host that is going to wait for the [event](Self::event) calls this until
-    /// nothing is completed.
-    pub(crate) fn enter(&mut self) -> io::Result<()> {
+    /// Submits, and has the kernel complete what it has put off.
+    fn enter(&mut self) -> io::Result<()> {
         let queued = self.ring.submission().len() as u32;
         let submitter = self.ring.submitter();
         // SAFETY: no argument is passed, and what the queued entries point to outlives their use (see `push`).
@@ -459,11 +419,5 @@ impl Drop for UringPort {
         } else {
             tracing::error!("io_uring operations could not be cancelled; their memory is kept");
         }
-    }
-}
-
-impl AsFd for UringPort {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.event.as_fd()
     }
 }
