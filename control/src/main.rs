@@ -3,9 +3,11 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use control::client::{call, proxy};
 use control::up::{Ports, Running, UpOptions};
 
 const EXAMPLES: &str = "Examples:
@@ -13,9 +15,14 @@ const EXAMPLES: &str = "Examples:
   aetherflow up --data /var/lib/aetherflow       data elsewhere
   aetherflow up --ports 19000                    on ports 19001, 19002, 19101 and 19102
   aetherflow up --bind 0.0.0.0 --allow-anonymous for everybody on the network, without authentication
+  aetherflow call --insecure-loopback 127.0.0.1:9002 list
+  aetherflow proxy --listen 127.0.0.1:7002 --to 127.0.0.1:9002 --insecure-loopback
   aetherflow completions bash > /etc/bash_completion.d/aetherflow
 
 Set RUST_LOG (for example RUST_LOG=debug) for more or fewer logs.";
+
+/// Calls that are open when the proxy is stopped may go on for so long.
+const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// Sessions and documents that people edit together, over gRPC.
 #[derive(Parser)]
@@ -30,6 +37,12 @@ enum Command {
     /// Start the session and the document service in this process
     #[command(after_help = EXAMPLES)]
     Up(Up),
+    /// Call any method of any gRPC server that answers reflection, over Quantum or TCP
+    #[command(after_help = call::EXAMPLES)]
+    Call(call::CallArgs),
+    /// Let ordinary gRPC clients reach a server over Quantum
+    #[command(after_help = proxy::EXAMPLES)]
+    Proxy(proxy::ProxyArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -53,21 +66,74 @@ struct Up {
     ports: u16,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "aetherflow", &mut std::io::stdout());
-            Ok(())
-        }
-        Command::Up(up) => {
-            control::telemetry::init_logs();
-            let runtime =
-                tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
-            let result = runtime.block_on(serve(up));
-            runtime.shutdown_background();
-            result
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if let Command::Completions { shell } = command {
+        clap_complete::generate(shell, &mut Cli::command(), "aetherflow", &mut std::io::stdout());
+        return Ok(ExitCode::SUCCESS);
+    }
+    control::telemetry::init_logs();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Up(up) => serve(up).await.map(|()| ExitCode::SUCCESS),
+            Command::Call(args) => Ok(call_once(&args).await),
+            Command::Proxy(args) => forward(&args).await.map(|()| ExitCode::SUCCESS),
+            Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+async fn call_once(args: &call::CallArgs) -> ExitCode {
+    let input = tokio::io::BufReader::new(tokio::io::stdin());
+    match call::run(args, input, &mut tokio::io::stdout()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn forward(args: &proxy::ProxyArgs) -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let proxy = proxy::Proxy::bind(args).await?;
+    println!("gRPC clients of {} connect to http://{}. Press Ctrl-C to stop.", args.to, proxy.local_addr()?);
+    let channel = proxy.channel().clone();
+    tokio::spawn(async move {
+        match channel.transport().await {
+            Ok(transport) => tracing::info!(?transport, "connected"),
+            Err(status) => tracing::warn!("not connected yet: {}; the next call tries again", status.message()),
+        }
+    });
+    let stop = async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let asked = tokio_util::sync::CancellationToken::new();
+    let stopping = asked.clone();
+    let serving = proxy.serve(async move {
+        stop.await;
+        stopping.cancel();
+    });
+    tokio::select! {
+        served = serving => served?,
+        () = async { asked.cancelled().await; tokio::time::sleep(DRAIN_TIME).await } => {}
+    }
+    Ok(())
 }
 
 async fn serve(up: Up) -> anyhow::Result<()> {

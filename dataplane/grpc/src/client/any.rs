@@ -66,14 +66,15 @@ struct Shared {
     transport: Transport,
     address: String,
     allows_plain_text: bool,
-    quantum: Channel,
+    /// None where TCP is all that was asked for.
+    quantum: Option<Channel>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 enum State {
     Undecided,
-    Quantum,
+    Quantum(Channel),
     Tcp {
         channel: transport::Channel,
         /// Ends when Quantum has connected. None where TCP is all that was asked for.
@@ -83,21 +84,25 @@ enum State {
 
 #[derive(Debug)]
 enum Route {
-    Quantum,
+    Quantum(Channel),
     Tcp(transport::Channel),
 }
 
 impl AnyChannel {
+    /// A channel over TCP in plain text to `address` (`host:port`) that connects with its first call.
+    pub fn tcp(address: &str) -> Self {
+        Self::new(Transport::Tcp, address, true, None)
+    }
+
     /// A channel to `address` (`host:port`) that connects with its first call.
     pub fn connect_lazy(endpoint: Endpoint, address: &str, config: AnyConfig) -> Self {
-        let shared = Shared {
-            transport: config.transport,
-            address: address.to_owned(),
-            allows_plain_text: config.allows_plain_text,
-            quantum: Channel::connect_lazy(endpoint, address, config.client),
-            state: Mutex::new(State::Undecided),
-        };
-        Self { shared: Arc::new(shared) }
+        let quantum = Channel::connect_lazy(endpoint, address, config.client);
+        Self::new(config.transport, address, config.allows_plain_text, Some(quantum))
+    }
+
+    fn new(transport: Transport, address: &str, allows_plain_text: bool, quantum: Option<Channel>) -> Self {
+        let (address, state) = (address.to_owned(), Mutex::new(State::Undecided));
+        Self { shared: Arc::new(Shared { transport, address, allows_plain_text, quantum, state }) }
     }
 
     /// Connects if there is no connection, and says what the next call would use: Quantum or TCP.
@@ -106,7 +111,7 @@ impl AnyChannel {
     /// UNAVAILABLE, with what each transport says.
     pub async fn transport(&self) -> Result<Transport, Status> {
         Ok(match self.shared.route().await? {
-            Route::Quantum => Transport::Quantum,
+            Route::Quantum(_) => Transport::Quantum,
             Route::Tcp(_) => Transport::Tcp,
         })
     }
@@ -116,41 +121,37 @@ impl Shared {
     async fn route(&self) -> Result<Route, Status> {
         let mut state = self.state.lock().await;
         match &*state {
-            State::Quantum if self.quantum.is_connected().await => return Ok(Route::Quantum),
+            State::Quantum(channel) if channel.is_connected().await => return Ok(Route::Quantum(channel.clone())),
             State::Tcp { channel, probe } if probe.as_ref().is_none_or(|probe| !probe.is_finished()) => {
                 return Ok(Route::Tcp(channel.clone()));
             }
-            State::Tcp { .. } if self.quantum.is_connected().await => {
-                *state = State::Quantum;
-                return Ok(Route::Quantum);
-            }
             _ => {}
         }
+        // After a probe that found Quantum to connect this goes on with the connection that it made.
         *state = State::Undecided;
-        *state = match self.transport {
-            Transport::Quantum => self.quantum().await?,
-            Transport::Tcp => State::Tcp { channel: self.tcp().await.map_err(Status::unavailable)?, probe: None },
-            Transport::Auto => self.race().await?,
+        let (chosen, route) = match (&self.quantum, self.transport) {
+            (Some(quantum), Transport::Auto) => self.race(quantum).await?,
+            (Some(quantum), _) => {
+                quantum.connection().await.map_err(|error| Status::unavailable(error.to_string()))?;
+                over_quantum(quantum)
+            }
+            (None, _) => {
+                let channel = self.tcp().await.map_err(Status::unavailable)?;
+                (State::Tcp { channel: channel.clone(), probe: None }, Route::Tcp(channel))
+            }
         };
-        Ok(match &*state {
-            State::Tcp { channel, .. } => Route::Tcp(channel.clone()),
-            State::Quantum | State::Undecided => Route::Quantum,
-        })
-    }
-
-    async fn quantum(&self) -> Result<State, Status> {
-        self.quantum.connection().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        Ok(State::Quantum)
+        *state = chosen;
+        Ok(route)
     }
 
     /// Tries both.
-    async fn race(&self) -> Result<State, Status> {
-        let quantum = self.quantum.clone();
-        let mut attempt = tokio::spawn(async move { quantum.connection().await.map(drop) });
+    async fn race(&self, quantum: &Channel) -> Result<(State, Route), Status> {
+        let channel = quantum.clone();
+        let mut attempt = tokio::spawn(async move { channel.connection().await.map(drop) });
         let mut refusal = None;
         match tokio::time::timeout(HEAD_START, &mut attempt).await {
             Ok(outcome) => match settled(outcome) {
-                Ok(()) => return Ok(State::Quantum),
+                Ok(()) => return Ok(over_quantum(quantum)),
                 Err(error) => refusal = Some(error),
             },
             Err(_elapsed) => {}
@@ -159,44 +160,23 @@ impl Shared {
         if refusal.is_none() {
             tokio::select! {
                 outcome = &mut attempt => match settled(outcome) {
-                    Ok(()) => return Ok(State::Quantum),
+                    Ok(()) => return Ok(over_quantum(quantum)),
                     Err(error) => refusal = Some(error),
                 },
                 connected = &mut tcp => return match connected {
-                    Ok(channel) => Ok(self.probed(channel, Some(attempt))),
+                    Ok(channel) => Ok(probed(quantum, channel, Some(attempt))),
                     Err(failure) => match settled(attempt.await) {
-                        Ok(()) => Ok(State::Quantum),
+                        Ok(()) => Ok(over_quantum(quantum)),
                         Err(error) => Err(both_failed(&error, &failure)),
                     },
                 },
             }
         }
         match (tcp.await, refusal) {
-            (Ok(channel), _) => Ok(self.probed(channel, None)),
+            (Ok(channel), _) => Ok(probed(quantum, channel, None)),
             (Err(failure), Some(error)) => Err(both_failed(&error, &failure)),
             (Err(failure), None) => Err(Status::unavailable(failure)),
         }
-    }
-
-    /// TCP is in use; Quantum goes on trying.
-    fn probed(&self, channel: transport::Channel, attempt: Option<Attempt>) -> State {
-        let quantum = self.quantum.clone();
-        let probe = tokio::spawn(async move {
-            if let Some(attempt) = attempt
-                && settled(attempt.await).is_ok()
-            {
-                return;
-            }
-            let mut pause = PROBE_PAUSE_MIN;
-            loop {
-                tokio::time::sleep(pause).await;
-                if quantum.connection().await.is_ok() {
-                    return;
-                }
-                pause = (pause * 2).min(PROBE_PAUSE_MAX);
-            }
-        });
-        State::Tcp { channel, probe: Some(AbortOnDropHandle::new(probe)) }
     }
 
     /// Connects over TCP, or says why that fails.
@@ -216,13 +196,39 @@ impl Shared {
 
     async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         match self.route().await? {
-            Route::Quantum => Ok(self.quantum.clone().call(request).await?.map(Body::new)),
+            Route::Quantum(mut channel) => Ok(channel.call(request).await?.map(Body::new)),
             Route::Tcp(mut channel) => {
                 std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(tcp_status)?;
                 channel.call(request).await.map_err(tcp_status)
             }
         }
     }
+}
+
+fn over_quantum(channel: &Channel) -> (State, Route) {
+    (State::Quantum(channel.clone()), Route::Quantum(channel.clone()))
+}
+
+/// TCP is in use; Quantum goes on trying.
+fn probed(quantum: &Channel, channel: transport::Channel, attempt: Option<Attempt>) -> (State, Route) {
+    let quantum = quantum.clone();
+    let probe = tokio::spawn(async move {
+        if let Some(attempt) = attempt
+            && settled(attempt.await).is_ok()
+        {
+            return;
+        }
+        let mut pause = PROBE_PAUSE_MIN;
+        loop {
+            tokio::time::sleep(pause).await;
+            if quantum.connection().await.is_ok() {
+                return;
+            }
+            pause = (pause * 2).min(PROBE_PAUSE_MAX);
+        }
+    });
+    let probe = Some(AbortOnDropHandle::new(probe));
+    (State::Tcp { channel: channel.clone(), probe }, Route::Tcp(channel))
 }
 
 type Attempt = JoinHandle<Result<(), ConnectionError>>;

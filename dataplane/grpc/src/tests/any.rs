@@ -105,10 +105,7 @@ async fn without_either_the_error_names_both() {
 #[tokio::test]
 async fn tcp_alone_can_be_asked_for() {
     let (address, _udp, _served) = tcp_alone().await;
-    if !has_shards() {
-        return;
-    }
-    let channel = channel(Transport::Tcp, address);
+    let channel = AnyChannel::tcp(&address.to_string());
     assert_eq!(echo(&channel).await.unwrap().payload, "over any");
     assert_eq!(channel.transport().await.unwrap(), Transport::Tcp);
 }

@@ -1,0 +1,149 @@
+//! `aetherflow proxy`: ordinary gRPC clients speak HTTP/2 to it, it speaks Quantum to the server. It knows no service.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use bytes::Bytes;
+use clap::Args;
+use http::{Request, Response};
+use http_body::Frame;
+use quantum_grpc::AnyChannel;
+use tokio::net::TcpListener;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tower::Service;
+
+use super::{ConnectArgs, ConnectError};
+
+/// Streams of one client's connection at most.
+const STREAMS_MAX: u32 = 1024;
+
+/// Help with examples.
+pub const EXAMPLES: &str = "Examples:
+  aetherflow proxy --listen 127.0.0.1:7002 --to 127.0.0.1:9002 --insecure-loopback
+  aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT
+  aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT --transport auto --allow-plain-text
+
+Any gRPC client (Python, Go, Java ...) then uses http://127.0.0.1:7002 in plain text.";
+
+/// Arguments of `aetherflow proxy`.
+#[derive(Args, Clone, Debug)]
+pub struct ProxyArgs {
+    /// Where gRPC clients connect, over HTTP/2 in plain text
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: SocketAddr,
+    /// The server
+    #[arg(long, value_name = "HOST:PORT")]
+    pub to: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// Why the proxy does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The client's side could not be set up.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {0}: {1}; choose another address with --listen IP:PORT")]
+    Listen(SocketAddr, std::io::Error),
+    /// The server ended.
+    #[error("the proxy ended: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// A proxy that listens.
+#[derive(Debug)]
+pub struct Proxy {
+    listener: TcpListener,
+    channel: AnyChannel,
+}
+
+impl Proxy {
+    /// Listens. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`ProxyError`].
+    pub async fn bind(args: &ProxyArgs) -> Result<Self, ProxyError> {
+        let channel = args.connect.channel(&args.to)?;
+        let listener = TcpListener::bind(args.listen).await.map_err(|error| ProxyError::Listen(args.listen, error))?;
+        Ok(Self { listener, channel })
+    }
+
+    /// The address that is listened on.
+    ///
+    /// # Errors
+    /// As the system says.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The channel to the server.
+    pub fn channel(&self) -> &AnyChannel {
+        &self.channel
+    }
+
+    /// Forwards calls until `stop`, then until those that are open have ended.
+    ///
+    /// # Errors
+    /// See [`ProxyError`].
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ProxyError> {
+        let router = Router::new().fallback_service(Forward(self.channel));
+        let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let server = Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(Routes::from(router));
+        Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
+    }
+}
+
+/// Hands every request to the channel as it is.
+#[derive(Clone, Debug)]
+struct Forward(AnyChannel);
+
+impl Service<Request<axum::body::Body>> for Forward {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<axum::body::Body>) -> Self::Future {
+        let mut channel = self.0.clone();
+        Box::pin(async move {
+            let answered = channel.call(request.map(Body::new)).await;
+            Ok(match answered {
+                Ok(response) => response.map(|body| Body::new(Trailed(body))),
+                Err(status) => status.into_http(),
+            })
+        })
+    }
+}
+
+/// A response whose failure on the way becomes its trailers: the client is told the status, not that a stream broke.
+struct Trailed(Body);
+
+impl http_body::Body for Trailed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.0).poll_frame(cx));
+        let Some(Err(status)) = frame else { return Poll::Ready(frame) };
+        self.0 = Body::empty();
+        let mut trailers = http::HeaderMap::new();
+        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
