@@ -10,6 +10,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use control::client::{call, proxy};
 use control::up::{Ports, Running, UpOptions};
 
+/// Gives memory back that clients have left, which glibc keeps (see `.cargo/config.toml`).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const EXAMPLES: &str = "Examples:
   aetherflow up                                  both services on loopback, data in ./data, TCP and Quantum
   aetherflow up --data /var/lib/aetherflow       data elsewhere
