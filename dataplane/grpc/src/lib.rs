@@ -24,7 +24,9 @@ mod tests;
 pub use client::{AnyChannel, AnyConfig, Channel, ResponseBody, Transport};
 pub use connection::{Connection, ConnectionError, State};
 pub use deadline::{DeadlineFuture, DeadlineLayer, DeadlineService, grpc_timeout};
-pub use endpoint::{ClientConfig, EchoServer, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig};
+pub use endpoint::{
+    ClientConfig, EchoServer, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig, ShardMonitor,
+};
 pub use identity::{Identity, IdentityError};
 pub use message::{Config, MessageConnection, MessageError, MessageListener, dial, listen};
 pub use server::{ConnectInfo, ServeOptions, serve, serve_with};

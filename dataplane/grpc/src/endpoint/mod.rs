@@ -229,9 +229,27 @@ impl Listener {
         self.shared.local_addr
     }
 
+    /// What looks at the shards while the listener is served.
+    pub fn monitor(&self) -> ShardMonitor {
+        ShardMonitor { shared: Arc::downgrade(&self.shared) }
+    }
+
     /// What each shard has done, some milliseconds ago.
     pub fn shard_stats(&self) -> Vec<ShardStats> {
         self.shared.stats()
+    }
+}
+
+/// Looks at an endpoint's shards without keeping the endpoint.
+#[derive(Clone, Debug)]
+pub struct ShardMonitor {
+    shared: Weak<EndpointShared>,
+}
+
+impl ShardMonitor {
+    /// What each shard has done, some milliseconds ago; nothing once the endpoint is gone.
+    pub fn stats(&self) -> Vec<ShardStats> {
+        self.shared.upgrade().map(|shared| shared.stats()).unwrap_or_default()
     }
 }
 
