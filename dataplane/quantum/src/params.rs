@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn cut_or_doubled_parameters_are_refused() {
         let encoded = TransportParameters::local(&EndpointConfig::default(), Some([7; 16])).encode();
-        // The last two, the delay of acknowledgements and the token, may be absent.
-        let whole = [encoded.len() - 18 - 4, encoded.len() - 18];
+        // The last three, the delay of acknowledgements, forward error correction and the token, may be absent.
+        let whole = [encoded.len() - 18 - 4 - 4, encoded.len() - 18 - 4, encoded.len() - 18];
         for len in 0..encoded.len() {
             assert_eq!(TransportParameters::decode(&encoded[..len]).is_ok(), whole.contains(&len), "cut at {len}");
         }

@@ -169,7 +169,7 @@ impl Connection {
     }
 
     /// Takes account of what an acknowledgement or a timeout led to.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Time) {
         let mut outcome = std::mem::take(&mut self.outcome);
         for frame in outcome.acked.drain(..) {
             match frame {
@@ -189,7 +189,7 @@ impl Connection {
             self.resend(&frame);
         }
         for (number, frames) in outcome.lost_sources.drain(..) {
-            self.hold(number, frames);
+            self.hold(now, number, frames);
         }
         self.resend_released();
         if outcome.rtt_sampled {
@@ -256,7 +256,7 @@ impl Connection {
         stats.streams = self.streams.stats();
         self.fec.stats(&mut stats.fec);
         stats.fec.loss = self.recovery.losses().rate();
-        stats.fec.burst = self.recovery.losses().burst();
+        stats.fec.burst = self.recovery.losses().burst().length;
         stats
     }
 }

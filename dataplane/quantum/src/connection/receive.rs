@@ -216,7 +216,7 @@ impl Connection {
                 Ok(())
             }
             Frame::Repair(repair) => self.on_repair(now, number, &repair),
-            Frame::Recovered(ranges) => self.on_recovered(ranges),
+            Frame::Recovered(ranges) => self.on_recovered(now, ranges),
             frame => self.on_stream_frame(&frame),
         }
     }
@@ -281,7 +281,7 @@ impl Connection {
         let mut outcome = std::mem::take(&mut self.outcome);
         self.recovery.on_ack(now, (epoch, ranges), report, &mut outcome);
         self.outcome = outcome;
-        self.settle();
+        self.settle(now);
     }
 
     fn on_packet_while_closing(&mut self, payload: &[u8]) {

@@ -10,7 +10,7 @@ use crate::stats::FecStats;
 use crate::wire::{AckRanges, FrameIter, FrameWriter, Repair};
 use crate::{FecConfig, Time, TransportError, TransportErrorCode};
 
-/// A repair symbol that is due this soon rides in a packet that leaves anyway.
+/// A repair symbol that is due this soon rides in a packet that leaves anyway, unless losses come in bursts.
 const RIDE_AHEAD: Duration = Duration::from_millis(1);
 /// Repair symbols of different groups in one packet at most.
 const REPAIRS_PER_PACKET_MAX: usize = 4;
@@ -54,9 +54,9 @@ impl Connection {
         }
     }
 
-    /// Whether a packet should leave for the sake of a repair symbol. Half of the window is for what the application sends.
+    /// Whether a packet should leave for the sake of a repair symbol. A quarter of the window is left to the application.
     pub(super) fn has_due_repair(&mut self, now: Time) -> bool {
-        self.fec.protector.has_due(now) && self.recovery.in_flight() < self.recovery.window() / 2
+        self.fec.protector.has_due(now) && self.recovery.in_flight() < self.recovery.window() * 3 / 4
     }
 
     /// When an acknowledgement has to leave: it may wait as long as any for a packet with a repair symbol that will leave then.
@@ -75,7 +75,9 @@ impl Connection {
         writer: &mut FrameWriter<'_>,
         frames: &mut SentFrames,
     ) -> bool {
-        let by = if other { now + RIDE_AHEAD } else { now };
+        // Where losses come in bursts, a packet of its own is one more between a symbol and the next.
+        let rides = other && self.recovery.losses().burst().packets == 0.0;
+        let by = if rides { now + RIDE_AHEAD } else { now };
         let number = self.pending.number;
         let mut written = 0;
         while written < REPAIRS_PER_PACKET_MAX
@@ -88,12 +90,12 @@ impl Connection {
     }
 
     /// A packet that forward error correction may restore is lost: what it carried waits until that is known.
-    pub(super) fn hold(&mut self, number: u64, frames: SentFrames) {
+    pub(super) fn hold(&mut self, now: Time, number: u64, frames: SentFrames) {
         let (held, others): (SentFrames, SentFrames) = frames.into_iter().partition(SentFrame::is_protected);
         for frame in &others {
             self.resend(frame);
         }
-        self.fec.protector.on_lost(number, held);
+        self.fec.protector.on_lost(now, number, held);
     }
 
     /// Sends again what forward error correction has given up.
@@ -126,14 +128,14 @@ impl Connection {
     }
 
     /// RECOVERED: what those packets carried has arrived.
-    pub(super) fn on_recovered(&mut self, ranges: AckRanges<'_>) -> Result<(), TransportError> {
+    pub(super) fn on_recovered(&mut self, now: Time, ranges: AckRanges<'_>) -> Result<(), TransportError> {
         let ranges = ranges.map(|range| (*range.start(), *range.end())).collect();
         self.check_ranges(&ranges)?;
         let mut outcome = std::mem::take(&mut self.outcome);
         self.recovery.on_recovered(&ranges, &mut outcome);
         self.fec.protector.on_recovered(&ranges, &mut outcome.acked);
         self.outcome = outcome;
-        self.settle();
+        self.settle(now);
         Ok(())
     }
 

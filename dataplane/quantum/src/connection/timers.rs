@@ -145,7 +145,7 @@ impl Connection {
         let mut outcome = std::mem::take(&mut self.outcome);
         self.recovery.on_timeout(now, &mut outcome);
         self.outcome = outcome;
-        self.settle();
+        self.settle(now);
     }
 
     /// The peer's host says that nothing listens at the port which the packet with that number was sent to. Anybody who sees

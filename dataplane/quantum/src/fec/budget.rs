@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::FecConfig;
+use super::{Burst, FecConfig};
 use crate::Time;
 
 /// The free rate may be used in bursts of so much time.
@@ -28,8 +28,8 @@ pub(crate) struct PathView {
     pub(crate) bandwidth: u64,
     /// The share of packets that are lost.
     pub(crate) loss: f64,
-    /// How long bursts of losses last.
-    pub(crate) burst: Duration,
+    /// How losses come in a row.
+    pub(crate) burst: Burst,
 }
 
 impl PathView {
@@ -114,7 +114,7 @@ mod tests {
 
     fn path() -> PathView {
         let rtt = Duration::from_millis(50);
-        PathView { rtt, rtt_min: rtt, loss_delay: rtt * 9 / 8, bandwidth: 0, loss: 0.05, burst: Duration::ZERO }
+        PathView { rtt, rtt_min: rtt, loss_delay: rtt * 9 / 8, bandwidth: 0, loss: 0.05, burst: Burst::default() }
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct FecConfig {
 impl Default for FecConfig {
     fn default() -> Self {
         Self {
-            mode: FecMode::Off,
+            mode: FecMode::Adaptive,
             residual_ppm: 100,
             overhead_percent_max: 300,
             free_bits_per_s: 4_000_000,

@@ -19,6 +19,15 @@ const RUNS_MIN: f64 = 4.0;
 /// Losses in a row that are so many times as many as independent loss makes them are bursts.
 const BURST_FACTOR: f64 = 1.5;
 
+/// Losses in a row, on average.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Burst {
+    /// How many packets.
+    pub(crate) packets: f64,
+    /// How long from the first to the last of them.
+    pub(crate) length: Duration,
+}
+
 /// Packets lost one after the other.
 #[derive(Clone, Copy, Debug)]
 struct Run {
@@ -78,14 +87,14 @@ impl LossMeter {
         (self.lost + self.assumed_lost) / self.packets
     }
 
-    /// How long the path loses everything once it has begun to, on average; zero if losses are independent.
-    pub(crate) fn burst(&self) -> Duration {
+    /// How the path loses packets in a row; nothing if losses are independent.
+    pub(crate) fn burst(&self) -> Burst {
         let independent = 1.0 / (1.0 - self.rate().min(0.9));
-        let mean = self.run_packets / self.runs.max(1.0);
-        if self.runs < RUNS_MIN || mean < independent * BURST_FACTOR {
-            return Duration::ZERO;
+        let packets = self.run_packets / self.runs.max(1.0);
+        if self.runs < RUNS_MIN || packets < independent * BURST_FACTOR {
+            return Burst::default();
         }
-        Duration::from_secs_f64(self.run_seconds / self.runs)
+        Burst { packets, length: Duration::from_secs_f64(self.run_seconds / self.runs) }
     }
 }
 
@@ -118,7 +127,7 @@ mod tests {
             meter.on_outcome(at(nth), nth % 10 == 0);
         }
         assert!((0.08..0.12).contains(&meter.rate()), "{}", meter.rate());
-        assert_eq!(meter.burst(), Duration::ZERO, "single losses are no bursts");
+        assert_eq!(meter.burst(), Burst::default(), "single losses are no bursts");
     }
 
     #[test]
@@ -128,7 +137,7 @@ mod tests {
             // Four of a hundred, in a row, two milliseconds apart.
             meter.on_outcome(at(2 * nth), nth % 100 < 4);
         }
-        assert_eq!(meter.burst().as_millis(), 6);
+        assert_eq!((meter.burst().length.as_millis(), meter.burst().packets.round()), (6, 4.0));
         assert!((0.02..0.06).contains(&meter.rate()));
     }
 }

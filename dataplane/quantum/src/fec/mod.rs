@@ -19,7 +19,7 @@ mod tests;
 
 pub(crate) use budget::PathView;
 pub use config::{FecConfig, FecMode};
-pub(crate) use meter::LossMeter;
+pub(crate) use meter::{Burst, LossMeter};
 pub(crate) use protector::Protector;
 pub(crate) use restorer::Restorer;
 

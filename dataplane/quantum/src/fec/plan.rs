@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Burst;
 use super::code::{REPAIRS_MAX, SHARDS_MAX};
 
 /// Repair symbols of one group are spread over six of these, which is twice the round trip's share that a single one waits.
@@ -36,10 +37,16 @@ pub(crate) fn repairs(members: usize, loss: f64, target: f64, repairs_max: usize
     (0..most).find(|&repairs| residual(members, repairs, loss) <= target).unwrap_or(most)
 }
 
+/// Repair symbols that bursts call for, whatever the share of packets they take: twice as many as a burst takes on average, at
+/// most `repairs_max`.
+pub(crate) fn burst_repairs(burst: Burst, repairs_max: usize) -> usize {
+    ((2.0 * burst.packets).ceil() as usize).min(repairs_max).min(REPAIRS_MAX / 2)
+}
+
 /// How far apart repair symbols leave: see [`offset`].
 pub(crate) fn spacing(rtt: Duration, burst: Duration) -> Duration {
     let independent = SPACING.min(rtt / SPACING_SHARE).max(SPACING_MIN);
-    independent.max((burst / 2).min(rtt / SPACING_SHARE_BURST))
+    independent.max(burst.min(rtt / SPACING_SHARE_BURST))
 }
 
 /// How long after the group closed its repair symbol `index` of `repairs` leaves: after 1, 3 and 6 spacings, so that what loses
@@ -74,7 +81,7 @@ mod tests {
         let millis = Duration::from_millis;
         assert_eq!(spacing(millis(50), Duration::ZERO), millis(1));
         assert_eq!(spacing(millis(1), Duration::ZERO), SPACING_MIN);
-        assert_eq!(spacing(millis(200), millis(6)), millis(3));
+        assert_eq!(spacing(millis(200), millis(6)), millis(6));
         for burst in [Duration::ZERO, millis(6), millis(40)] {
             for (rtt, repairs) in [(20, 1), (20, 3), (200, 3), (200, 9)] {
                 let spacing = spacing(millis(rtt), burst);

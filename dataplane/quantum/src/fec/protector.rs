@@ -123,7 +123,8 @@ impl Protector {
             FecMode::Fixed { repairs, .. } => usize::from(repairs).clamp(1, code::REPAIRS_MAX - 1),
             FecMode::Adaptive => {
                 let most = members * usize::from(self.config.overhead_percent_max) / 100;
-                plan::repairs(members, path.loss, f64::from(self.config.residual_ppm) / 1e6, most)
+                let repairs = plan::repairs(members, path.loss, f64::from(self.config.residual_ppm) / 1e6, most);
+                if repairs > 0 { repairs.max(plan::burst_repairs(path.burst, most)) } else { 0 }
             }
         }
     }
@@ -230,7 +231,7 @@ impl Protector {
             self.first_id += 1;
         }
         let group = self.first_id + self.groups.len() as u64;
-        let spacing = plan::spacing(path.rtt, path.burst);
+        let spacing = plan::spacing(path.rtt, path.burst.length);
         let mut last = now;
         for index in 0..repairs {
             let at = now + plan::offset(index, repairs, spacing);
@@ -361,7 +362,7 @@ impl Protector {
     }
 
     /// A packet is lost. What it carried is released, now or when its group cannot restore it any more.
-    pub(crate) fn on_lost(&mut self, number: u64, frames: SentFrames) {
+    pub(crate) fn on_lost(&mut self, now: Time, number: u64, frames: SentFrames) {
         let mut released = std::mem::take(&mut self.released);
         let mut release_at = None;
         match self.group_of(number) {
@@ -369,7 +370,7 @@ impl Protector {
             Some(group) => match group.member(number) {
                 Some(member) if matches!(member.fate, Fate::Waiting) => {
                     member.fate = Fate::Held(frames);
-                    release_at = Some(group.last_repair_at + RELEASE_CHECK);
+                    release_at = Some(group.last_repair_at.max(now) + RELEASE_CHECK);
                     if !group.can_recover() {
                         group.release(&mut released);
                     }

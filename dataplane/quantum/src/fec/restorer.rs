@@ -17,6 +17,8 @@ use crate::{Time, TransportError, TransportErrorCode};
 /// Symbols of packets are kept while repair symbols come: after so many packets without one they are not. The first packets of
 /// a connection count as if one had come.
 const KEPT_AFTER_REPAIR: u32 = 1_024;
+/// Symbols of packets kept at most: more than a group has members.
+const SYMBOLS_MAX: usize = 256;
 /// Groups that wait for more at most.
 const GROUPS_MAX: usize = 64;
 /// Ranges of restored numbers that are remembered: a second symbol must not restore them again.
@@ -113,7 +115,7 @@ impl Restorer {
         self.kept += shard.len();
         let place = self.symbols.partition_point(|(other, _)| *other < number);
         self.symbols.insert(place, (number, shard));
-        while self.kept > self.memory_max {
+        while self.kept > self.memory_max || self.symbols.len() > SYMBOLS_MAX {
             self.drop_oldest();
         }
         if let Some(place) = self.waiting.iter().position(|group| group.members.contains(&number)) {

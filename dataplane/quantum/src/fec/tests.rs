@@ -19,11 +19,11 @@ fn at(micros: u64) -> Time {
 }
 
 fn path(loss: f64) -> PathView {
-    PathView { rtt: RTT, rtt_min: RTT, loss_delay: RTT * 9 / 8, bandwidth: 0, loss, burst: Duration::ZERO }
+    PathView { rtt: RTT, rtt_min: RTT, loss_delay: RTT * 9 / 8, bandwidth: 0, loss, burst: Burst::default() }
 }
 
 fn adaptive() -> FecConfig {
-    FecConfig { mode: FecMode::Adaptive, ..FecConfig::default() }
+    FecConfig::default()
 }
 
 /// A sender's and a receiver's side, and the packets between them.
@@ -200,7 +200,7 @@ fn what_was_lost_is_held_back_until_it_is_known_to_be_restored() {
     let number = sides.send(at(0), 256);
     sides.protector.on_idle(at(0), &sides.path);
     sides.repairs(at(20_000));
-    sides.protector.on_lost(number, frames());
+    sides.protector.on_lost(at(20_000), number, frames());
     assert_eq!(sides.released(), 0);
     let mut acked = Vec::new();
     sides.protector.on_recovered(&[(number, number)], &mut acked);
@@ -215,14 +215,14 @@ fn what_no_symbol_can_restore_is_sent_again_at_once() {
     let number = sides.send(at(0), 256);
     sides.protector.on_idle(at(0), &sides.path);
     let groups: Vec<u64> = sides.repairs(at(20_000)).iter().map(|repair| repair.2).collect();
-    sides.protector.on_lost(number, frames());
+    sides.protector.on_lost(at(20_000), number, frames());
     for &group in &groups[..2] {
         sides.protector.on_repair_lost(group);
         assert_eq!(sides.released(), 0);
     }
     sides.protector.on_repair_lost(groups[2]);
     assert_eq!(sides.released(), 1);
-    sides.protector.on_lost(7, frames());
+    sides.protector.on_lost(at(20_000), 7, frames());
     assert_eq!(sides.released(), 1, "a packet of no group");
 }
 
@@ -236,7 +236,7 @@ fn what_is_never_reported_is_sent_again_in_the_end() {
         if arrived {
             sides.protector.on_repair_acked(group);
         }
-        sides.protector.on_lost(number, frames());
+        sides.protector.on_lost(at(20_000), number, frames());
         let mut released_at = None;
         while let Some(now) = sides.protector.next_timeout(RTT).filter(|_| released_at.is_none()) {
             sides.protector.handle_timeout(now, &sides.path);
@@ -333,7 +333,7 @@ fn senseless_symbols_end_the_connection() {
     changed[last - 105] ^= 1;
     sides.arrive(at(26_000), numbers[1]).unwrap();
     assert!(sides.take(repairs[1].0, repairs[1].1, &changed).is_err(), "a number that is not the member's");
-    let mut off = Restorer::new(&FecConfig::default());
+    let mut off = Restorer::new(&FecConfig { mode: FecMode::Off, ..adaptive() });
     let Some(Ok(Frame::Repair(repair))) = FrameIter::new(&repairs[0].3).next() else { panic!("it is a repair symbol") };
     assert!(off.on_repair(at(0), repairs[0].1, &repair, &sides.received).is_err(), "nobody asked for it");
     assert!(Restorer::new(&adaptive()).on_repair(at(0), 3, &repair, &sides.received).is_err(), "members below 1");

@@ -310,20 +310,18 @@ impl Recovery {
 
     /// Time has passed: declares losses, or asks for probes. Does nothing before [`Recovery::next_timeout`].
     pub(crate) fn on_timeout(&mut self, now: Time, outcome: &mut AckOutcome) {
-        if self.next_timeout().is_none_or(|at| at > now) {
-            return;
+        // What is due first may hide what is due as well.
+        while self.next_timeout().is_some_and(|at| at <= now) {
+            if self.loss_at.is_some() {
+                self.detect_losses(now, outcome);
+                self.trim();
+            } else if self.timer.next(&self.rtt, self.sent.has_eliciting()).is_some() {
+                self.timer.on_fired(now);
+                outcome.probe = true;
+            } else {
+                self.expire_repairs(outcome);
+            }
         }
-        if self.loss_at.is_some() {
-            self.detect_losses(now, outcome);
-            self.trim();
-            return;
-        }
-        if !self.sent.has_eliciting() && self.repairs_expire().is_some_and(|at| at <= now) {
-            self.expire_repairs(outcome);
-            return;
-        }
-        self.timer.on_fired(now);
-        outcome.probe = true;
     }
 
     /// Ack-eliciting packets that a probe timeout wants sent, regardless of window and pacing.

@@ -44,6 +44,15 @@ fn decode_everything(bytes: &[u8]) {
                 ranges + 3
             }
             Frame::Padding(len) => len,
+            Frame::Repair(repair) => {
+                let members: u64 = repair.members(1 << 40).unwrap().map(|range| range.end() - range.start() + 1).sum();
+                assert!((1..=REPAIR_MEMBERS_MAX).contains(&members) && repair.index < repair.repairs);
+                repair.data.len() + 4
+            }
+            Frame::Recovered(ranges) => {
+                assert!((1..=REPAIR_RANGES_MAX).contains(&ranges.len()));
+                ranges.count() + 1
+            }
             Frame::Stream { data, offset, .. } | Frame::Crypto { data, offset } => {
                 assert!(offset + data.len() as u64 <= VARINT_MAX);
                 data.len() + 2
@@ -68,11 +77,13 @@ fn two_hundred_thousand_mutated_packets_decode_without_panic() {
     assert!(writer.max_stream_data(StreamId(4), 5) && writer.stream_data_blocked(StreamId(4), 5));
     assert!(writer.begin_crypto(77, 50).is_some() && writer.begin_stream(StreamId(12), 99, 200, true).is_some());
     assert!(writer.connection_close(3, true, b"over") && writer.handshake_done() && writer.ping());
+    assert!(writer.begin_repair(99, &[(90, 92), (80, 80)], (0, 2), 30).is_some());
+    assert!(writer.recovered(&[(90, 92), (80, 80)]));
     writer.padding(5);
     let len = writer.written();
     let blocks = [SackBlock { start: 5, end: 9 }, SackBlock { start: 1, end: 2 }];
     let valid = packet(&header(len as u16), &blocks, &plaintext[..len]);
-    assert_eq!(frames(&plaintext[..len]).map(|frames| frames.len()), Ok(14));
+    assert_eq!(frames(&plaintext[..len]).map(|frames| frames.len()), Ok(16));
     for round in 0..200_000_u32 {
         let mut bytes = valid.clone();
         for _ in 0..rng.random_range(1..6) {

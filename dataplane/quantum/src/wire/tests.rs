@@ -428,3 +428,50 @@ proptest! {
         }
     }
 }
+
+/// Members as a REPAIR frame names them, in the packet with that number.
+fn members(payload: &[u8], number: u64) -> Option<Vec<RangeInclusive<u64>>> {
+    match frames(payload).unwrap()[..] {
+        [Frame::Repair(ref repair)] => repair.members(number).map(Iterator::collect),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_repair_frame_names_its_members_by_their_distance() {
+    let mut payload = [0; 40];
+    let mut writer = FrameWriter::new(&mut payload);
+    let members_written = [(1_005, 1_006), (1_001, 1_002), (999, 999)];
+    writer.begin_repair(1_010, &members_written, (1, 3), 4).unwrap().copy_from_slice(b"abcd");
+    let written = writer.written();
+    let expected = [0x18, 4, 3, 1, 2, 1, 1, 1, 0, 0, 4, b'a', b'b', b'c', b'd'];
+    assert_eq!(payload[..written], expected);
+    assert_eq!(members(&expected, 1_010), Some(vec![1_005..=1_006, 1_001..=1_002, 999..=999]));
+    assert_eq!(members(&expected, 12), Some(vec![7..=8, 3..=4, 1..=1]));
+    assert_eq!(members(&expected, 11), None, "there is no number 0");
+    assert_eq!(members(&expected, 3), None);
+    for (place, byte) in [(1, 0), (2, 1), (2, 0), (10, 5), (4, 0x3f)] {
+        let mut bad = expected;
+        bad[place] = byte;
+        assert!(rejected(&bad), "byte {place} is {byte}");
+    }
+    let too_many = [0x18, 1, 3, 1, 0, 0x40, 192, 0];
+    assert!(rejected(&too_many) && !rejected(&[0x18, 1, 3, 1, 0, 0x40, 191, 0]));
+}
+
+#[test]
+fn a_recovered_frame_has_ranges_like_an_ack() {
+    let mut payload = [0; 40];
+    let mut writer = FrameWriter::new(&mut payload);
+    assert!(!writer.recovered(&[]));
+    assert!(writer.recovered(&[(70, 72), (5, 5)]));
+    let written = writer.written();
+    assert_eq!(payload[..written], [0x19, 0x40, 72, 1, 2, 63, 0]);
+    let ranges = |payload: &[u8]| match frames(payload).unwrap()[..] {
+        [Frame::Recovered(ref ranges)] => ranges.clone().collect::<Vec<_>>(),
+        ref other => panic!("{other:?}"),
+    };
+    assert_eq!(ranges(&payload[..written]), [70..=72, 5..=5]);
+    assert!(rejected(&[0x19, 3, 0, 4]), "below 0");
+    assert!(rejected(&[0x19, 0x40, 200, 0x40, 64, 0]), "too many ranges");
+}

@@ -90,6 +90,7 @@ impl Observer {
             Frame::ConnectionClose { application, .. } => {
                 header.flags.contains(Flags::FIN) && (is_data || !application)
             }
+            Frame::Repair(_) => is_data && header.flags.contains(Flags::FEC),
             Frame::HandshakeDone => is_data && direction == Direction::Down,
             _ => is_data,
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::net::{CLIENT, Net, RTT, SERVER, address, config};
+use super::net::{CLIENT, Net, RTT, SERVER, address, with_fec};
 use crate::connection::forge::Forged;
 use crate::wire::{Epoch, Flags, FrameWriter};
 use crate::{CloseReason, ConnectionHandle, EndpointConfig, Event, Side, StreamId};
@@ -17,7 +17,7 @@ use rand::{Rng, RngCore, SeedableRng};
 const PAYLOADS: u32 = 100_000;
 
 fn settings() -> EndpointConfig {
-    EndpointConfig { stream_window: 4_000, connection_window: 16_000, streams_max: 20, ..config() }
+    EndpointConfig { stream_window: 4_000, connection_window: 16_000, streams_max: 20, ..with_fec() }
 }
 
 /// A number, rarely one at the border of something.
@@ -39,12 +39,24 @@ fn stream(rng: &mut StdRng, attacker: Side) -> StreamId {
     }
 }
 
-/// Writes a frame with odd values. `last` is the largest number that the victim has sent.
-fn frame(rng: &mut StdRng, writer: &mut FrameWriter<'_>, last: u64, attacker: Side) {
+/// Writes a frame with odd values. `last` is the largest number that the victim has sent, `own` that of the packet.
+fn frame(rng: &mut StdRng, writer: &mut FrameWriter<'_>, (last, own): (u64, u64), attacker: Side) {
     let id = stream(rng, attacker);
     // A frame that does not fit is left out.
-    let _ = match rng.random_range(0..20) {
+    let _ = match rng.random_range(0..23) {
         0 => writer.ping(),
+        20 | 21 => {
+            let mut symbol = vec![0; rng.random_range(0..200)];
+            let mut inner = FrameWriter::new(&mut symbol);
+            frame(rng, &mut inner, (last, own), attacker);
+            let len = inner.written();
+            // A packet that never came, alone or with others; the symbol is right if it is alone.
+            let members = [(own.saturating_sub(2), own.saturating_sub(rng.random_range(1..=2)))];
+            let repairs = rng.random_range(1..=4);
+            let out = writer.begin_repair(own, &members, (rng.random_range(0..repairs), repairs), len);
+            out.map(|out| out.copy_from_slice(&symbol[..len])).is_some()
+        }
+        22 => writer.recovered(&[(last.saturating_sub(odd(rng)), last)]),
         1 => writer.reset_stream(id, odd(rng), 4_000 - odd(rng).min(3)),
         2 => writer.stop_sending(id, odd(rng)),
         3 => writer.max_data(odd(rng)),
@@ -71,7 +83,7 @@ fn frame(rng: &mut StdRng, writer: &mut FrameWriter<'_>, last: u64, attacker: Si
 }
 
 /// A payload: odd frames, some of them cut or flipped; or random bytes.
-fn payload(rng: &mut StdRng, last: u64, attacker: Side) -> Vec<u8> {
+fn payload(rng: &mut StdRng, numbers: (u64, u64), attacker: Side) -> Vec<u8> {
     let mut buffer = vec![0; 1_100];
     if rng.random_range(0..500) == 0 {
         buffer.truncate(rng.random_range(0..200));
@@ -80,7 +92,7 @@ fn payload(rng: &mut StdRng, last: u64, attacker: Side) -> Vec<u8> {
     }
     let mut writer = FrameWriter::new(&mut buffer);
     for _ in 0..rng.random_range(1..6) {
-        frame(rng, &mut writer, last, attacker);
+        frame(rng, &mut writer, numbers, attacker);
     }
     let written = writer.written();
     buffer.truncate(written);
@@ -111,7 +123,7 @@ fn blocks(rng: &mut StdRng, last: u64) -> (u32, Vec<(u32, u32)>) {
 }
 
 fn forged(rng: &mut StdRng, last: u64, next: u64, attacker: Side) -> Forged {
-    let mut forged = Forged::frames(Epoch::OneRtt0, &payload(rng, last, attacker));
+    let mut forged = Forged::frames(Epoch::OneRtt0, &payload(rng, (last, next), attacker));
     if rng.random() {
         (forged.ack, forged.blocks) = blocks(rng, last);
         let has = !forged.blocks.is_empty() || rng.random_range(0..500) == 0;

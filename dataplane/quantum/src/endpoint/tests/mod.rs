@@ -2,6 +2,7 @@
 
 mod close;
 mod cookies;
+mod fec;
 mod fuzz;
 mod garbage;
 mod handshake;

@@ -10,8 +10,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::wire::{Epoch, Flags, Header};
 use crate::{
-    Alpn, CloseReason, ConnectOptions, ConnectionHandle, Endpoint, EndpointConfig, Event, Guuid, GuuidGenerator, Read,
-    Received, StreamId, Time, Transmit,
+    Alpn, CloseReason, ConnectOptions, ConnectionHandle, Endpoint, EndpointConfig, Event, FecConfig, FecMode, Guuid,
+    GuuidGenerator, Read, Received, StreamId, Time, Transmit,
 };
 
 /// Where the clock stands at first: long after its origin, as outside of tests.
@@ -124,8 +124,14 @@ pub(super) fn client_tls(trusts: bool) -> Arc<rustls::ClientConfig> {
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The settings of tests: those that a server has by default.
+/// The settings of tests: those that a server has by default, but without forward error correction, so that packets can be
+/// counted.
 pub(super) fn config() -> EndpointConfig {
+    EndpointConfig { fec: FecConfig { mode: FecMode::Off, ..FecConfig::default() }, ..with_fec() }
+}
+
+/// With forward error correction, as by default.
+pub(super) fn with_fec() -> EndpointConfig {
     EndpointConfig { node_key: [7; 32], ..EndpointConfig::default() }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::net::{CLIENT, Net, RTT, SERVER, config};
+use super::net::{CLIENT, Net, RTT, SERVER, config, with_fec};
 use crate::{ConnectionHandle, EndpointConfig, Event, StreamId};
 
 use bytes::Bytes;
@@ -70,6 +70,7 @@ fn no_timer_is_due_again_at_the_moment_at_which_it_was_served() {
             segments_max: rng.random_range(1..40),
             datagram_size: rng.random_range(1_200..=1_500),
             idle_timeout: Duration::from_secs(rng.random_range(3..40)),
+            fec: if rng.random() { with_fec().fec } else { config().fec },
             keepalive: (rng.random_range(0..3) > 0).then(|| Duration::from_millis(rng.random_range(500..9_000))),
             ..config()
         };
