@@ -25,7 +25,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// The first pause before Quantum is tried again while TCP is in use; each is twice as long as the one before.
 const PROBE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest such pause.
-const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);
+const PROBE_PAUSE_MAX: Duration = Duration::from_mins(1);
 /// An attempt over TCP takes no longer.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
