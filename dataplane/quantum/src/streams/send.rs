@@ -210,7 +210,7 @@ impl Sending {
     /// Whether the application waits for room and the buffer, which was `base` bytes at first, is at most half full. Tells
     /// once.
     pub(super) fn take_room(&mut self, base: usize) -> bool {
-        let room = self.wants_room && self.buffer.len() <= (base + self.grown) / 2;
+        let room = self.wants_room && 2 * self.buffer.len() <= base + self.grown;
         self.wants_room &= !room;
         room
     }

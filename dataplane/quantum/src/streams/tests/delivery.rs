@@ -150,7 +150,7 @@ fn a_write_takes_what_fits_and_the_stream_is_writable_once_half_is_free() {
 #[test]
 fn a_buffer_that_holds_less_than_the_path_grows_to_its_limits_until_the_stream_is_over() {
     let mut pair = Pair::new(StreamsConfig { stream_window: 1 << 20, connection_window: 500_000, ..CONFIG });
-    let mut kept = |pair: &mut Pair| {
+    let kept = |pair: &mut Pair| {
         let id = pair.client.open().unwrap();
         let before = pair.client.stats().send_buffered_bytes;
         // Nothing is acknowledged: what is kept is what the path holds.
