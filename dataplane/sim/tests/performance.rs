@@ -54,6 +54,51 @@ fn bulk(link: &LinkConfig, config: &EndpointConfig, seed: u64) -> (f64, Connecti
     (bytes as f64 * 8.0 / BULK.as_secs_f64(), pair.client().stats())
 }
 
+/// Fills the path, is silent for ten seconds, and fills it again: the bits per second that were read in the first half second
+/// of either.
+fn restart(link: &LinkConfig) -> [f64; 2] {
+    let mut pair = connected(link, &EndpointConfig::default(), 1);
+    let chunk = Bytes::from(vec![7; 64 << 10]);
+    let id = pair.client().open().expect("a stream is allowed");
+    let (begin, span) = (pair.now(), Duration::from_millis(500));
+    let starts = [begin, begin + Duration::from_secs(13)];
+    let (mut bytes, mut next) = ([0; 2], 0);
+    while pair.now() < starts[1] + span {
+        if next < 2 && pair.now() >= starts[next] {
+            fill(&mut pair, id, &chunk);
+            next += 1;
+        }
+        let until = if next < 2 { starts[next] } else { starts[1] + span };
+        pair.step(until, |pair, is_server, event| match (is_server, event) {
+            (false, Event::StreamWritable(id)) if next == 2 || pair.now() < begin + Duration::from_secs(3) => {
+                fill(pair, id, &chunk);
+            }
+            (true, Event::StreamOpened(id) | Event::StreamReadable(id)) => {
+                let at = pair.now();
+                let mut server = pair.server().expect("it has a stream");
+                while let Read::Data(data) = server.read(id, usize::MAX) {
+                    for (start, bytes) in starts.iter().zip(&mut bytes) {
+                        *bytes += if (*start..*start + span).contains(&at) { data.len() as u64 } else { 0 };
+                    }
+                }
+            }
+            _ => {}
+        });
+    }
+    bytes.map(|bytes| bytes as f64 * 8.0 / span.as_secs_f64())
+}
+
+/// What was learnt of the path before a pause holds after it: no second start from nothing.
+#[test]
+fn a_transfer_goes_on_at_full_rate_after_a_pause() {
+    for loss_percent in [0.0, 5.0] {
+        let [first, second] = restart(&path(25, loss_percent, Some(20_000_000)));
+        println!("{loss_percent} %: {first} bit/s in the first half second, {second} after a pause");
+        // Of the half second the first message takes one way of 25 ms.
+        assert!(second >= 20e6 * (1.0 - loss_percent / 100.0) * 0.945 * 0.95 * 0.9, "{first} {second}");
+    }
+}
+
 /// The share of a link's rate that bulk data gets, in percent: the least of three seeds.
 fn share(link: &LinkConfig, config: &EndpointConfig) -> f64 {
     let rate = link.rate_bits_per_s.expect("the link has a rate") as f64;

@@ -58,7 +58,8 @@ impl ProbeTimer {
 
     /// The timeout without backoff.
     pub(crate) fn period(&self, rtt: &Rtt) -> Duration {
-        let delay = if self.confirmed { rtt.ack_delay_max() } else { Duration::ZERO };
+        // The peer waits no longer than an eighth of the round trip, which it may measure somewhat longer.
+        let delay = if self.confirmed { rtt.ack_delay_max().min(rtt.smoothed() / 4) } else { Duration::ZERO };
         (rtt.probe_timeout(self.granularity) + delay).max(self.period_min)
     }
 

@@ -36,8 +36,8 @@ impl BandwidthFilter {
     }
 }
 
-/// The least round-trip time of the last ten seconds. `PROBE_RTT` will refresh it where a flow keeps a queue; without it the
-/// drained queue of each `PROBE_BW` cycle does.
+/// The least round-trip time of the last ten seconds. The drained queue of each `PROBE_BW` cycle refreshes it, and `PROBE_RTT`
+/// where that does not.
 #[derive(Debug, Default)]
 pub(super) struct RttMinFilter {
     /// Ascending in time and value, so the first is the least: a sample drops all greater ones before it.

@@ -1,8 +1,7 @@
 //! BBR version 3 (draft-ietf-ccwg-bbr): a model of the path's bandwidth and round-trip time, from delivery-rate samples.
 //!
 //! Two things differ from the draft. Losses count as congestion only by the rule of `loss_rule`; and what a path loses by
-//! itself is paced on top of the model's bandwidth, which is a rate of delivery. `PROBE_RTT` is not there yet: the window of
-//! the least round-trip time slides over the drained ends of the `PROBE_BW` cycles; the state joins `State` beside them.
+//! itself is paced on top of the model's bandwidth, which is a rate of delivery.
 
 mod bounds;
 mod drain;
@@ -10,6 +9,7 @@ mod filter;
 mod full_pipe;
 mod loss_rule;
 mod probe_bw;
+mod probe_rtt;
 mod round;
 mod startup;
 
@@ -24,6 +24,7 @@ use filter::{BandwidthFilter, ExtraAcked, RttMinFilter};
 use full_pipe::FullPipe;
 use loss_rule::LossRule;
 use probe_bw::{BETA, Cycle, Phase};
+use probe_rtt::ProbeRtt;
 use round::Round;
 
 /// The pacing rate stays so far below the bandwidth, to keep queues short (`BBRPacingMarginPercent`).
@@ -41,6 +42,7 @@ enum State {
     Startup,
     Drain,
     ProbeBw(Phase),
+    ProbeRtt,
 }
 
 impl State {
@@ -52,6 +54,7 @@ impl State {
             Self::ProbeBw(Phase::Cruise) => "probe_bw_cruise",
             Self::ProbeBw(Phase::Refill) => "probe_bw_refill",
             Self::ProbeBw(Phase::Up) => "probe_bw_up",
+            Self::ProbeRtt => "probe_rtt",
         }
     }
 
@@ -60,7 +63,7 @@ impl State {
             Self::Startup => startup::PACING_GAIN,
             Self::Drain => drain::PACING_GAIN,
             Self::ProbeBw(Phase::Down) => 0.9,
-            Self::ProbeBw(Phase::Cruise | Phase::Refill) => 1.0,
+            Self::ProbeBw(Phase::Cruise | Phase::Refill) | Self::ProbeRtt => 1.0,
             Self::ProbeBw(Phase::Up) => 1.25,
         }
     }
@@ -70,6 +73,7 @@ impl State {
             Self::Startup | Self::Drain => startup::WINDOW_GAIN,
             Self::ProbeBw(Phase::Up) => 2.25,
             Self::ProbeBw(_) => 2.0,
+            Self::ProbeRtt => probe_rtt::WINDOW_GAIN,
         }
     }
 
@@ -114,7 +118,7 @@ pub(crate) struct Bbr {
     loss_in_round: bool,
     window: u64,
     pacing_rate: u64,
-    idle_restart: bool,
+    probe_rtt: ProbeRtt,
 }
 
 impl Bbr {
@@ -141,7 +145,7 @@ impl Bbr {
             loss_in_round: false,
             window: config.initial_window,
             pacing_rate: nominal_rate(config.initial_window, RTT_NOMINAL),
-            idle_restart: false,
+            probe_rtt: ProbeRtt::default(),
         }
     }
 
@@ -150,7 +154,7 @@ impl Bbr {
         if path.in_flight != 0 || !path.is_app_limited {
             return;
         }
-        self.idle_restart = true;
+        self.probe_rtt.idle_restart = true;
         self.model.extra_acked.restart(now);
         if matches!(self.state, State::ProbeBw(_)) {
             self.set_pacing_rate(1.0);
@@ -186,7 +190,8 @@ impl Bbr {
             self.model.inflight_latest = sample.delivered;
             self.startup_losses = 0;
         }
-        self.idle_restart &= sample.delivered == 0;
+        self.update_probe_rtt(now, sample, path);
+        self.probe_rtt.idle_restart &= sample.delivered == 0;
         self.set_pacing_rate(self.state.pacing_gain());
         self.set_window(sample, path);
     }
@@ -312,6 +317,7 @@ impl Bbr {
         let cap = match self.state {
             State::ProbeBw(Phase::Cruise) => self.inflight_with_headroom(),
             State::ProbeBw(_) => self.bounds.inflight_hi,
+            State::ProbeRtt => self.inflight(probe_rtt::WINDOW_GAIN),
             State::Startup | State::Drain => u64::MAX,
         };
         self.window = self.window.min(cap.min(self.bounds.inflight_lo)).max(self.window_min());

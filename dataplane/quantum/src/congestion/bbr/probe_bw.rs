@@ -86,6 +86,12 @@ impl Cycle {
         round >= self.phase_start_round + 2
     }
 
+    /// What is acknowledged from here on was not sent to probe.
+    pub(super) fn stop_probing(&mut self) {
+        self.probe_samples = false;
+        self.ack_phase = AckPhase::Init;
+    }
+
     fn pick_wait(&mut self) {
         // splitmix64: the low bits decide only how long a flow waits.
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
