@@ -34,11 +34,6 @@ pub fn not_found(kind: &str, id: &str) -> Status {
     with_info(Code::NotFound, format!("{kind} {id} does not exist"), &reason, &[("id", id.to_owned())])
 }
 
-/// A call that this server does not answer yet.
-pub fn unimplemented(method: &str) -> Status {
-    with_info(Code::Unimplemented, format!("{method} is not implemented by this server"), "NOT_IMPLEMENTED", &[])
-}
-
 /// The status of a store's failure. What the database said goes to the log, not to the client.
 pub fn of_store(error: &StoreError) -> Status {
     tracing::error!(%error, "a request failed in the store");

@@ -177,6 +177,61 @@ async fn locks_descriptions_and_sessions_are_there_after_kill_9() {
 }
 
 #[tokio::test]
+async fn typed_content_and_waiting_conflicts_are_there_after_kill_9() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let mut client = documents(server.address(2)).await;
+    let properties = [("conflict_resolution".to_owned(), "manual".to_owned())].into();
+    let request = pb::CreateDocumentRequest {
+        name: "a board".into(),
+        r#type: "whiteboard".into(),
+        created_by: "ada".into(),
+        metadata: Some(pb::Metadata { properties, ..Default::default() }),
+        ..Default::default()
+    };
+    let doc_id = client.create_document(request).await.unwrap().into_inner().document.unwrap().id;
+    let (ada, bob) = (Uuid::now_v7(), Uuid::now_v7());
+    let board = |session, base, kind: &str, data: &str| pb::ApplyOperationRequest {
+        operation: Some(pb::Operation { r#type: kind.into(), ..operation(&doc_id, session, base, data) }),
+    };
+    // The blank board becomes typed, and stays so.
+    client.apply_operation(board(ada, 1, "create", r#"{"id": "e"}"#)).await.unwrap();
+    client.apply_operation(board(ada, 2, "update", r#"{"id": "e", "set": {"x": 1}}"#)).await.unwrap();
+    let mut waits = board(bob, 2, "update", r#"{"id": "e", "set": {"x": 2}}"#);
+    waits.operation.as_mut().unwrap().idempotency_key = "key".into();
+    let waiting = client.apply_operation(waits.clone()).await.unwrap().into_inner();
+    assert!(!waiting.success);
+    server.signal("-KILL");
+
+    let server = Server::start(data.path());
+    let mut client = documents(server.address(2)).await;
+    assert_eq!(text(&mut client, &doc_id).await, r#"{"elements":{"e":{"x":1}}}"#);
+    assert_eq!(client.apply_operation(waits).await.unwrap().into_inner(), waiting, "a retry finds it waiting");
+    // What was written before the kill is still held against a base older than it, and disjoint writes still merge.
+    let overlaps = board(Uuid::now_v7(), 2, "update", r#"{"id": "e", "set": {"x": 3}}"#);
+    assert!(!client.apply_operation(overlaps).await.unwrap().into_inner().success);
+    let disjoint = board(Uuid::now_v7(), 2, "update", r#"{"id": "e", "set": {"y": 3}}"#);
+    assert!(client.apply_operation(disjoint).await.unwrap().into_inner().success);
+    let list = pb::ListConflictsRequest { doc_id: doc_id.clone(), unresolved_only: true, ..Default::default() };
+    let conflicts = client.list_conflicts(list.clone()).await.unwrap().into_inner().conflicts;
+    assert_eq!(conflicts.len(), 2);
+    let decision = pb::ResolveConflictRequest {
+        conflict_id: conflicts[0].id.clone(),
+        doc_id: doc_id.clone(),
+        user_id: "judge".into(),
+        operation_id: waiting.applied_operation.unwrap().id,
+        ..Default::default()
+    };
+    client.resolve_conflict(decision).await.unwrap();
+    server.signal("-KILL");
+
+    let server = Server::start(data.path());
+    let mut client = documents(server.address(2)).await;
+    assert_eq!(text(&mut client, &doc_id).await, r#"{"elements":{"e":{"x":2,"y":3}}}"#);
+    assert_eq!(client.list_conflicts(list).await.unwrap().into_inner().total, 1);
+}
+
+#[tokio::test]
 async fn an_interrupt_ends_it_within_five_seconds_with_streams_open() {
     for signal in ["-INT", "-TERM"] {
         let data = tempfile::tempdir().unwrap();
@@ -238,6 +293,53 @@ async fn readiness_and_metrics_tell_the_truth() {
     ] {
         assert!(metrics.contains(&line), "{line} is missing in\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn promtool_finds_nothing_wrong_with_the_metrics() {
+    use std::io::Write;
+    let checker = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut checker) = checker else {
+        println!("SKIPPED: promtool is not installed (Debian: prometheus)");
+        assert!(std::env::var_os("CI").is_none(), "CI has to have promtool");
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let mut client = documents(server.address(2)).await;
+    let doc_id = create_text(&mut client, "").await;
+    let mut events = subscribe(&mut client, subscription(&doc_id, "bob")).await;
+    next(&mut events).await;
+    let missing = pb::GetDocumentRequest { doc_id: Uuid::now_v7().to_string() };
+    client.get_document(missing).await.unwrap_err();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address(1))).unwrap();
+    let mut sessions = Sessions::new(endpoint.connect_lazy());
+    sessions.get_stats(session_pb::GetStatsRequest {}).await.unwrap();
+    let metrics = http_get(server.address(102), "/metrics").await;
+    let (_, body) = metrics.split_once("\r\n\r\n").unwrap();
+    for name in [
+        "session_total",
+        "session_active",
+        "session_heartbeat_total",
+        "statesync_documents_total",
+        "statesync_operations_total",
+        "statesync_conflicts_total",
+        "statesync_subscribers_active",
+        "grpc_server_requests_total",
+        "grpc_server_request_duration_seconds_bucket",
+        "grpc_server_in_flight_requests",
+    ] {
+        assert!(body.lines().any(|line| line.starts_with(name)), "{name} is missing in\n{body}");
+    }
+    checker.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+    let output = checker.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{body}");
 }
 
 #[tokio::test]

@@ -190,7 +190,8 @@ async fn opaque_documents_keep_what_they_are_given() {
     let stale = apply(&mut world.documents, replaced).await.unwrap_err();
     assert_eq!(stale.code(), Code::Aborted);
     let typed = operation(&doc_id, session, 2, r#"{"id": "e1", "set": {"x": 1}}"#);
-    assert_eq!(apply(&mut world.documents, typed).await.unwrap_err().code(), Code::Unimplemented);
+    let typed = pb::Operation { r#type: "update".into(), ..typed };
+    assert_eq!(apply(&mut world.documents, typed).await.unwrap_err().code(), Code::FailedPrecondition);
     let mut world = world.restart().await;
     assert_eq!(get(&mut world.documents, &doc_id).await.content.as_ref(), b"[1,2]");
 }

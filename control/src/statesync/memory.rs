@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prost::Message;
 use proto::statesync as pb;
 use uuid::Uuid;
 
@@ -165,7 +166,7 @@ impl DocumentStore for MemoryDocuments {
             let mut bytes = 0;
             let newest = document.log.values().rev().take(limit as usize).take_while(|row| {
                 let first = bytes == 0;
-                bytes += prost::Message::encoded_len(&row.operation);
+                bytes += row.operation.encoded_len();
                 first || bytes <= PAGE_BYTES
             });
             let mut operations: Vec<_> = newest.map(|row| row.operation.clone()).collect();
@@ -194,7 +195,13 @@ impl DocumentStore for MemoryDocuments {
                 .values()
                 .filter(|conflict| !filter.unresolved_only || !conflict.is_resolved())
                 .collect();
-            let page = matching.iter().skip(filter.offset as usize).take(filter.limit as usize);
+            let mut bytes = 0;
+            let page =
+                matching.iter().skip(filter.offset as usize).take(filter.limit as usize).take_while(|conflict| {
+                    let first = bytes == 0;
+                    bytes += conflict.conflict.encoded_len();
+                    first || bytes <= PAGE_BYTES
+                });
             (page.map(|conflict| (*conflict).clone()).collect(), matching.len() as u64)
         });
         Ok(found.unwrap_or_default())

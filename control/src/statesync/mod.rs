@@ -2,11 +2,12 @@
 //!
 //! Reading order: [`service`] checks a request and hands it to the document's actor, which the [`registry`] finds or starts;
 //! [`document`] is that actor, the one owner of a document's version, content, lock and subscribers; [`content`] applies
-//! operations; [`text`] is the mergeable text; [`subscription`] is the stream that a subscriber reads; [`store`] is what a store
+//! operations under the document's [`strategy`]; [`text`] is the mergeable text, [`items`] what whiteboards, canvases and sheets have; [`subscription`] is the stream that a subscriber reads; [`store`] is what a store
 //! has to do, [`memory`] and [`sqlite`] do it.
 
 mod content;
 mod document;
+mod items;
 mod memory;
 mod model;
 mod order;
@@ -14,6 +15,7 @@ mod registry;
 mod service;
 mod sqlite;
 mod store;
+mod strategy;
 mod subscription;
 pub mod text;
 

@@ -5,6 +5,7 @@ use proto::statesync as pb;
 use tonic::Status;
 use uuid::Uuid;
 
+use super::strategy;
 use crate::clock::{HybridTime, UnixMicros, timestamp};
 use crate::status::{self, bounded, invalid, required};
 
@@ -309,6 +310,9 @@ fn check_metadata(metadata: Option<&pb::Metadata>) -> Result<(), Status> {
     bounded("metadata.description", &metadata.description, METADATA_VALUE_BYTES_MAX)?;
     check_list("metadata.tags", &metadata.tags, METADATA_ENTRIES_MAX)?;
     check_map("metadata.properties", &metadata.properties)?;
+    if let Some(rule) = metadata.properties.get(strategy::PROPERTY) {
+        one_of("metadata.properties.conflict_resolution", rule, &strategy::RULES)?;
+    }
     let Some(permissions) = &metadata.permissions else { return Ok(()) };
     bounded("metadata.permissions.owner", &permissions.owner, NAME_BYTES_MAX)?;
     check_list("metadata.permissions.editors", &permissions.editors, PERMITTED_USERS_MAX)?;

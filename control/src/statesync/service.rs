@@ -12,13 +12,13 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use super::content::Content;
-use super::document::{Applied, Attach, Command, LockRequest, yjs_client};
-use super::model::{self, DocumentRecord, NAME_BYTES_MAX, Submission};
+use super::document::{Applied, Attach, Choice, Command, LockRequest, Resolution, yjs_client};
+use super::model::{self, ConflictRecord, DocumentRecord, NAME_BYTES_MAX, Submission};
 use super::registry::{DocumentOptions, Registry};
-use super::store::{DocumentFilter, DocumentStore};
+use super::store::{ConflictFilter, DocumentFilter, DocumentStore};
 use super::subscription::Subscription;
 use crate::clock;
-use crate::status::{self, invalid, not_found, of_store, required, unimplemented};
+use crate::status::{self, invalid, not_found, of_store, required};
 
 const PAGE_DEFAULT: u32 = 50;
 const PAGE_MAX: u32 = 1000;
@@ -76,7 +76,9 @@ impl StateSyncService for StateSyncServer {
             lock: None,
             snapshot,
         };
-        let document = record.to_proto(request.content, Vec::new());
+        let content =
+            Content::restore(&record, yjs_client(id), &[]).map_err(|error| invalid("content", error.to_string()))?;
+        let document = record.to_proto(content.bytes(), Vec::new());
         self.registry.store().create(record).await.map_err(|error| of_store(&error))?;
         counter!("statesync_documents_total").increment(1);
         Ok(Response::new(pb::CreateDocumentResponse { document: Some(document), error: String::new() }))
@@ -99,6 +101,7 @@ impl StateSyncService for StateSyncServer {
         let doc_id = submission.doc_id;
         let applied = self.registry.ask(doc_id, |reply| Command::Apply(Arc::clone(&submission), reply)).await?;
         let operation = match applied {
+            Applied::Waits(record) => return Ok(Response::new(waiting(*record))),
             Applied::Now(published) => published.applied_operation().cloned(),
             Applied::Before(version) => {
                 self.registry.store().operation(doc_id, version).await.map_err(|error| of_store(&error))?
@@ -268,17 +271,66 @@ impl StateSyncService for StateSyncServer {
 
     async fn list_conflicts(
         &self,
-        _: Request<pb::ListConflictsRequest>,
+        request: Request<pb::ListConflictsRequest>,
     ) -> Result<Response<pb::ListConflictsResponse>, Status> {
-        Err(unimplemented("ListConflicts"))
+        let request = request.into_inner();
+        let id = status::uuid("doc_id", &request.doc_id)?;
+        let (offset, limit) = (offset(request.offset)?, limit(request.limit)?);
+        let filter = ConflictFilter { unresolved_only: request.unresolved_only, offset, limit };
+        let store = self.registry.store();
+        if store.document(id).await.map_err(|error| of_store(&error))?.is_none() {
+            return Err(not_found("document", &request.doc_id));
+        }
+        let (records, total) = store.conflicts(id, filter).await.map_err(|error| of_store(&error))?;
+        Ok(Response::new(pb::ListConflictsResponse {
+            conflicts: records.into_iter().map(|record| record.conflict).collect(),
+            total: i32::try_from(total).unwrap_or(i32::MAX),
+        }))
     }
 
     async fn resolve_conflict(
         &self,
-        _: Request<pb::ResolveConflictRequest>,
+        request: Request<pb::ResolveConflictRequest>,
     ) -> Result<Response<pb::ResolveConflictResponse>, Status> {
-        Err(unimplemented("ResolveConflict"))
+        let request = request.into_inner();
+        let id = status::uuid("doc_id", &request.doc_id)?;
+        let conflict_id = status::uuid("conflict_id", &request.conflict_id)?;
+        required("user_id", &request.user_id, NAME_BYTES_MAX)?;
+        let choice = match (request.operation_id.is_empty(), request.merged_operation) {
+            (false, None) => Choice::Side(status::uuid("operation_id", &request.operation_id)?),
+            (true, Some(operation)) => {
+                let submission = Submission::check(Some(operation))?;
+                if submission.operation.session_sequence != 0 {
+                    return Err(invalid(
+                        "merged_operation.session_sequence",
+                        "is 0 here: a decision waits for nothing",
+                    ));
+                }
+                if submission.doc_id != id {
+                    return Err(invalid("merged_operation.doc_id", "is another document's"));
+                }
+                Choice::Merged(Box::new(submission))
+            }
+            _ => {
+                let message = "send the id of the operation that wins, or else a merged_operation, and not both";
+                return Err(invalid("operation_id", message));
+            }
+        };
+        let resolution = Arc::new(Resolution { conflict_id, user_id: request.user_id, choice });
+        let (conflict, applied_operation) =
+            self.registry.ask(id, |reply| Command::Resolve(Arc::clone(&resolution), reply)).await?;
+        Ok(Response::new(pb::ResolveConflictResponse { conflict: Some(conflict), applied_operation }))
     }
+}
+
+/// The answer for an operation that is kept until somebody decides, or was.
+fn waiting(record: ConflictRecord) -> pb::ApplyOperationResponse {
+    let error = if record.is_resolved() {
+        format!("conflict {} was decided against the operation", record.id)
+    } else {
+        format!("the operation waits in conflict {}; ResolveConflict decides it", record.id)
+    };
+    pb::ApplyOperationResponse { success: false, applied_operation: record.conflict.ops.last().cloned(), error }
 }
 
 /// The welcome, then what the subscription gives, up to and with the first error.

@@ -130,7 +130,7 @@ pub trait DocumentStore: Send + Sync + 'static {
     /// The operation with this id or this idempotency key, if it is not empty: its digest and version.
     async fn find_operation(&self, id: Uuid, op_id: Uuid, key: &str) -> Result<Option<([u8; 32], u64)>, StoreError>;
 
-    /// Conflicts of a document, oldest first, and how many match before paging.
+    /// Conflicts of a document, oldest first, no more than fit a message, and how many match before paging.
     async fn conflicts(&self, id: Uuid, filter: ConflictFilter) -> Result<(Vec<ConflictRecord>, u64), StoreError>;
 
     /// One conflict of a document.

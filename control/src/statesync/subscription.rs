@@ -71,6 +71,16 @@ impl Published {
         Self { event, update: Bytes::new() }
     }
 
+    /// A conflict was found or decided.
+    pub(super) fn conflict(kind: &str, conflict: pb::Conflict, at: (&DocumentRecord, Place)) -> Self {
+        let mut event = event_at(kind, at);
+        if let Some(operation) = conflict.ops.last() {
+            event.user_id.clone_from(&operation.user_id);
+        }
+        event.conflict = Some(conflict);
+        Self { event, update: Bytes::new() }
+    }
+
     /// The document changed in a way that operations do not tell. `state` is its Yjs state, if anybody wants it, and its epoch.
     pub(super) fn whole(row: &LogRow, document: pb::Document, state: (Bytes, &str)) -> Self {
         let Self { mut event, .. } = Self::operation(row, state.1);

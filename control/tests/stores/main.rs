@@ -3,9 +3,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod conflicts;
 mod documents;
 mod locks;
 mod sessions;
+mod typed;
 
 /// Makes one test per store of each function, which takes a running `World`.
 macro_rules! on_every_store {

@@ -9,13 +9,22 @@ use uuid::Uuid;
 
 use super::{Applied, DocumentActor, Reply, Waiting, answer};
 use crate::clock;
-use crate::statesync::content::{Outcome, Refusal};
-use crate::statesync::model::{LogRow, Submission};
+use crate::statesync::content::{Applying, Outcome, Refusal, Verdict};
+use crate::statesync::model::{ConflictRecord, LogRow, Submission};
 use crate::statesync::order::Turn;
+use crate::statesync::strategy::Strategy;
 use crate::statesync::subscription::Published;
 use crate::statesync::text::Author;
 use crate::status::with_info;
 use crate::store::StoreError;
+
+/// An operation that was not refused.
+pub(super) enum Accepted {
+    /// It made a version; the conflict that it was in, if it was in one.
+    Applied(Arc<Published>, Option<Box<ConflictRecord>>),
+    /// It waits in a conflict.
+    Waits(Box<ConflictRecord>),
+}
 
 /// Who made an operation, and what tells a repetition of it.
 pub(super) struct RowAuthor {
@@ -29,20 +38,16 @@ impl DocumentActor {
     pub(super) async fn submit(&mut self, submission: Arc<Submission>, reply: Reply<Applied>) {
         match self.earlier_result(&submission).await {
             Ok(None) => {}
-            Ok(Some((digest, version))) if digest == submission.digest => {
-                self.answer_later(reply, Applied::Before(version));
-                return;
-            }
+            Ok(Some((digest, applied))) if digest == submission.digest => return self.answer_later(reply, applied),
             Ok(Some(_)) => {
                 let message = "the operation id or idempotency key was used for different content";
-                answer(reply, Err(with_info(Code::AlreadyExists, message, "OPERATION_EXISTS", &[])));
-                return;
+                return answer(reply, Err(with_info(Code::AlreadyExists, message, "OPERATION_EXISTS", &[])));
             }
             Err(error) => return answer(reply, Err(crate::status::of_store(&error))),
         }
         let (session, sequence) = (submission.session_id, submission.operation.session_sequence);
         match self.sessions.turn(session, sequence) {
-            Turn::Now => self.apply_and_follow(submission, reply),
+            Turn::Now => self.apply_and_follow(submission, reply).await,
             Turn::Later => self.hold(submission, reply),
             Turn::Passed(due) => {
                 let message = format!("session_sequence {sequence} was used for another operation; {due} is next");
@@ -69,29 +74,53 @@ impl DocumentActor {
         }
     }
 
-    async fn earlier_result(&self, submission: &Submission) -> Result<Option<([u8; 32], u64)>, StoreError> {
-        let key = &submission.operation.idempotency_key;
+    pub(super) async fn earlier_result(
+        &self,
+        submission: &Submission,
+    ) -> Result<Option<([u8; 32], Applied)>, StoreError> {
+        let (id, key) = (self.record.id, &submission.operation.idempotency_key);
         let known = self.recent.find(submission);
-        if known.is_some() || self.recent.complete || !submission.id_given && key.is_empty() {
-            return Ok(known);
+        let named = submission.id_given || !key.is_empty();
+        let found = match known {
+            None if named && !self.recent.complete => {
+                self.shared.store.find_operation(id, submission.op_id, key).await?
+            }
+            known => known,
+        };
+        if let Some((digest, version)) = found {
+            return Ok(Some((digest, Applied::Before(version))));
         }
-        self.shared.store.find_operation(self.record.id, submission.op_id, key).await
+        let pending = if named { self.find_pending(submission.op_id, key).await? } else { None };
+        Ok(pending.and_then(|record| {
+            let digest = record.pending.as_ref()?.digest;
+            Some((digest, Applied::Waits(Box::new(record))))
+        }))
     }
 
     /// Applies an operation and those of its session that waited for it.
-    fn apply_and_follow(&mut self, submission: Arc<Submission>, reply: Reply<Applied>) {
+    async fn apply_and_follow(&mut self, submission: Arc<Submission>, reply: Reply<Applied>) {
         let session = submission.session_id;
         let mut next = Some((submission, reply));
         while let Some((submission, reply)) = next.take() {
-            match self.apply(&submission) {
-                Ok(published) => {
-                    self.sessions.accepted(session, submission.operation.session_sequence);
+            let sequence = submission.operation.session_sequence;
+            match self.apply(&submission, self.strategy()).await {
+                Ok(Accepted::Applied(published, conflict)) => {
+                    self.sessions.accepted(session, sequence);
                     self.wait(Waiting::Operation(published, reply));
+                    if let Some(record) = conflict {
+                        self.tell_conflict("conflict_detected", &record);
+                        self.tell_conflict("conflict_resolved", &record);
+                    }
                     next = self.sessions.take_next(session);
+                }
+                Ok(Accepted::Waits(record)) => {
+                    self.tell_conflict("conflict_detected", &record);
+                    self.answer_later(reply, Applied::Waits(record));
+                    self.abort_held(session);
                 }
                 Err(status) => {
                     answer(reply, Err(status));
-                    if submission.operation.session_sequence > 0 {
+                    if sequence > 0 {
                         self.abort_held(session);
                     }
                 }
@@ -110,27 +139,43 @@ impl DocumentActor {
         }
     }
 
-    fn apply(&mut self, submission: &Submission) -> Result<Arc<Published>, Status> {
+    pub(super) async fn apply(&mut self, submission: &Submission, strategy: Strategy) -> Result<Accepted, Status> {
         self.check_writable(&submission.operation.user_id)?;
         let version = self.record.version + 1;
         let author = Author { version, session: self.sessions.index(submission.session_id) };
-        let outcome = match self.content.apply(submission, author) {
-            Ok((outcome, keep)) => {
-                self.unwritten.snapshot |= keep;
-                outcome
-            }
+        let how = Applying { author, strategy, kind: &self.record.kind, yjs_client: super::yjs_client(self.record.id) };
+        let verdict = match self.content.apply(submission, how) {
+            Ok(verdict) => verdict,
             Err(refusal) => return Err(self.refused(refusal)),
         };
         self.retired |= self.sessions.is_crowded();
-        let operation = pb::Operation { id: submission.op_id.to_string(), ..submission.operation.clone() };
+        let mut operation = pb::Operation { id: submission.op_id.to_string(), ..submission.operation.clone() };
         let author = RowAuthor {
             op_id: submission.op_id,
             session_id: submission.session_id,
             idempotency_key: submission.operation.idempotency_key.clone(),
             digest: submission.digest,
         };
-        let row = self.record_row(operation, author, Some(outcome));
-        Ok(Arc::new(Published::operation(&row, &self.record.epoch)))
+        let (row, clashes, keep) = match verdict {
+            Verdict::Waits(clashes) => return self.keep_waiting(operation, author, &clashes).await,
+            Verdict::Applied { outcome, keep, clashes } => {
+                if !clashes.is_empty() {
+                    operation.status = "resolved".into();
+                }
+                (self.record_row(operation, author, Some(outcome)), clashes, keep)
+            }
+            Verdict::Lost(clashes) => {
+                operation.status = "rejected".into();
+                (self.record_row(operation, author, None), clashes, false)
+            }
+        };
+        let conflict = self.resolved_conflict(&row, &clashes, strategy).await;
+        if keep {
+            // Operations before and after it are of different kinds, so none may be between it and the snapshot.
+            self.unwritten.snapshot = true;
+            self.write().await;
+        }
+        Ok(Accepted::Applied(Arc::new(Published::operation(&row, &self.record.epoch)), conflict))
     }
 
     /// Makes the next version of the document from an operation that was applied; without an outcome the content stayed.
@@ -190,7 +235,7 @@ impl DocumentActor {
     }
 
     /// Whether operations may change the document at all.
-    fn check_writable(&self, user_id: &str) -> Result<(), Status> {
+    pub(super) fn check_writable(&self, user_id: &str) -> Result<(), Status> {
         if self.record.state != "active" {
             let message = format!(
                 "the document is {0}; set its state to \"active\" with UpdateDocument before changing it",

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::apply::RowAuthor;
 use super::{Bytes, DocumentActor, Reply, answer, pb};
-use crate::statesync::content::{self, Outcome};
+use crate::statesync::content::{self, Applying, Outcome};
 use crate::statesync::subscription::Published;
 use crate::statesync::text::Author;
 use crate::status::{invalid, with_info};
@@ -79,7 +79,9 @@ impl DocumentActor {
     fn replace_content(&mut self, content: &Bytes) -> Result<Outcome, Status> {
         let session = self.sessions.index(Uuid::nil());
         let author = Author { version: self.record.version + 1, session };
-        match self.content.replace(content, author) {
+        let strategy = self.strategy();
+        let how = Applying { author, strategy, kind: &self.record.kind, yjs_client: super::yjs_client(self.record.id) };
+        match self.content.replace(content, how) {
             Ok((outcome, keep)) => {
                 self.unwritten.snapshot |= keep;
                 Ok(outcome)

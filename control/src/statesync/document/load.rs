@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::conflict::Conflicts;
 use super::recent::Recent;
 use super::{DocumentActor, Line, Unwritten, yjs_client};
 use crate::clock::HybridTime;
@@ -62,9 +63,10 @@ impl DocumentActor {
             sessions,
             recent,
             subscribers: Subscribers::new(Arc::clone(&shared)),
-            shared,
+            conflicts: Conflicts::load(shared.store.as_ref(), id).await?,
             line: Line::new(),
             unwritten: Unwritten::default(),
+            shared,
             retired: false,
         }))
     }

@@ -4,10 +4,12 @@
 //! kept. Reads and subscriptions stand in the same line, so nobody is shown what a crash could still take back.
 //!
 //! Reading order: this file is the life of the actor; [`apply`] takes operations; [`describe`] changes name, state and metadata;
-//! [`lock`] is the lock; [`attach`] is who listens; [`load`] brings a document into memory.
+//! [`conflict`]
+//! keeps what could not be merged; [`lock`] is the lock; [`attach`] is who listens; [`load`] brings a document into memory.
 
 mod apply;
 mod attach;
+mod conflict;
 mod describe;
 mod load;
 mod lock;
@@ -33,9 +35,11 @@ use super::store::{Batch, Durability};
 use super::subscription::{Attached, EventSender, Published, Subscribers};
 use crate::clock::HybridTime;
 use crate::store::StoreError;
+use conflict::Conflicts;
 use recent::Recent;
 
 pub(super) use attach::Attach;
+pub(super) use conflict::{Choice, Resolution, Resolved};
 pub(super) use lock::LockRequest;
 
 /// Operations that wait for the disk; beyond it the document takes no more commands until some are there.
@@ -66,6 +70,8 @@ pub(super) enum Command {
     Lock(LockRequest, Reply<Result<pb::Lock, String>>),
     /// Release the lock of this user.
     Unlock(String, Reply<()>),
+    /// Decide a conflict.
+    Resolve(Arc<Resolution>, Reply<Resolved>),
     /// The lock that holds.
     LockState(Reply<Option<pb::Lock>>),
     /// Subscribe, or catch up after lagging.
@@ -86,6 +92,7 @@ impl Command {
                 answer(reply, Err(status));
             }
             Command::Lock(_, reply) => answer(reply, Err(status)),
+            Command::Resolve(_, reply) => answer(reply, Err(status)),
             Command::LockState(reply) => answer(reply, Err(status)),
             Command::Attach(_, reply) => answer(reply, Err(status)),
             Command::Unsubscribe(_, _, reply) => answer(reply, Err(status)),
@@ -100,6 +107,8 @@ pub(super) enum Applied {
     Now(Arc<Published>),
     /// Earlier, as this version.
     Before(u64),
+    /// Not yet: it waits, or waited, in this conflict.
+    Waits(Box<ConflictRecord>),
 }
 
 /// What is done once everything before it is kept.
@@ -143,6 +152,7 @@ pub(super) struct DocumentActor {
     sessions: Sessions<(Arc<Submission>, Reply<Applied>)>,
     recent: Recent,
     subscribers: Subscribers,
+    conflicts: Conflicts,
     line: Line,
     unwritten: Unwritten,
     unsnapshotted: (u64, usize),
@@ -255,7 +265,13 @@ impl DocumentActor {
                 let document = self.document(self.content.bytes());
                 self.answer_later(reply, document);
             }
-            Command::Update(document, reply) => self.update(&document, reply),
+            Command::Update(document, reply) => {
+                self.update(&document, reply);
+                if self.unwritten.snapshot {
+                    self.write().await;
+                }
+            }
+            Command::Resolve(resolution, reply) => self.resolve(&resolution, reply).await,
             Command::Delete(user_id, reply) => self.delete(user_id, reply),
             Command::Lock(request, reply) => self.lock(request, reply),
             Command::Unlock(user_id, reply) => self.unlock(&user_id, reply),
@@ -297,7 +313,7 @@ impl DocumentActor {
         }
         let unwritten = std::mem::take(&mut self.unwritten);
         let due = self.unsnapshotted.0 >= SNAPSHOT_OPERATIONS || self.unsnapshotted.1 >= SNAPSHOT_BYTES;
-        let snapshot = ((due || unwritten.snapshot) && !self.retired).then(|| self.snapshot());
+        let snapshot = (due && !self.retired || unwritten.snapshot).then(|| self.snapshot());
         if snapshot.is_some() {
             self.unsnapshotted = (0, 0);
         }

@@ -216,14 +216,22 @@ impl DocumentStore for SqliteDocuments {
             .fetch_one(&mut *snapshot)
             .await?;
         let page = format!("SELECT * {which} ORDER BY created_at_us, id LIMIT ?3 OFFSET ?4");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(page))
+        let mut rows = sqlx::query(sqlx::AssertSqlSafe(page))
             .bind(id.as_bytes().as_slice())
             .bind(resolved_max)
             .bind(filter.limit)
             .bind(filter.offset)
-            .fetch_all(&mut *snapshot)
-            .await?;
-        Ok((rows.iter().map(conflict_of_row).collect::<Result<_, _>>()?, total as u64))
+            .fetch(&mut *snapshot);
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.try_next().await? {
+            let record = conflict_of_row(&row)?;
+            bytes += record.conflict.encoded_len();
+            if bytes > PAGE_BYTES && !page.is_empty() {
+                break;
+            }
+            page.push(record);
+        }
+        Ok((page, total as u64))
     }
 
     async fn conflict(&self, id: Uuid, conflict_id: Uuid) -> Result<Option<ConflictRecord>, StoreError> {

@@ -5,6 +5,8 @@
 
 mod edit;
 mod guard;
+mod mark;
+mod track;
 mod window;
 
 #[cfg(test)]
@@ -22,6 +24,9 @@ use yrs::{
 };
 
 pub use edit::{Edit, Payload, decode_payload, encode_edits};
+pub(super) use mark::Mark;
+pub(super) use track::Track;
+use track::{splice, splits_pair};
 pub use window::SessionIndex;
 use window::{View, Window};
 
@@ -85,8 +90,7 @@ pub struct Logged {
 pub struct TextEngine {
     doc: Doc,
     text: TextRef,
-    units: Vec<u16>,
-    window: Window,
+    track: Track,
     state_bytes_estimate: usize,
 }
 
@@ -101,8 +105,7 @@ impl TextEngine {
         options.offset_kind = OffsetKind::Utf16;
         let doc = Doc::with_options(options);
         let text = doc.get_or_insert_text(ROOT);
-        let mut engine =
-            Self { doc, text, units: Vec::new(), window: Window::new(0, version), state_bytes_estimate: 0 };
+        let mut engine = Self { doc, text, track: Track::new("", version), state_bytes_estimate: 0 };
         if !state.is_empty() {
             engine.replay(state)?;
         }
@@ -127,8 +130,7 @@ impl TextEngine {
 
     /// Ends loading at `version`: the units are read from the CRDT and the window starts here.
     pub fn finish_restore(&mut self, version: u64) {
-        self.units = self.text.get_string(&self.doc.transact()).encode_utf16().collect();
-        self.window = Window::new(self.units.len(), version);
+        self.track = Track::new(&self.text.get_string(&self.doc.transact()), version);
     }
 
     /// Rebuilds the window from logged edits, oldest first, so that JSON operations with an older base can be placed. If the log
@@ -136,7 +138,7 @@ impl TextEngine {
     pub fn restore_window(&mut self, floor: u64, log: &[Logged]) {
         let grown = |edit: &Edit| edit.ins_units() as i64 - i64::from(edit.del);
         let grown: i64 = log.iter().flat_map(|logged| &logged.placed).map(grown).sum();
-        let Ok(length) = usize::try_from(self.units.len() as i64 - grown) else { return };
+        let Ok(length) = usize::try_from(self.track.units.len() as i64 - grown) else { return };
         let mut window = Window::new(length, floor);
         for logged in log {
             // What was sent says more than what became of it: also which units were deleted that others had deleted already.
@@ -149,14 +151,14 @@ impl TextEngine {
             }
             window.finish(logged.author);
         }
-        if window.visible() == self.units.len() {
-            self.window = window;
+        if window.visible() == self.track.units.len() {
+            self.track.window = window;
         }
     }
 
     /// The text in UTF-8.
     pub fn content(&self) -> String {
-        String::from_utf16_lossy(&self.units)
+        self.track.content()
     }
 
     /// The whole state as a Yjs update, format v1.
@@ -171,7 +173,7 @@ impl TextEngine {
 
     /// The oldest version that a JSON operation may name as its base.
     pub fn floor(&self) -> u64 {
-        self.window.floor()
+        self.track.window.floor()
     }
 
     /// Applies edits whose positions refer to the state after `prev_version` plus the writer's own later operations.
@@ -179,25 +181,57 @@ impl TextEngine {
     /// # Errors
     /// [`TextError`]; after any but [`TextError::Broken`] the text is as before.
     pub fn apply_edits(&mut self, edits: &[Edit], prev_version: u64, author: Author) -> Result<Change, TextError> {
-        if prev_version < self.window.floor() {
-            return Err(TextError::TooOld(self.window.floor()));
-        }
-        let view = self.window.view(prev_version, author.session);
-        self.check_bounds(edits, view)?;
-        let mut placed = Vec::with_capacity(edits.len());
-        for (index, edit) in edits.iter().enumerate() {
-            let broken =
-                |error| if index == 0 { error } else { TextError::Broken("an edit after the first was refused") };
-            let before = placed.len();
-            self.check_surrogates(edit, view).map_err(broken)?;
-            placed.extend(self.window.apply(edit, view, author).map_err(TextError::Broken)?);
-            for edit in &placed[before..] {
-                splice(&mut self.units, edit);
-            }
-        }
-        self.window.finish(author);
+        let view = self.track.view(prev_version, author)?;
+        self.check_state_quota(self.track.check(edits, view)?)?;
+        let placed = self.track.place(edits, view, author)?;
         let update = self.write_crdt(&placed)?;
         Ok(Change { edits: placed, update })
+    }
+
+    /// The versions of others since `prev_version` that touched what `edits` touch.
+    ///
+    /// # Errors
+    /// [`TextError`]
+    pub fn overlaps(&self, edits: &[Edit], prev_version: u64, author: Author) -> Result<Vec<u64>, TextError> {
+        let view = self.track.view(prev_version, author)?;
+        self.track.check(edits, view)?;
+        self.track.overlaps(edits, view, author)
+    }
+
+    /// Like [`apply_edits`](Self::apply_edits), but what an edit replaces goes with everything that others wrote into it since.
+    ///
+    /// # Errors
+    /// As [`apply_edits`](Self::apply_edits).
+    pub fn overwrite(&mut self, edits: &[Edit], prev_version: u64, author: Author) -> Result<Change, TextError> {
+        let view = self.track.view(prev_version, author)?;
+        self.check_state_quota(self.track.check(edits, view)?)?;
+        let placed = self.track.overwrite(edits, view, author)?;
+        let update = self.write_crdt(&placed)?;
+        Ok(Change { edits: placed, update })
+    }
+
+    /// Puts marks on a range, which stays where its characters are; returns where that is now, and the Yjs update.
+    ///
+    /// # Errors
+    /// As [`apply_edits`](Self::apply_edits).
+    pub(super) fn mark(&mut self, mark: Mark, prev_version: u64, author: Author) -> Result<(Mark, Bytes), TextError> {
+        let view = self.track.view(prev_version, author)?;
+        let range = Edit { pos: mark.pos, del: mark.len, ins: String::new() };
+        self.track.check(std::slice::from_ref(&range), view)?;
+        self.check_state_quota(mark.encode().len() + 64)?;
+        let (start, end) = self.track.window.extent(&range, view).unwrap_or_default();
+        let placed = Mark { pos: start, len: end - start, ..mark };
+        let update = catch_unwind(AssertUnwindSafe(|| {
+            let mut txn = self.doc.transact_mut();
+            if placed.len > 0 {
+                self.text.format(&mut txn, placed.pos, placed.len, placed.attributes());
+            }
+            txn.encode_update_v1()
+        }))
+        .map_err(|_| TextError::Broken("the CRDT failed on a mark"))?;
+        self.track.window.finish(author);
+        self.state_bytes_estimate += update.len();
+        Ok((placed, update.into()))
     }
 
     /// Replaces the whole text.
@@ -205,7 +239,7 @@ impl TextEngine {
     /// # Errors
     /// As [`apply_edits`](Self::apply_edits).
     pub fn replace(&mut self, content: &str, author: Author) -> Result<Change, TextError> {
-        let edits: Vec<Edit> = edit::difference(&self.units, content).into_iter().collect();
+        let edits: Vec<Edit> = edit::difference(&self.track.units, content).into_iter().collect();
         self.apply_edits(&edits, author.version - 1, author)
     }
 
@@ -220,20 +254,23 @@ impl TextEngine {
             let txn = self.doc.transact();
             scan.check_dependencies(|client| txn.state_vector().get(&yrs::block::ClientID::new(client)))?;
         }
-        if self.units.len() + scan.inserted_units > TEXT_UNITS_MAX {
+        if self.track.units.len() + scan.inserted_units > TEXT_UNITS_MAX {
             return Err(TextError::Full("a text may have 1,048,576 UTF-16 units"));
         }
         let (update, edits) = catch_unwind(AssertUnwindSafe(|| self.merge(bytes)))
             .map_err(|_| TextError::Broken("the CRDT failed on an update"))??;
         for edit in &edits {
             let end = edit.pos as usize + edit.del as usize;
-            if end > self.units.len() || splits_pair(&self.units, edit.pos as usize) || splits_pair(&self.units, end) {
+            if end > self.track.units.len()
+                || splits_pair(&self.track.units, edit.pos as usize)
+                || splits_pair(&self.track.units, end)
+            {
                 return Err(TextError::Broken("an update splits a surrogate pair"));
             }
-            self.window.apply(edit, View::Latest, author).map_err(TextError::Broken)?;
-            splice(&mut self.units, edit);
+            self.track.window.apply(edit, View::Latest, author).map_err(TextError::Broken)?;
+            splice(&mut self.track.units, edit);
         }
-        self.window.finish(author);
+        self.track.window.finish(author);
         self.state_bytes_estimate += update.len();
         Ok(Change { edits, update: update.into() })
     }
@@ -277,54 +314,12 @@ impl TextEngine {
         Ok(update.into())
     }
 
-    fn check_bounds(&self, edits: &[Edit], view: View) -> Result<(), TextError> {
-        let mut length = self.window.length(view) as u64;
-        let mut grown = self.units.len() as u64;
-        let mut bytes = 0;
-        for edit in edits {
-            let (pos, del) = (u64::from(edit.pos), u64::from(edit.del));
-            if pos + del > length {
-                return Err(TextError::Invalid(format!(
-                    "data: position {pos} with {del} deleted is outside the text of {length} UTF-16 units"
-                )));
-            }
-            length = length - del + edit.ins_units() as u64;
-            grown += edit.ins_units() as u64;
-            bytes += edit.ins.len() + 32;
-        }
-        if grown > TEXT_UNITS_MAX as u64 {
-            return Err(TextError::Full("a text may have 1,048,576 UTF-16 units"));
-        }
-        self.check_state_quota(bytes)
-    }
-
     fn check_state_quota(&self, more: usize) -> Result<(), TextError> {
         if self.state_bytes_estimate + more > STATE_BYTES_MAX {
             return Err(TextError::Full("its history may have 3 MiB"));
         }
         Ok(())
     }
-
-    /// The ends of `edit` must not fall between the halves of a pair, where the text still has that place.
-    fn check_surrogates(&self, edit: &Edit, view: View) -> Result<(), TextError> {
-        for pos in [edit.pos, edit.pos + edit.del] {
-            if let Some(here) = self.window.locate(pos, view)
-                && splits_pair(&self.units, here)
-            {
-                return Err(TextError::Invalid(format!("data: position {pos} is inside a surrogate pair")));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn splits_pair(units: &[u16], pos: usize) -> bool {
-    pos > 0 && pos < units.len() && (0xD800..0xDC00).contains(&units[pos - 1]) && (0xDC00..0xE000).contains(&units[pos])
-}
-
-fn splice(units: &mut Vec<u16>, edit: &Edit) {
-    let start = edit.pos as usize;
-    units.splice(start..start + edit.del as usize, edit.ins.encode_utf16());
 }
 
 fn edits_of_delta(delta: &[Delta]) -> Vec<Edit> {

@@ -128,8 +128,8 @@ proptest! {
         prop_assert_eq!(loaded.floor(), 1);
         let base = current.saturating_sub(5).max(1);
         let author = Author { version: current + 1, session: 2 };
-        let length = engine.window.length(engine.window.view(base, 2)) as u64;
-        prop_assert_eq!(loaded.window.length(loaded.window.view(base, 2)) as u64, length);
+        let length = engine.track.window.length(engine.track.window.view(base, 2)) as u64;
+        prop_assert_eq!(loaded.track.window.length(loaded.track.window.view(base, 2)) as u64, length);
         engine.apply_edits(&in_bounds(&[(7, 2, "zz".into())], length), base, author).unwrap();
         loaded.apply_edits(&in_bounds(&[(7, 2, "zz".into())], length), base, author).unwrap();
         prop_assert_eq!(engine.content(), loaded.content());
@@ -167,12 +167,12 @@ proptest! {
         for peer in &mut peers {
             peer.receive(&engine.state());
         }
-        let mut follower = engine.units.clone();
+        let mut follower = engine.track.units.clone();
         for (version, (who, pos, del, ins)) in (1..).zip(steps) {
             let author = Author { version: version + 1, session: who + 1 };
             let change = if who == 0 {
-                let pos = boundary(&engine.units, pos as usize % (engine.units.len() + 1));
-                let end = boundary(&engine.units, (pos + del as usize).min(engine.units.len()));
+                let pos = boundary(&engine.track.units, pos as usize % (engine.track.units.len() + 1));
+                let end = boundary(&engine.track.units, (pos + del as usize).min(engine.track.units.len()));
                 let edit = Edit { pos: pos as u32, del: end.saturating_sub(pos) as u32, ins };
                 engine.apply_edits(&[edit], version, author).unwrap()
             } else {
@@ -185,7 +185,7 @@ proptest! {
             };
             guard::scan(&change.update).unwrap();
             change.edits.iter().for_each(|edit| splice(&mut follower, edit));
-            prop_assert_eq!(&follower, &engine.units);
+            prop_assert_eq!(&follower, &engine.track.units);
             prop_assert_eq!(crdt_text(&engine), engine.content());
         }
         let state = engine.state();

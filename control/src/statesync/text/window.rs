@@ -20,7 +20,7 @@ const CHUNK_SPANS_MAX: usize = 64;
 
 /// A state that positions refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum View {
+pub(in crate::statesync) enum View {
     /// The text as it is.
     Latest,
     /// The state after `version` plus all later operations of `session`.
@@ -67,7 +67,7 @@ impl Span {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Chunk {
     spans: Vec<Span>,
     visible: usize,
@@ -106,7 +106,7 @@ struct Gap {
     here: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Window {
     chunks: Vec<Chunk>,
     floor: u64,
@@ -230,6 +230,60 @@ impl Window {
             chunk_at += 1;
         }
         (left == 0).then_some(last)
+    }
+
+    /// What `edit` of `view` replaces, as a range of the text of today with all that others wrote into it since; `None` if it
+    /// replaces nothing.
+    pub(super) fn extent(&self, edit: &Edit, view: View) -> Option<(u32, u32)> {
+        let (start, end) = (edit.pos, edit.pos + edit.del);
+        let (mut seen, mut here, mut extent) = (0, 0, None);
+        for span in self.chunks.iter().flat_map(|chunk| &chunk.spans) {
+            if span.visible_in(view) {
+                let (first, last) = (start.max(seen), end.min(seen + span.len));
+                if first < last {
+                    let place = |unit: u32| if span.visible_now() > 0 { here + unit - seen } else { here };
+                    let from = extent.map_or_else(|| place(first), |(from, _)| from);
+                    extent = Some((from, place(last)));
+                }
+                seen += span.len;
+                if seen >= end {
+                    break;
+                }
+            }
+            here += span.visible_now();
+        }
+        extent
+    }
+
+    /// The versions that `view` does not know and that touched what `edit` touches: deleted the same units, wrote between them, or
+    /// deleted what is on both sides of an insert. Two inserts at one place do not touch each other.
+    pub(super) fn overlap(&self, edit: &Edit, view: View) -> Vec<u64> {
+        let (start, end) = (edit.pos, edit.pos + edit.del);
+        let mut found = Vec::new();
+        let unknown = |deletes: &SmallVec<[(u64, SessionIndex); 1]>| {
+            let unknown = deletes.iter().filter(|(version, session)| !view.knows(*version, *session));
+            unknown.map(|(version, _)| *version).collect::<Vec<_>>()
+        };
+        let (mut seen, mut before) = (0, Vec::new());
+        for span in self.chunks.iter().flat_map(|chunk| &chunk.spans) {
+            if span.visible_in(view) {
+                let deleted = unknown(&span.deletes);
+                let inside = start.max(seen) < end.min(seen + span.len) || seen < start && start < seen + span.len;
+                if inside && (edit.del > 0 || !deleted.is_empty()) {
+                    found.extend_from_slice(&deleted);
+                } else if edit.del == 0 && start == seen {
+                    found.extend(deleted.iter().filter(|version| before.contains(*version)));
+                }
+                seen += span.len;
+                before = deleted;
+                if seen > end {
+                    break;
+                }
+            } else if start < seen && seen < end && !view.knows(span.version, span.session) {
+                found.push(span.version);
+            }
+        }
+        found
     }
 
     /// Inserts a span and returns the place after it.

@@ -1,0 +1,452 @@
+//! The engine of whiteboards, canvases and sheets: items of keys, with a style and a text each, in a Yjs document.
+//!
+//! Every item is a `Y.Map` in its root map, every key one value in it, `style` a `Y.Map` and `text` a `Y.Text` inside, so that
+//! writers of different keys do not touch each other. [`change`] reads and writes the JSON form; [`touched`] tells which writes an
+//! operation did not know.
+
+mod change;
+mod touched;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use serde_json::{Map as JsonMap, Value};
+use yrs::updates::decoder::Decode;
+use yrs::{
+    Any, Doc, GetString, Map, MapPrelim, MapRef, OffsetKind, Options, Out, ReadTxn, StateVector, Text, TextPrelim,
+    TextRef, Transact, TransactionMut, Update,
+};
+
+use change::{Action, ItemId, invalid};
+pub(super) use change::{Change, ItemsError, Parsed, Root, encode, parse, parse_content};
+use touched::{Part, Touched};
+
+use super::text::{Author, STATE_BYTES_MAX, TextError, Track};
+
+/// A write that an operation did not know and that touched what it touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Clash {
+    /// The version of that write.
+    pub(super) version: u64,
+    /// What both touched.
+    pub(super) place: String,
+    /// Whether the earlier write wins whatever the strategy: it deleted the item.
+    pub(super) deletion: bool,
+}
+
+/// Items in memory.
+pub(super) struct ItemsEngine {
+    doc: Doc,
+    roots: Vec<(Root, MapRef)>,
+    touched: Touched,
+    /// Nested texts that somebody edited since the document was loaded.
+    texts: HashMap<ItemId, Track>,
+    state_bytes_estimate: usize,
+}
+
+impl ItemsEngine {
+    /// Items of a document of this type, from `state`, a Yjs update of everything (empty: none). History starts at `version`.
+    ///
+    /// # Errors
+    /// [`ItemsError::Broken`] if the state cannot be read.
+    pub(super) fn restore(kind: &str, yjs_client: u64, state: &[u8], version: u64) -> Result<Self, ItemsError> {
+        let mut options = Options::with_client_id(yrs::block::ClientID::new(yjs_client));
+        options.offset_kind = OffsetKind::Utf16;
+        let doc = Doc::with_options(options);
+        let roots = Root::of(kind).iter().map(|root| (*root, doc.get_or_insert_map(root.name()))).collect();
+        let mut engine =
+            Self { doc, roots, touched: Touched::new(version), texts: HashMap::new(), state_bytes_estimate: 0 };
+        if !state.is_empty() {
+            engine.replay(state)?;
+        }
+        Ok(engine)
+    }
+
+    /// Applies a logged update while a document is being loaded.
+    ///
+    /// # Errors
+    /// [`ItemsError::Broken`] if the update cannot be read.
+    pub(super) fn replay(&mut self, update: &[u8]) -> Result<(), ItemsError> {
+        let decoded = Update::decode_v1(update).map_err(|_| ItemsError::Broken("a logged update does not decode"))?;
+        let applied = self.doc.transact_mut().apply_update(decoded);
+        applied.map_err(|_| ItemsError::Broken("a logged update does not apply"))?;
+        self.state_bytes_estimate += update.len();
+        Ok(())
+    }
+
+    /// Gives the engine the history after version `floor`; an operation without changes is one that replaced everything.
+    pub(super) fn restore_history(&mut self, floor: u64, log: impl Iterator<Item = (Author, Option<Vec<Change>>)>) {
+        self.touched = Touched::new(floor);
+        for (author, changes) in log {
+            match changes {
+                Some(changes) => self.touched.write(&changes, author),
+                None => self.touched.write_everything(author),
+            }
+        }
+    }
+
+    /// The roots of the document.
+    pub(super) fn roots(&self) -> Vec<Root> {
+        self.roots.iter().map(|(root, _)| *root).collect()
+    }
+
+    /// The whole state as a Yjs update, format v1.
+    pub(super) fn state(&mut self) -> Vec<u8> {
+        let state = self.doc.transact().encode_diff_v1(&StateVector::default());
+        self.state_bytes_estimate = state.len();
+        state
+    }
+
+    /// The items as canonical JSON: keys in order.
+    pub(super) fn content(&self) -> Vec<u8> {
+        let txn = self.doc.transact();
+        let roots: BTreeMap<&str, Value> =
+            self.roots.iter().map(|(root, map)| (root.name(), json_of_map(map, &txn))).collect();
+        serde_json::to_vec(&roots).expect("JSON values always serialise")
+    }
+
+    /// The writes since `base` that `changes` did not know and that touched what they touch.
+    ///
+    /// # Errors
+    /// [`ItemsError`] if the changes cannot be applied at all.
+    pub(super) fn clashes(&self, changes: &[Change], base: u64, author: Author) -> Result<Vec<Clash>, ItemsError> {
+        if base < self.touched.floor() {
+            return Err(ItemsError::TooOld(self.touched.floor()));
+        }
+        self.check(changes, base, author)?;
+        let mut clashes = Vec::new();
+        for change in changes {
+            self.clashes_of(change, (base, author), &mut clashes);
+        }
+        Ok(clashes)
+    }
+
+    fn clashes_of(&self, change: &Change, by: (u64, Author), clashes: &mut Vec<Clash>) {
+        let (base, author) = by;
+        let item = &change.item;
+        let unknown = |part: Part| self.touched.unknown(item, part, base, author.session);
+        let mut clash = |part: Part, place: String, deletion: bool| {
+            if let Some(version) = unknown(part) {
+                clashes.push(Clash { version, place, deletion });
+            }
+        };
+        let exists = self.exists(item);
+        match change.action {
+            Action::Delete if exists => clash(Part::Anything, item.to_string(), false),
+            Action::Delete => {}
+            Action::Create if exists => clash(Part::Existence, item.to_string(), false),
+            Action::Change if !exists => clash(Part::Existence, item.to_string(), true),
+            Action::Create | Action::Change => {
+                for key in change.set.keys() {
+                    clash(Part::Key(key.clone()), format!("{item}/{key}"), false);
+                }
+                for key in change.style.keys() {
+                    clash(Part::Style(key.clone()), format!("{item}/style/{key}"), false);
+                }
+            }
+        }
+    }
+
+    /// Applies changes from which those of items that others deleted have been left out.
+    ///
+    /// # Errors
+    /// [`ItemsError`]; after any but [`ItemsError::Broken`] the items are as before.
+    pub(super) fn apply(
+        &mut self,
+        changes: Vec<Change>,
+        base: u64,
+        author: Author,
+    ) -> Result<(Vec<Change>, Bytes), ItemsError> {
+        let bytes = self.check(&changes, base, author)?;
+        self.check_room(bytes)?;
+        let (changes, update) = catch_unwind(AssertUnwindSafe(|| self.write(changes, base, author)))
+            .map_err(|_| ItemsError::Broken("the CRDT failed on an operation"))??;
+        self.touched.write(&changes, author);
+        self.state_bytes_estimate += update.len();
+        Ok((changes, update.into()))
+    }
+
+    /// Replaces all items.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub(super) fn replace(&mut self, items: Vec<Change>, author: Author) -> Result<Bytes, ItemsError> {
+        self.check_forest(&items)?;
+        self.check_room(items.iter().map(size).sum())?;
+        let replaced = catch_unwind(AssertUnwindSafe(|| {
+            let mut txn = self.doc.transact_mut();
+            for (_, map) in &self.roots {
+                map.clear(&mut txn);
+            }
+            drop(txn);
+            self.texts.clear();
+            self.write(items, author.version - 1, author).map(drop)
+        }));
+        replaced.map_err(|_| ItemsError::Broken("the CRDT failed on a replacement"))??;
+        self.touched.write_everything(author);
+        Ok(self.state().into())
+    }
+
+    /// Checks that the parents of items that replace all others form a tree.
+    ///
+    /// # Errors
+    /// [`ItemsError::Invalid`].
+    pub(super) fn check_forest(&self, items: &[Change]) -> Result<(), ItemsError> {
+        let parents: HashMap<&str, Option<&str>> =
+            items.iter().map(|item| (item.item.id.as_str(), item.set.get("parent").and_then(Value::as_str))).collect();
+        items.iter().try_for_each(|item| self.check_tree(&item.item.id, &parents))
+    }
+
+    fn check_room(&mut self, bytes: usize) -> Result<(), ItemsError> {
+        if self.state_bytes_estimate + bytes > STATE_BYTES_MAX {
+            // The estimate only grows; deletions give room back.
+            self.state();
+        }
+        if self.state_bytes_estimate + bytes > STATE_BYTES_MAX {
+            return Err(ItemsError::Full("its items and their history may have 3 MiB"));
+        }
+        Ok(())
+    }
+
+    /// Checks that all changes can be applied one after the other; returns roughly the bytes that they add.
+    fn check(&self, changes: &[Change], base: u64, author: Author) -> Result<usize, ItemsError> {
+        let mut made: HashMap<&ItemId, bool> = HashMap::new();
+        let mut parents: HashMap<&str, Option<&str>> = HashMap::new();
+        let mut edited: HashSet<&ItemId> = HashSet::new();
+        let mut bytes = 0;
+        for change in changes {
+            let item = &change.item;
+            let unknown = self.touched.unknown(item, Part::Existence, base, author.session).is_some();
+            let exists = made.get(item).copied().unwrap_or_else(|| self.exists(item));
+            match change.action {
+                Action::Create if exists && (!unknown || made.contains_key(item)) => {
+                    return Err(ItemsError::Exists(item.to_string()));
+                }
+                Action::Change | Action::Delete if !exists && (!unknown || made.contains_key(item)) => {
+                    return Err(ItemsError::Missing(item.to_string()));
+                }
+                _ => {}
+            }
+            made.insert(item, change.action != Action::Delete);
+            if let Some(parent) = change.set.get("parent") {
+                parents.insert(&item.id, parent.as_str());
+                self.check_tree(&item.id, &parents)?;
+            }
+            if !change.text.is_empty() && exists {
+                if !edited.insert(item) {
+                    return Err(invalid(format!("{item}: an operation edits a text once, with a list of edits")));
+                }
+                self.check_text(change, base, author)?;
+            }
+            bytes += size(change);
+        }
+        Ok(bytes)
+    }
+
+    /// Parents form a tree: going up from an item never comes back to it.
+    fn check_tree(&self, id: &str, parents: &HashMap<&str, Option<&str>>) -> Result<(), ItemsError> {
+        let txn = self.doc.transact();
+        let mut seen = HashSet::from([id.to_owned()]);
+        let mut at = id.to_owned();
+        loop {
+            let above = match parents.get(at.as_str()) {
+                Some(parent) => parent.map(str::to_owned),
+                None => self.item(&ItemId { root: Root::Elements, id: at }, &txn).and_then(|map| {
+                    match map.get(&txn, "parent") {
+                        Some(Out::Any(Any::String(parent))) => Some(parent.to_string()),
+                        _ => None,
+                    }
+                }),
+            };
+            let Some(above) = above else { return Ok(()) };
+            if !seen.insert(above.clone()) {
+                return Err(invalid(format!("elements/{id}: that parent would make a circle; parents form a tree")));
+            }
+            at = above;
+        }
+    }
+
+    fn check_text(&self, change: &Change, base: u64, author: Author) -> Result<(), ItemsError> {
+        let fresh;
+        let track = match self.texts.get(&change.item) {
+            Some(track) => track,
+            None => {
+                fresh = self.load_text(&change.item);
+                &fresh
+            }
+        };
+        let view = track.view(base, author).map_err(of_text)?;
+        track.check(&change.text, view).map(drop).map_err(of_text)
+    }
+
+    /// A nested text whose history starts where somebody last wrote it.
+    fn load_text(&self, item: &ItemId) -> Track {
+        let txn = self.doc.transact();
+        let text = self.item(item, &txn).and_then(|map| nested_text(&map, &txn));
+        let text = text.map_or_else(String::new, |text| text.get_string(&txn));
+        Track::new(&text, self.touched.last(item, Part::Text))
+    }
+
+    fn write(
+        &mut self,
+        mut changes: Vec<Change>,
+        base: u64,
+        author: Author,
+    ) -> Result<(Vec<Change>, Vec<u8>), ItemsError> {
+        for change in &mut changes {
+            let exists = self.exists(&change.item);
+            if change.action == Action::Delete || !exists {
+                self.texts.remove(&change.item);
+            }
+            if change.text.is_empty() {
+                continue;
+            }
+            if !self.texts.contains_key(&change.item) {
+                let track = if exists { self.load_text(&change.item) } else { Track::new("", author.version - 1) };
+                self.texts.insert(change.item.clone(), track);
+            }
+            let track = self.texts.get_mut(&change.item).expect("it was just inserted");
+            let base = if exists { base } else { author.version - 1 };
+            let view = track.view(base, author).map_err(of_text)?;
+            change.text = track.place(&change.text, view, author).map_err(of_text)?;
+        }
+        let mut txn = self.doc.transact_mut();
+        for change in &changes {
+            let Some((_, root)) = self.roots.iter().find(|(root, _)| *root == change.item.root) else { continue };
+            write_change(change, root, &mut txn);
+        }
+        let update = txn.encode_update_v1();
+        Ok((changes, update))
+    }
+
+    fn exists(&self, item: &ItemId) -> bool {
+        self.item(item, &self.doc.transact()).is_some()
+    }
+
+    fn item(&self, item: &ItemId, txn: &impl ReadTxn) -> Option<MapRef> {
+        let (_, root) = self.roots.iter().find(|(root, _)| *root == item.root)?;
+        match root.get(txn, &item.id) {
+            Some(Out::YMap(map)) => Some(map),
+            _ => None,
+        }
+    }
+}
+
+/// Roughly the bytes that a change adds to the state.
+fn size(change: &Change) -> usize {
+    64 + change.item.id.len() + encode(std::slice::from_ref(change)).len()
+}
+
+fn of_text(error: TextError) -> ItemsError {
+    match error {
+        TextError::Invalid(message) | TextError::MissingDependency(message) => {
+            invalid(format!("text: {}", message.trim_start_matches("data: ")))
+        }
+        TextError::TooOld(floor) => ItemsError::TooOld(floor),
+        TextError::Full(what) => ItemsError::Full(what),
+        TextError::Broken(what) => ItemsError::Broken(what),
+    }
+}
+
+fn write_change(change: &Change, root: &MapRef, txn: &mut TransactionMut<'_>) {
+    if change.action == Action::Delete {
+        root.remove(txn, &change.item.id);
+        return;
+    }
+    let item = match root.get(txn, &change.item.id) {
+        Some(Out::YMap(map)) => map,
+        _ => root.insert(txn, change.item.id.as_str(), MapPrelim::default()),
+    };
+    write_keys(&change.set, &item, txn);
+    if !change.style.is_empty() {
+        let style = match item.get(txn, "style") {
+            Some(Out::YMap(map)) => map,
+            _ => item.insert(txn, "style", MapPrelim::default()),
+        };
+        write_keys(&change.style, &style, txn);
+    }
+    if !change.text.is_empty() {
+        let text = match nested_text(&item, txn) {
+            Some(text) => text,
+            None => item.insert(txn, "text", TextPrelim::new("")),
+        };
+        for edit in &change.text {
+            if edit.del > 0 {
+                text.remove_range(txn, edit.pos, edit.del);
+            }
+            if !edit.ins.is_empty() {
+                text.insert(txn, edit.pos, &edit.ins);
+            }
+        }
+    }
+}
+
+fn write_keys(keys: &JsonMap<String, Value>, map: &MapRef, txn: &mut TransactionMut<'_>) {
+    for (key, value) in keys {
+        if value.is_null() {
+            map.remove(txn, key);
+        } else {
+            map.insert(txn, key.as_str(), any_of_json(value));
+        }
+    }
+}
+
+fn nested_text(item: &MapRef, txn: &impl ReadTxn) -> Option<TextRef> {
+    match item.get(txn, "text") {
+        Some(Out::YText(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Numbers are what JavaScript has: 64-bit floating point.
+fn any_of_json(value: &Value) -> Any {
+    match value {
+        Value::Null => Any::Null,
+        Value::Bool(value) => Any::Bool(*value),
+        Value::Number(value) => Any::Number(value.as_f64().unwrap_or_default().into()),
+        Value::String(value) => Any::String(value.as_str().into()),
+        Value::Array(list) => Any::Array(list.iter().map(any_of_json).collect()),
+        Value::Object(map) => {
+            let map: HashMap<String, Any> = map.iter().map(|(key, value)| (key.clone(), any_of_json(value))).collect();
+            Any::Map(map.into())
+        }
+    }
+}
+
+fn json_of_any(value: &Any) -> Value {
+    match value {
+        Any::Null | Any::Undefined => Value::Null,
+        Any::Bool(value) => Value::Bool(*value),
+        Any::Number(yrs::Number::Int(value)) => Value::from(*value),
+        Any::Number(yrs::Number::Float(value)) => json_of_number(*value),
+        Any::String(value) => Value::String(value.to_string()),
+        Any::Buffer(value) => Value::Array(value.iter().map(|byte| Value::from(*byte)).collect()),
+        Any::Array(list) => Value::Array(list.iter().map(json_of_any).collect()),
+        Any::Map(map) => Value::Object(map.iter().map(|(key, value)| (key.clone(), json_of_any(value))).collect()),
+    }
+}
+
+/// A whole number without a fraction, as JavaScript writes it.
+fn json_of_number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 {
+        return Value::from(value as i64);
+    }
+    serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
+}
+
+fn json_of_map(map: &MapRef, txn: &impl ReadTxn) -> Value {
+    let of_entry = |(key, value): (&str, Out)| {
+        let value = match value {
+            Out::Any(value) => json_of_any(&value),
+            Out::YText(text) => Value::String(text.get_string(txn)),
+            Out::YMap(map) => json_of_map(&map, txn),
+            _ => Value::Null,
+        };
+        (key.to_owned(), value)
+    };
+    Value::Object(map.iter(txn).map(of_entry).collect())
+}
