@@ -1,6 +1,6 @@
 //! Sessions in memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::session::SessionState;
@@ -13,37 +13,37 @@ use crate::store::StoreError;
 
 #[derive(Default)]
 struct Tables {
-    by_id: HashMap<Uuid, Session>,
-    by_connection: HashMap<Uuid, Uuid>,
-    by_user: HashMap<String, BTreeSet<(UnixMicros, Uuid)>>,
-    by_creation: BTreeMap<(UnixMicros, Uuid), ()>,
+    sessions: HashMap<Uuid, Session>,
+    connections: HashMap<Uuid, Uuid>,
+    of_users: HashMap<String, BTreeSet<(UnixMicros, Uuid)>>,
+    creation: BTreeSet<(UnixMicros, Uuid)>,
 }
 
 impl Tables {
     fn live(&mut self, id: Uuid, now: UnixMicros) -> Option<&mut Session> {
-        self.by_id.get_mut(&id).filter(|session| session.expires_at > now)
+        self.sessions.get_mut(&id).filter(|session| session.expires_at > now)
     }
 
     fn insert(&mut self, session: Session) {
         let key = (session.created_at, session.id);
-        self.by_connection.insert(session.connection_id, session.id);
-        self.by_user.entry(session.user_id.clone()).or_default().insert(key);
-        self.by_creation.insert(key, ());
-        self.by_id.insert(session.id, session);
+        self.connections.insert(session.connection_id, session.id);
+        self.of_users.entry(session.user_id.clone()).or_default().insert(key);
+        self.creation.insert(key);
+        self.sessions.insert(session.id, session);
     }
 
     fn remove(&mut self, id: Uuid) {
-        let Some(session) = self.by_id.remove(&id) else { return };
+        let Some(session) = self.sessions.remove(&id) else { return };
         let key = (session.created_at, id);
-        self.by_creation.remove(&key);
+        self.creation.remove(&key);
         // A later session over the same connection keeps its entry.
-        if self.by_connection.get(&session.connection_id) == Some(&id) {
-            self.by_connection.remove(&session.connection_id);
+        if self.connections.get(&session.connection_id) == Some(&id) {
+            self.connections.remove(&session.connection_id);
         }
-        if let Some(of_user) = self.by_user.get_mut(&session.user_id) {
+        if let Some(of_user) = self.of_users.get_mut(&session.user_id) {
             of_user.remove(&key);
             if of_user.is_empty() {
-                self.by_user.remove(&session.user_id);
+                self.of_users.remove(&session.user_id);
             }
         }
     }
@@ -65,7 +65,7 @@ impl MemorySessions {
 impl SessionStore for MemorySessions {
     async fn insert(&self, session: Session) -> Result<(), StoreError> {
         let mut tables = self.tables();
-        if tables.by_id.contains_key(&session.id) {
+        if tables.sessions.contains_key(&session.id) {
             return Err(StoreError::Failed("a session with this id exists".into()));
         }
         tables.insert(session);
@@ -78,7 +78,7 @@ impl SessionStore for MemorySessions {
 
     async fn get_by_connection(&self, connection_id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
         let mut tables = self.tables();
-        let id = tables.by_connection.get(&connection_id).copied();
+        let id = tables.connections.get(&connection_id).copied();
         Ok(id.and_then(|id| tables.live(id, now).cloned()))
     }
 
@@ -107,12 +107,12 @@ impl SessionStore for MemorySessions {
     async fn list(&self, filter: &SessionFilter, now: UnixMicros) -> Result<(Vec<Session>, u64), StoreError> {
         let tables = self.tables();
         let keys: Box<dyn Iterator<Item = &(UnixMicros, Uuid)> + Send> = if filter.user_id.is_empty() {
-            Box::new(tables.by_creation.keys())
+            Box::new(tables.creation.iter())
         } else {
-            Box::new(tables.by_user.get(&filter.user_id).into_iter().flatten())
+            Box::new(tables.of_users.get(&filter.user_id).into_iter().flatten())
         };
         let matching = keys
-            .filter_map(|(_, id)| tables.by_id.get(id))
+            .filter_map(|(_, id)| tables.sessions.get(id))
             .filter(|session| session.expires_at > now && filter.state.is_none_or(|state| state == session.state));
         let (mut page, mut total) = (Vec::new(), 0);
         for session in matching {
@@ -126,7 +126,7 @@ impl SessionStore for MemorySessions {
 
     async fn counts(&self, now: UnixMicros) -> Result<SessionCounts, StoreError> {
         let mut counts = SessionCounts::default();
-        for session in self.tables().by_id.values().filter(|session| session.expires_at > now) {
+        for session in self.tables().sessions.values().filter(|session| session.expires_at > now) {
             counts.total += 1;
             counts.active += u64::from(session.state == SessionState::Active);
             counts.idle += u64::from(session.state == SessionState::Idle);
@@ -137,8 +137,10 @@ impl SessionStore for MemorySessions {
     async fn delete_expired(&self, now: UnixMicros) -> Result<(), StoreError> {
         let mut tables = self.tables();
         let expired: HashSet<Uuid> =
-            tables.by_id.values().filter(|session| session.expires_at <= now).map(|session| session.id).collect();
-        expired.into_iter().for_each(|id| tables.remove(id));
+            tables.sessions.values().filter(|session| session.expires_at <= now).map(|session| session.id).collect();
+        for id in expired {
+            tables.remove(id);
+        }
         Ok(())
     }
 

@@ -101,7 +101,7 @@ impl StateSyncService for StateSyncServer {
         let doc_id = submission.doc_id;
         let applied = self.registry.ask(doc_id, |reply| Command::Apply(Arc::clone(&submission), reply)).await?;
         let operation = match applied {
-            Applied::Waits(record) => return Ok(Response::new(waiting(*record))),
+            Applied::Waits(record) => return Ok(Response::new(waiting(&record))),
             Applied::Now(published) => published.applied_operation().cloned(),
             Applied::Before(version) => {
                 self.registry.store().operation(doc_id, version).await.map_err(|error| of_store(&error))?
@@ -324,7 +324,7 @@ impl StateSyncService for StateSyncServer {
 }
 
 /// The answer for an operation that is kept until somebody decides, or was.
-fn waiting(record: ConflictRecord) -> pb::ApplyOperationResponse {
+fn waiting(record: &ConflictRecord) -> pb::ApplyOperationResponse {
     let error = if record.is_resolved() {
         format!("conflict {} was decided against the operation", record.id)
     } else {

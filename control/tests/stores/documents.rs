@@ -107,7 +107,7 @@ async fn a_deleted_document_takes_no_writes_until_it_is_active_again(mut world: 
     assert!(status.message().contains("UpdateDocument"), "{status:?}");
     assert!(ids(client, pb::ListDocumentsRequest::default()).await.is_empty());
     let deleted = pb::ListDocumentsRequest { state: "deleted".into(), ..Default::default() };
-    assert_eq!(ids(client, deleted).await, [doc_id.clone()]);
+    assert_eq!(ids(client, deleted).await, std::slice::from_ref(&doc_id));
     let again = pb::Document { state: "active".into(), ..get(client, &doc_id).await };
     update(client, again).await.unwrap();
     apply(client, insertion(&doc_id, Uuid::now_v7(), 3, 0, "x")).await.unwrap();

@@ -256,7 +256,9 @@ async fn a_deleted_session_does_not_come_back_by_a_heartbeat_or_an_update(mut wo
                         drop(sessions.heartbeat(beat).await);
                     }
                     _ => {
-                        drop(update(&mut sessions, pb::UpdateSessionRequest { session_id, ..Default::default() }).await)
+                        drop(
+                            update(&mut sessions, pb::UpdateSessionRequest { session_id, ..Default::default() }).await,
+                        );
                     }
                 }
             });

@@ -173,7 +173,7 @@ fn change(op_type: &str, roots: &[Root], value: Value) -> Result<Change, ItemsEr
         _ => OWN_KEYS.iter().any(fits),
     };
     if !about || action == Action::Delete && !fields.is_empty() {
-        return Err(invalid(format!("{}: the change has not the fields of an operation of type \"{op_type}\"", id)));
+        return Err(invalid(format!("{id}: the change has not the fields of an operation of type \"{op_type}\"")));
     }
     let mut set = object(&mut fields, "set")?;
     let style = object(&mut fields, "style")?;

@@ -272,12 +272,11 @@ impl ItemsEngine {
 
     fn check_text(&self, change: &Change, base: u64, author: Author) -> Result<(), ItemsError> {
         let fresh;
-        let track = match self.texts.get(&change.item) {
-            Some(track) => track,
-            None => {
-                fresh = self.load_text(&change.item);
-                &fresh
-            }
+        let track = if let Some(track) = self.texts.get(&change.item) {
+            track
+        } else {
+            fresh = self.load_text(&change.item);
+            &fresh
         };
         let view = track.view(base, author).map_err(of_text)?;
         track.check(&change.text, view).map(drop).map_err(of_text)

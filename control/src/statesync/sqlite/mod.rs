@@ -116,7 +116,7 @@ impl DocumentStore for SqliteDocuments {
     }
 
     async fn submit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.committer.submit(Write::Batch(batch)).await
+        self.committer.submit(Write::Batch(Box::new(batch))).await
     }
 
     async fn document(&self, id: Uuid) -> Result<Option<DocumentRecord>, StoreError> {

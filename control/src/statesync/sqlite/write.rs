@@ -20,7 +20,7 @@ pub(super) enum Write {
     /// A document that does not exist yet, and who is told when it is there.
     Create(Box<DocumentRecord>, oneshot::Sender<Result<(), StoreError>>),
     /// More of a document.
-    Batch(Batch),
+    Batch(Box<Batch>),
 }
 
 impl GroupWrite for Write {
