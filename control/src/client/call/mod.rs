@@ -163,7 +163,7 @@ async fn dispatch(
 }
 
 fn lines(names: &[String]) -> String {
-    names.iter().map(|name| format!("{name}\n")).collect()
+    names.iter().flat_map(|name| [name, "\n"]).collect()
 }
 
 async fn call(
