@@ -3,6 +3,8 @@ CARGO ?= cargo
 # Where the public editing traces are; a generated trace takes the place of one that is missing.
 TRACES ?= ../shared/data
 SOAK_SEEDS ?= 5000
+# What tests use and a machine may lack.
+TOOLS := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -15,7 +17,8 @@ run: ## Builds, starts both services on the embedded store, prints the addresses
 
 # A test that lacks a privilege or io_uring prints a line that starts with SKIPPED: and passes, but fails where CI is set.
 test: ## Runs every test and says at the end how many were skipped
-	$(CARGO) test --workspace --locked -- --show-output 2>&1 | .ci/tests.sh
+	.ci/tools.sh $(TOOLS)
+	PATH="$$PATH:$(TOOLS)/usr/bin" $(CARGO) test --workspace --locked -- --show-output 2>&1 | .ci/tests.sh
 
 build: ## Builds everything in release
 	$(CARGO) build --workspace --release --locked
