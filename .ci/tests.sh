@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Reads what `cargo test -- --show-output` prints, line by line as it comes. Hides what successful tests printed, but for
-# lines that start with SKIPPED: or NOT CHECKED: (by a tool that is not here), and ends with their number. With CI set a skipped test is a failure.
+# lines that start with SKIPPED: or NOT CHECKED: (by a tool that is not here), and ends with the number of skipped tests. With
+# CI set a skipped test is a failure.
 set -euo pipefail
 hidden=
 skipped=0

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use control::client::{call, proxy};
 use control::up::{Ports, Running, UpOptions};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Gives memory back that clients have left, which glibc keeps (see `.cargo/config.toml`).
 #[global_allocator]
@@ -24,9 +25,6 @@ const EXAMPLES: &str = "Examples:
   aetherflow completions bash > /etc/bash_completion.d/aetherflow
 
 Set RUST_LOG (for example RUST_LOG=debug) for more or fewer logs.";
-
-/// Calls that are open when the proxy is stopped may go on for so long.
-const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(4);
 
 /// Sessions and documents that people edit together, over gRPC.
 #[derive(Parser)]
@@ -111,7 +109,7 @@ async fn call_once(args: &call::CallArgs) -> ExitCode {
 }
 
 async fn forward(args: &proxy::ProxyArgs) -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let stop = asked_to_stop()?;
     let proxy = proxy::Proxy::bind(args).await?;
     println!("gRPC clients of {} connect to http://{}. Press Ctrl-C to stop.", args.to, proxy.local_addr()?);
     let channel = proxy.channel().clone();
@@ -121,27 +119,23 @@ async fn forward(args: &proxy::ProxyArgs) -> anyhow::Result<()> {
             Err(status) => tracing::warn!("not connected yet: {}; the next call tries again", status.message()),
         }
     });
-    let stop = async move {
+    Ok(proxy.serve(stop).await?)
+}
+
+/// Waits for Ctrl-C or SIGTERM, which are caught from here on.
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-    };
-    let asked = tokio_util::sync::CancellationToken::new();
-    let stopping = asked.clone();
-    let serving = proxy.serve(async move {
-        stop.await;
-        stopping.cancel();
-    });
-    tokio::select! {
-        served = serving => served?,
-        () = async { asked.cancelled().await; tokio::time::sleep(DRAIN_TIME).await } => {}
-    }
-    Ok(())
+    })
 }
 
 async fn serve(up: Up) -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let stop = asked_to_stop()?;
     let options = UpOptions {
         bind: up.bind,
         allow_anonymous: up.allow_anonymous,
@@ -150,10 +144,7 @@ async fn serve(up: Up) -> anyhow::Result<()> {
     };
     let running = control::up::start(options).await?;
     announce(&running)?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminate.recv() => {}
-    }
+    stop.await;
     tracing::info!("stopping: streams end, open calls finish");
     running.shutdown().await;
     Ok(())

@@ -11,13 +11,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use uuid::Uuid;
 
-fn has_shards() -> bool {
-    let Err(error) = quantum_grpc::Endpoint::check() else { return true };
-    assert!(std::env::var_os("CI").is_none(), "{error}");
-    println!("SKIPPED: {error}");
-    false
-}
-
 fn aetherflow() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
     command.kill_on_drop(true);
@@ -128,12 +121,7 @@ async fn an_ordinary_client_reaches_the_server_through_the_proxy() {
     let mut late = tonic::Request::new(subscription(&doc_id, "cy"));
     late.set_timeout(std::time::Duration::from_millis(300));
     let mut ended = client.subscribe_document(late).await.unwrap().into_inner();
-    let status = loop {
-        match ended.message().await {
-            Ok(event) => assert!(event.is_some(), "it ended without a status"),
-            Err(status) => break status,
-        }
-    };
+    let status = end(&mut ended).await;
     assert!(matches!(status.code(), tonic::Code::DeadlineExceeded | tonic::Code::Cancelled), "{status:?}");
     let pid = child.id().unwrap().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());

@@ -256,14 +256,7 @@ async fn an_interrupt_ends_it_within_five_seconds_with_streams_open() {
         println!("{signal} ended it in {:?}", started.elapsed());
         assert!(status.success(), "{status}");
         for events in &mut streams {
-            let ended = loop {
-                match events.message().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => panic!("a stream ended without a status"),
-                    Err(status) => break status,
-                }
-            };
-            assert_eq!(ended.code(), Code::Unavailable);
+            assert_eq!(end(events).await.code(), Code::Unavailable);
         }
     }
 }

@@ -14,14 +14,6 @@ use quantum_grpc::{Channel, ClientConfig, Verify};
 use tonic::Code;
 use uuid::Uuid;
 
-/// Without `io_uring` a test passes by saying so, but not where all has to be tested.
-fn has_shards() -> bool {
-    let Err(error) = quantum_grpc::Endpoint::check() else { return true };
-    assert!(std::env::var_os("CI").is_none(), "{error}");
-    println!("SKIPPED: {error}");
-    false
-}
-
 async fn channel(address: std::net::SocketAddr, verify: Verify) -> Channel {
     Channel::connect(&address.to_string(), ClientConfig::new(verify)).await.unwrap()
 }
@@ -89,13 +81,6 @@ async fn a_shutdown_takes_less_than_five_seconds_with_streams_open() {
     println!("the shutdown took {:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(5));
     for events in &mut streams {
-        let ended = loop {
-            match events.message().await {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("a stream ended without a status"),
-                Err(status) => break status,
-            }
-        };
-        assert_eq!(ended.code(), Code::Unavailable);
+        assert_eq!(end(events).await.code(), Code::Unavailable);
     }
 }

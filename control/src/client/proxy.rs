@@ -5,14 +5,16 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
 use clap::Args;
 use http::{Request, Response};
 use http_body::Frame;
-use quantum_grpc::AnyChannel;
+use quantum_grpc::{AnyChannel, status_trailers};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -24,6 +26,9 @@ use super::{ConnectArgs, ConnectError};
 
 /// Streams of one client's connection at most.
 const STREAMS_MAX: u32 = 1024;
+
+/// Calls that are open when the proxy is stopped may go on for so long.
+const DRAIN_TIME: Duration = Duration::from_secs(4);
 
 /// Help with examples.
 pub const EXAMPLES: &str = "Examples:
@@ -91,7 +96,7 @@ impl Proxy {
         &self.channel
     }
 
-    /// Forwards calls until `stop`, then until those that are open have ended.
+    /// Forwards calls until `stop`, then until those that are open have ended, but for four seconds at most.
     ///
     /// # Errors
     /// See [`ProxyError`].
@@ -99,7 +104,19 @@ impl Proxy {
         let router = Router::new().fallback_service(Forward(self.channel));
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         let server = Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(Routes::from(router));
-        Ok(server.serve_with_incoming_shutdown(incoming, stop).await?)
+        let asked = CancellationToken::new();
+        let serving = server.serve_with_incoming_shutdown(incoming, async {
+            stop.await;
+            asked.cancel();
+        });
+        let cut = async {
+            asked.cancelled().await;
+            tokio::time::sleep(DRAIN_TIME).await;
+        };
+        tokio::select! {
+            served = serving => Ok(served?),
+            () = cut => Ok(()),
+        }
     }
 }
 
@@ -139,8 +156,7 @@ impl http_body::Body for Trailed {
         let frame = std::task::ready!(Pin::new(&mut self.0).poll_frame(cx));
         let Some(Err(status)) = frame else { return Poll::Ready(frame) };
         self.0 = Body::empty();
-        let mut trailers = http::HeaderMap::new();
-        Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))))
+        Poll::Ready(Some(Ok(Frame::trailers(status_trailers(&status)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -156,3 +156,21 @@ pub async fn next_operation(events: &mut tonic::Streaming<pb::OperationEvent>) -
         }
     }
 }
+
+/// The status that ends a stream of events.
+pub async fn end(events: &mut tonic::Streaming<pb::OperationEvent>) -> Status {
+    loop {
+        match events.message().await {
+            Ok(event) => assert!(event.is_some(), "a stream ended without a status"),
+            Err(status) => return status,
+        }
+    }
+}
+
+/// Whether Quantum can run here. Without `io_uring` a test passes by saying so, but not where all has to be tested.
+pub fn has_shards() -> bool {
+    let Err(error) = quantum_grpc::Endpoint::check() else { return true };
+    assert!(std::env::var_os("CI").is_none(), "{error}");
+    println!("SKIPPED: {error}");
+    false
+}

@@ -178,7 +178,7 @@ impl http_body::Body for DeadlineBody {
 }
 
 /// A status as the trailers of a response.
-pub(crate) fn status_trailers(status: &Status) -> HeaderMap {
+pub fn status_trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(3);
     if status.add_header(&mut trailers).is_err() {
         // The status carries a message or metadata that no header can: its code goes alone.

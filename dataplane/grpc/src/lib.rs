@@ -23,7 +23,7 @@ mod tests;
 
 pub use client::{AnyChannel, AnyConfig, Channel, ResponseBody, Transport};
 pub use connection::{Connection, ConnectionError, State};
-pub use deadline::{DeadlineFuture, DeadlineLayer, DeadlineService, grpc_timeout};
+pub use deadline::{DeadlineFuture, DeadlineLayer, DeadlineService, grpc_timeout, status_trailers};
 pub use endpoint::{
     ClientConfig, EchoServer, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig, ShardMonitor,
 };

@@ -10,14 +10,16 @@ use std::time::Duration;
 use http::{Request, Response};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport;
-use tower::Service;
+use tower::{Layer, Service};
 
 use super::Channel;
 use crate::connection::ConnectionError;
+use crate::deadline::{Deadline, DeadlineLayer, deadline_exceeded, grpc_timeout};
 use crate::endpoint::{ClientConfig, Endpoint, resolve};
 
 /// How long Quantum may try alone before TCP tries as well (compare the connection attempt delay of RFC 8305 section 5).
@@ -97,7 +99,8 @@ impl AnyChannel {
     /// A channel to `address` (`host:port`) that connects with its first call.
     pub fn connect_lazy(endpoint: Endpoint, address: &str, config: AnyConfig) -> Self {
         let quantum = Channel::connect_lazy(endpoint, address, config.client);
-        Self::new(config.transport, address, config.allows_plain_text, Some(quantum))
+        let quantum = Some(quantum).filter(|_| config.transport != Transport::Tcp);
+        Self::new(config.transport, address, config.allows_plain_text, quantum)
     }
 
     fn new(transport: Transport, address: &str, allows_plain_text: bool, quantum: Option<Channel>) -> Self {
@@ -195,9 +198,17 @@ impl Shared {
     }
 
     async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        match self.route().await? {
+        let timeout = grpc_timeout(request.headers());
+        let mut deadline = Deadline::at(timeout.map(|timeout| Instant::now() + timeout));
+        let route = tokio::select! {
+            biased;
+            route = self.route() => route?,
+            () = deadline.passed() => return Err(deadline_exceeded()),
+        };
+        match route {
             Route::Quantum(mut channel) => Ok(channel.call(request).await?.map(Body::new)),
-            Route::Tcp(mut channel) => {
+            Route::Tcp(channel) => {
+                let mut channel = DeadlineLayer.layer(channel);
                 std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(tcp_status)?;
                 channel.call(request).await.map_err(tcp_status)
             }

@@ -103,6 +103,24 @@ async fn without_either_the_error_names_both() {
 }
 
 #[tokio::test]
+async fn a_deadline_holds_while_connecting() {
+    if !has_shards() {
+        return;
+    }
+    let (address, _udp, served) = tcp_alone().await;
+    served.abort();
+    let mut grpc = tonic::client::Grpc::new(channel(Transport::Quantum, address));
+    grpc.ready().await.unwrap();
+    let mut request = tonic::Request::new(ask("echo", 1, ""));
+    request.set_timeout(Duration::from_millis(200));
+    let started = Instant::now();
+    let codec = tonic_prost::ProstCodec::<Ask, Reply>::default();
+    let status = grpc.unary(request, path_of_unary(), codec).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn tcp_alone_can_be_asked_for() {
     let (address, _udp, _served) = tcp_alone().await;
     let channel = AnyChannel::tcp(&address.to_string());

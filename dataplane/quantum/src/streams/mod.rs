@@ -241,8 +241,11 @@ impl Streams {
         debug_assert!(before.is_none(), "ids are never used twice");
     }
 
-    /// Does something with a stream and draws the consequences. `None`: there is no such stream.
+    /// Does something with a stream and draws the consequences. `None`: there is no such stream, or all are over.
     fn with<T>(&mut self, id: StreamId, act: impl FnOnce(&mut Stream) -> T) -> Option<T> {
+        if self.closed {
+            return None;
+        }
         let stream = self.live.get_mut(&id)?;
         let result = act(stream);
         self.settle(id);

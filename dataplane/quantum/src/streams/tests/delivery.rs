@@ -35,6 +35,24 @@ fn a_stream_is_announced_until_the_peer_knows_it() {
 }
 
 #[test]
+fn what_came_before_the_peer_closed_can_be_read_and_nothing_else_be_done() {
+    let mut pair = Pair::new(CONFIG);
+    let id = opened(&mut pair);
+    write(&mut pair.client, id, 10);
+    pair.settle();
+    write(&mut pair.server, id, 10);
+    pair.server.clear_unreadable();
+    assert_eq!(pair.server.write(id, &mut Bytes::from_static(b"x")), Err(WriteError::Closed));
+    assert_eq!(pair.server.finish(id), Err(WriteError::Closed));
+    pair.server.reset(id, 1);
+    pair.server.stop(id, 1);
+    assert!(packet(&mut pair.server, 1200).is_none());
+    let (data, end) = read_all(&mut pair.server, id);
+    assert!(data.len() >= 10, "{data:?}");
+    assert_eq!(end, Read::Blocked, "cut off, not finished");
+}
+
+#[test]
 fn a_lost_fin_is_sent_again() {
     let mut pair = Pair::new(CONFIG);
     let id = opened(&mut pair);
