@@ -5,6 +5,7 @@
 
 pub mod certs;
 pub mod cli;
+pub mod compare;
 pub mod demo;
 pub mod link;
 pub mod load;

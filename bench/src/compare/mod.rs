@@ -1,0 +1,3 @@
+//! `compare`: Quantum beside its peers on the same paths, in one run.
+
+pub mod model;
