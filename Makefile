@@ -2,7 +2,7 @@
 CARGO ?= cargo
 # Where the public editing traces are; a generated trace takes the place of one that is missing.
 TRACES ?= ../shared/data
-SOAK_SEEDS ?= 5000
+SOAK_SEEDS ?= 10000
 # What tests use and a machine may lack.
 TOOLS := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
 SHELL := /bin/bash

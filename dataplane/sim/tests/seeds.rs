@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use quantum_sim::{Cipher, Outcome, Scenario, World};
+use quantum_sim::{Cipher, IncidentKind, Outcome, Scenario, World};
 
 /// Seeds of a plain run.
 const SEEDS: u64 = 200;
@@ -25,24 +25,58 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
 }
 
+/// In how many worlds what happened: a swarm in which nothing does finds nothing.
+#[derive(Debug, Default)]
+struct Seen {
+    cookies: u64,
+    blackouts: u64,
+    full_queues: u64,
+    rebinds: u64,
+    clock_steps: u64,
+    cut_off: u64,
+}
+
+impl Seen {
+    fn count(&mut self, scenario: &Scenario, outcome: &Outcome) {
+        let links = [&outcome.up, &outcome.down];
+        let incidents = || scenario.incidents.iter().take(outcome.incidents as usize);
+        self.cookies += u64::from(outcome.server.cookies_sent > 0);
+        self.blackouts += u64::from(links.iter().any(|link| link.dropped_blackout > 0));
+        self.full_queues += u64::from(links.iter().any(|link| link.dropped_queue > 0));
+        self.rebinds += u64::from(incidents().any(|incident| matches!(incident.kind, IncidentKind::Rebind { .. })));
+        self.clock_steps +=
+            u64::from(incidents().any(|incident| matches!(incident.kind, IncidentKind::ClockStep { .. })));
+        self.cut_off += u64::from(outcome.clients_cut_off > 0);
+    }
+
+    /// About half of what a swarm of that size is expected to see.
+    fn check(&self, seeds: u64) {
+        assert!(self.cookies > seeds / 8, "a quarter of the servers want cookies of everyone: {self:?}");
+        assert!(self.blackouts > seeds / 25 && self.full_queues > seeds / 25, "{self:?} of {seeds}");
+        assert!(self.rebinds > seeds / 25 && self.clock_steps > seeds / 50, "{self:?} of {seeds}");
+    }
+}
+
 fn run_all(cipher: Cipher) {
     let seeds = number("QUANTUM_SIM_SEEDS").unwrap_or(SEEDS);
     // A longer run may go on where others ended.
     let first = number("QUANTUM_SIM_FIRST_SEED").unwrap_or(0);
     let mut failed = Vec::new();
-    let mut with_cookie = 0;
+    let mut seen = Seen::default();
     for seed in first..first + seeds {
         match run(seed, cipher) {
-            Ok(outcome) => with_cookie += u64::from(outcome.server.cookies_sent > 0),
+            Ok(outcome) => seen.count(&Scenario::from_seed(seed), &outcome),
             Err(fault) => {
                 println!("seed {seed}: {fault}\n  replay it by: {}", replay(seed));
                 failed.push(seed);
             }
         }
     }
-    println!("{cipher:?}: {seeds} seeds, {with_cookie} of them with cookies");
-    assert!(seeds < SEEDS || with_cookie > seeds / 8, "a quarter of the servers want cookies of everyone");
+    println!("{cipher:?}: {seeds} seeds, in which was seen: {seen:?}");
     assert!(failed.is_empty(), "{} of {seeds} seeds failed with {cipher:?}: {failed:?}", failed.len());
+    if seeds >= SEEDS {
+        seen.check(seeds);
+    }
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(crate) struct Client {
     /// When it closes, once all streams are over.
     close_at: Option<Time>,
     closed: bool,
+    /// Its connection may end in silence before it is done.
+    may_end_in_silence: bool,
     bytes_checked: u64,
 }
 
@@ -62,7 +64,7 @@ impl Stream {
 }
 
 impl Client {
-    pub(crate) fn new(plan: Plan, options: ConnectOptions) -> Self {
+    pub(crate) fn new(plan: Plan, options: ConnectOptions, may_end_in_silence: bool) -> Self {
         Self {
             plan,
             options: Some(options),
@@ -75,6 +77,7 @@ impl Client {
             streams_over: 0,
             close_at: None,
             closed: false,
+            may_end_in_silence,
             bytes_checked: 0,
         }
     }
@@ -91,6 +94,11 @@ impl Client {
     /// Whether its connection is closed.
     pub(crate) const fn is_over(&self) -> bool {
         self.closed
+    }
+
+    /// Whether its connection ended before it was done.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.closed && !self.is_done()
     }
 
     /// What it waits for, for people.
@@ -181,6 +189,11 @@ impl Client {
             Event::StreamStopped(id, code) => return Err(Fault::new(format!("{id:?} was stopped with {code}"))),
             Event::StreamsAvailable => self.open_blocked = false,
             Event::Closed(CloseReason::Local { code: CLOSE_CODE }) if self.is_done() => self.closed = true,
+            Event::Closed(CloseReason::IdleTimeout | CloseReason::HandshakeTimeout | CloseReason::Reset)
+                if self.may_end_in_silence =>
+            {
+                self.closed = true;
+            }
             Event::Closed(reason) => return Err(Fault::new(format!("closed: {reason}; {}", self.waiting()))),
         }
         Ok(())

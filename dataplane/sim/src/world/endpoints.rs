@@ -7,10 +7,11 @@ use std::time::Duration;
 use quantum::{Alpn, ConnectOptions, Endpoint, EndpointConfig, FecConfig, FecMode, GuuidGenerator};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::Scenario;
 use crate::Rng;
 use crate::cipher::{Cipher, NullProvider};
 
-/// UDP payload of the largest packet.
+/// UDP payload of the largest packet of a [`Pair`](super::Pair).
 pub(super) const DATAGRAM_SIZE: u64 = 1_452;
 const SERVER_NAME: &str = "server.test";
 /// 2025-01-01, for ids; the virtual clock has no date.
@@ -39,11 +40,12 @@ pub(super) struct Factory {
 }
 
 impl Factory {
-    pub(super) fn new(seed: u64, cipher: Cipher) -> Self {
+    pub(super) fn new(scenario: &Scenario, cipher: Cipher) -> Self {
+        let seed = scenario.seed;
         let mut rng = Rng::derive(seed, 300);
         let config = EndpointConfig {
             node_key: rng.seed(),
-            datagram_size: DATAGRAM_SIZE as u16,
+            datagram_size: scenario.datagram_size,
             // Enough for a handshake on the worst of the paths, blackout included.
             handshake_timeout: Duration::from_mins(1),
             stream_window: 16 << 10 << rng.below(5),

@@ -2,17 +2,19 @@
 
 mod checks;
 mod endpoints;
+mod incident;
 mod observer;
 mod pair;
 mod scenario;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use quantum::{Endpoint, EndpointStats, Received, Time};
 
+pub use incident::{Incident, IncidentKind};
 pub use pair::Pair;
 pub use scenario::Scenario;
 
@@ -42,6 +44,10 @@ pub struct Outcome {
     pub duration: Duration,
     /// Payload bytes that clients got back.
     pub bytes: u64,
+    /// Clients whose connection ended in silence before they were done.
+    pub clients_cut_off: u64,
+    /// Addresses that changed and clocks that jumped while the world went on.
+    pub incidents: u64,
     /// What the server counted.
     pub server: EndpointStats,
     /// What the path to the server did.
@@ -62,9 +68,27 @@ struct Route {
 struct Node<A> {
     endpoint: Endpoint,
     address: SocketAddr,
+    /// How far its clock is ahead of the world's.
+    ahead: Duration,
     app: A,
     /// Probe timeouts of each connection so far.
     probe_timeouts: BTreeMap<quantum::ConnectionHandle, u64>,
+}
+
+impl<A> Node<A> {
+    fn new(endpoint: Endpoint, address: SocketAddr, app: A) -> Self {
+        Self { endpoint, address, ahead: Duration::ZERO, app, probe_timeouts: BTreeMap::new() }
+    }
+
+    /// What its clock says at a moment of the world.
+    fn local(&self, now: Time) -> Time {
+        now + self.ahead
+    }
+
+    /// The moment of the world at which its clock says that.
+    fn global(&self, local: Time) -> Time {
+        Time::ZERO + (local - (Time::ZERO + self.ahead))
+    }
 }
 
 /// What lies between the endpoints.
@@ -96,6 +120,11 @@ pub struct World {
     server: Node<Server>,
     network: Network,
     limits: Limits,
+    /// What is yet to befall the endpoints.
+    incidents: VecDeque<Incident>,
+    incidents_over: u64,
+    /// Connections may end in silence before their clients are done.
+    may_end_in_silence: bool,
     buffer: Vec<u8>,
 }
 
@@ -108,28 +137,21 @@ impl World {
         let link = |config, purpose| {
             Link::new(config, scenario.seed.wrapping_add(purpose)).map_err(|bad| Fault::new(bad.to_string()))
         };
-        let address = SocketAddr::from((Ipv4Addr::new(10, 0, 1, 1), 4_433));
-        let mut endpoints = endpoints::Factory::new(scenario.seed, cipher);
+        let address = SocketAddr::from((Ipv4Addr::new(10, 1, 0, 1), 4_433));
+        let may_end_in_silence = scenario.may_end_in_silence();
+        let mut endpoints = endpoints::Factory::new(scenario, cipher);
         let mut clients = Vec::new();
         for (plan, host) in scenario.plans.iter().zip(1..) {
             let options = endpoints.connect_options(address);
-            clients.push(Node {
-                endpoint: endpoints.client(),
-                address: SocketAddr::from((Ipv4Addr::new(10, 0, 0, host), 5_000)),
-                app: Client::new(plan.clone(), options),
-                probe_timeouts: BTreeMap::new(),
-            });
+            let home = SocketAddr::from((Ipv4Addr::new(10, 0, 0, host), 5_000));
+            let app = Client::new(plan.clone(), options, may_end_in_silence);
+            clients.push(Node::new(endpoints.client(), home, app));
         }
-        let known = clients.iter().zip(&scenario.plans).map(|(node, plan)| (node.address, plan.clone())).collect();
+        let server = Server::new(scenario.plans.clone());
         Ok(Self {
             now: Time::ZERO,
             clients,
-            server: Node {
-                endpoint: endpoints.server(),
-                address,
-                app: Server::new(known),
-                probe_timeouts: BTreeMap::new(),
-            },
+            server: Node::new(endpoints.server(), address, server),
             network: Network {
                 up: link(&scenario.up, 1)?,
                 down: link(&scenario.down, 2)?,
@@ -137,6 +159,9 @@ impl World {
                 observer: (cipher == Cipher::Null).then(|| Observer::new(endpoints.config())),
             },
             limits: Limits::new(endpoints.config(), scenario.plans.len()),
+            incidents: scenario.incidents.iter().copied().collect(),
+            incidents_over: 0,
+            may_end_in_silence,
             buffer: vec![0; endpoints.buffer_len()],
         })
     }
@@ -159,14 +184,17 @@ impl World {
             if self.now > Time::ZERO + DURATION_MAX {
                 return Err(at(self.now, Fault::new(format!("it does not end; waiting: {}", self.waiting()))));
             }
+            self.befall();
             self.handle_timeouts();
             self.deliver();
         }
-        self.server.app.check_end().map_err(|fault| at(self.now, fault))?;
+        self.server.app.check_end(self.may_end_in_silence).map_err(|fault| at(self.now, fault))?;
         Ok(Outcome {
             trace_hash: self.network.trace.value(),
             duration: self.now - Time::ZERO,
             bytes: self.clients.iter().map(|node| node.app.bytes_checked()).sum(),
+            clients_cut_off: self.clients.iter().filter(|node| node.app.is_cut_off()).count() as u64,
+            incidents: self.incidents_over,
             server: self.server.endpoint.stats(),
             up: self.network.up.stats().clone(),
             down: self.network.down.stats().clone(),
@@ -178,12 +206,12 @@ impl World {
         for _ in 0..ROUNDS_MAX {
             let mut acted = false;
             for node in &mut self.clients {
-                acted |= node.app.act(self.now, &mut node.endpoint)?;
+                acted |= node.app.act(node.local(self.now), &mut node.endpoint)?;
                 acted |= transmit(self.now, node, &mut self.buffer, &self.limits, |route, segment| {
                     self.network.send(self.now, Direction::Up, route, segment)
                 })?;
             }
-            acted |= self.server.app.act(self.now, &mut self.server.endpoint)?;
+            acted |= self.server.app.act(&mut self.server.endpoint)?;
             acted |= transmit(self.now, &mut self.server, &mut self.buffer, &self.limits, |route, segment| {
                 self.network.send(self.now, Direction::Down, route, segment)
             })?;
@@ -196,29 +224,51 @@ impl World {
 
     fn next_time(&mut self) -> Option<Time> {
         let Network { up, down, .. } = &self.network;
-        let links = [up.next_time(), down.next_time(), self.server.endpoint.poll_timeout()];
-        let clients = self.clients.iter_mut().flat_map(|node| [node.endpoint.poll_timeout(), node.app.next_time()]);
-        clients.chain(links).flatten().min()
+        let server = self.server.endpoint.poll_timeout().map(|due| self.server.global(due));
+        let others = [up.next_time(), down.next_time(), server, self.incidents.front().map(|incident| incident.at)];
+        let clients = self.clients.iter_mut().flat_map(|node| {
+            let due = [node.endpoint.poll_timeout(), node.app.next_time()];
+            due.map(|due| due.map(|due| node.global(due)))
+        });
+        clients.chain(others).flatten().min()
+    }
+
+    /// Lets happen to the endpoints what is due.
+    fn befall(&mut self) {
+        while let Some(incident) = self.incidents.front().filter(|incident| incident.at <= self.now).copied() {
+            self.incidents.pop_front();
+            self.incidents_over += 1;
+            match incident.kind {
+                IncidentKind::Rebind { client, host } => {
+                    let address = &mut self.clients[client].address;
+                    address.set_port(address.port() + 1);
+                    if let (true, IpAddr::V4(ip)) = (host, address.ip()) {
+                        // The last byte goes on telling which client it is.
+                        let [a, b, network, host] = ip.octets();
+                        address.set_ip(Ipv4Addr::new(a, b, network + 1, host).into());
+                    }
+                }
+                IncidentKind::ClockStep { client: Some(client) } => self.clients[client].ahead += Incident::CLOCK_STEP,
+                IncidentKind::ClockStep { client: None } => self.server.ahead += Incident::CLOCK_STEP,
+            }
+        }
     }
 
     fn handle_timeouts(&mut self) {
-        let now = self.now;
-        let clients = self.clients.iter_mut().map(|node| &mut node.endpoint);
-        for endpoint in clients.chain([&mut self.server.endpoint]) {
-            if endpoint.poll_timeout().is_some_and(|due| due <= now) {
-                endpoint.handle_timeout(now);
-            }
+        for node in &mut self.clients {
+            handle_timeout(self.now, node);
         }
+        handle_timeout(self.now, &mut self.server);
     }
 
     /// Hands over what has arrived. Datagrams to addresses where nobody is are lost.
     fn deliver(&mut self) {
         while let Some(datagram) = self.network.up.poll(self.now) {
-            receive(self.now, &mut self.server.endpoint, datagram);
+            receive(self.server.local(self.now), &mut self.server.endpoint, datagram);
         }
         while let Some(datagram) = self.network.down.poll(self.now) {
             if let Some(node) = self.clients.iter_mut().find(|node| node.address == datagram.meta.to) {
-                receive(self.now, &mut node.endpoint, datagram);
+                receive(node.local(self.now), &mut node.endpoint, datagram);
             }
         }
     }
@@ -234,6 +284,13 @@ impl World {
     }
 }
 
+fn handle_timeout<A>(now: Time, node: &mut Node<A>) {
+    let local = node.local(now);
+    if node.endpoint.poll_timeout().is_some_and(|due| due <= local) {
+        node.endpoint.handle_timeout(local);
+    }
+}
+
 /// Sends what the endpoint has to send, and checks it; whether there was anything.
 fn transmit<A: Connections>(
     now: Time,
@@ -244,7 +301,7 @@ fn transmit<A: Connections>(
 ) -> Result<bool, Fault> {
     let before = checks::in_flight(node);
     let mut sent = false;
-    while let Some(transmit) = node.endpoint.poll_transmit(now, buffer) {
+    while let Some(transmit) = node.endpoint.poll_transmit(node.local(now), buffer) {
         sent = true;
         let data = buffer.get(..transmit.len).ok_or_else(|| Fault::new("more was sent than the buffer holds"))?;
         limits.check_transmit(&transmit)?;
