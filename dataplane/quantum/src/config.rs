@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{FecConfig, Guuid};
+use crate::{CongestionControl, FecConfig, Guuid};
 
 /// The application protocol of a connection (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +63,8 @@ pub struct EndpointConfig {
     pub datagram_size: u16,
     /// Segments of one [`Transmit`](crate::Transmit) at most (generic segmentation offload).
     pub segments_max: usize,
+    /// How much may be in flight, and how fast it leaves.
+    pub congestion: CongestionControl,
     /// Forward error correction.
     pub fec: FecConfig,
 }
@@ -83,6 +85,7 @@ impl Default for EndpointConfig {
             handshakes_without_cookie: 256,
             datagram_size: 1200,
             segments_max: 16,
+            congestion: CongestionControl::default(),
             fec: FecConfig::default(),
         }
     }

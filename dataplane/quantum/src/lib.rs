@@ -25,6 +25,7 @@ mod time;
 pub mod wire;
 
 pub use config::{Alpn, ConnectOptions, EndpointConfig};
+pub use congestion::CongestionControl;
 pub use crypto::session;
 pub use endpoint::{
     ConnectError, ConnectionHandle, ConnectionRef, Endpoint, OpenError, Read, Received, Transmit, WriteError,

@@ -78,7 +78,8 @@ pub struct StreamsStats {
 /// What the congestion controller knows and allows (contract 1.7, `BBRStats`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CongestionStats {
-    /// `startup`, `drain`, `probe_bw_down`, `probe_bw_cruise`, `probe_bw_refill`, `probe_bw_up`, `probe_rtt`.
+    /// BBR: `startup`, `drain`, `probe_bw_down`, `probe_bw_cruise`, `probe_bw_refill`, `probe_bw_up`, `probe_rtt`. CUBIC:
+    /// `slow_start`, `conservative_slow_start`, `congestion_avoidance`.
     pub state: &'static str,
     /// Estimated bottleneck bandwidth, bytes per second.
     pub bandwidth: u64,

@@ -1,6 +1,8 @@
 //! Congestion control: how much may be in flight, and how fast it leaves.
 
 mod bbr;
+mod cubic;
+mod round;
 
 use std::time::Duration;
 
@@ -8,13 +10,16 @@ use crate::Time;
 use crate::recovery::{RateSample, Stamp};
 use crate::stats::CongestionStats;
 use bbr::Bbr;
+use cubic::Cubic;
 
-/// Which controller a connection uses. A closed set: CUBIC is to join.
+/// Which controller the connections of an endpoint use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum CongestionKind {
-    /// BBR version 3.
+pub enum CongestionControl {
+    /// BBR version 3 (draft-ietf-ccwg-bbr), which holds its rate on paths that lose packets by themselves.
     #[default]
     Bbr,
+    /// CUBIC (RFC 9438), which backs off at every loss.
+    Cubic,
 }
 
 /// What a controller has to know about its connection.
@@ -51,13 +56,15 @@ pub(crate) struct PathView {
 #[derive(Debug)]
 pub(crate) enum Controller {
     Bbr(Box<Bbr>),
+    Cubic(Box<Cubic>),
 }
 
 impl Controller {
     /// A controller for a connection that has sent nothing.
-    pub(crate) fn new(now: Time, kind: CongestionKind, config: &CongestionConfig) -> Self {
+    pub(crate) fn new(now: Time, kind: CongestionControl, config: &CongestionConfig) -> Self {
         match kind {
-            CongestionKind::Bbr => Self::Bbr(Box::new(Bbr::new(now, config))),
+            CongestionControl::Bbr => Self::Bbr(Box::new(Bbr::new(now, config))),
+            CongestionControl::Cubic => Self::Cubic(Box::new(Cubic::new(config))),
         }
     }
 
@@ -65,6 +72,7 @@ impl Controller {
     pub(crate) fn on_send(&mut self, now: Time, path: &PathView) {
         match self {
             Self::Bbr(bbr) => bbr.on_send(now, path),
+            Self::Cubic(_) => {}
         }
     }
 
@@ -72,6 +80,7 @@ impl Controller {
     pub(crate) fn on_lost(&mut self, now: Time, size: u16, stamp: &Stamp, path: &PathView) {
         match self {
             Self::Bbr(bbr) => bbr.on_lost(now, size, stamp, path),
+            Self::Cubic(cubic) => cubic.on_lost(now, stamp),
         }
     }
 
@@ -79,13 +88,15 @@ impl Controller {
     pub(crate) fn on_ack(&mut self, now: Time, sample: &RateSample, path: &PathView) {
         match self {
             Self::Bbr(bbr) => bbr.on_ack(now, sample, path),
+            Self::Cubic(cubic) => cubic.on_ack(now, sample, path),
         }
     }
 
     /// Everything sent over several probe timeouts was lost (RFC 9002 section 7.6).
-    pub(crate) fn on_persistent_congestion(&mut self) {
+    pub(crate) fn on_persistent_congestion(&mut self, now: Time) {
         match self {
             Self::Bbr(bbr) => bbr.on_persistent_congestion(),
+            Self::Cubic(cubic) => cubic.on_persistent_congestion(now),
         }
     }
 
@@ -93,6 +104,7 @@ impl Controller {
     pub(crate) fn on_losses_undone(&mut self, now: Time) {
         match self {
             Self::Bbr(bbr) => bbr.on_losses_undone(now),
+            Self::Cubic(cubic) => cubic.on_losses_undone(),
         }
     }
 
@@ -100,6 +112,7 @@ impl Controller {
     pub(crate) fn window(&self) -> u64 {
         match self {
             Self::Bbr(bbr) => bbr.window(),
+            Self::Cubic(cubic) => cubic.window(),
         }
     }
 
@@ -107,6 +120,7 @@ impl Controller {
     pub(crate) fn pacing_rate(&self) -> u64 {
         match self {
             Self::Bbr(bbr) => bbr.pacing_rate(),
+            Self::Cubic(cubic) => cubic.pacing_rate(),
         }
     }
 
@@ -114,6 +128,7 @@ impl Controller {
     pub(crate) fn bandwidth(&self) -> u64 {
         match self {
             Self::Bbr(bbr) => bbr.known_bandwidth(),
+            Self::Cubic(cubic) => cubic.known_bandwidth(),
         }
     }
 
@@ -121,6 +136,7 @@ impl Controller {
     pub(crate) fn stats(&self, stats: &mut CongestionStats) {
         match self {
             Self::Bbr(bbr) => bbr.stats(stats),
+            Self::Cubic(cubic) => cubic.stats(stats),
         }
     }
 }

@@ -140,6 +140,7 @@ impl Connection {
         };
         let datagram_size = config.datagram_size.clamp(SYN_SIZE, DATAGRAM_SIZE_MAX);
         let recovery = RecoveryConfig::new(start.id.side, datagram_size, config.segments_max, start.seed);
+        let recovery = RecoveryConfig { congestion: config.congestion, ..recovery };
         let mut connection = Self {
             id: start.id,
             config: Arc::clone(config),

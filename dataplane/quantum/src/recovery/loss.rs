@@ -58,7 +58,7 @@ impl Recovery {
         }
         if longest > self.persistent_congestion_after() {
             self.counters.persistent_congestions += 1;
-            self.controller.on_persistent_congestion();
+            self.controller.on_persistent_congestion(now);
         }
     }
 

@@ -13,7 +13,7 @@ mod timer;
 
 use std::time::Duration;
 
-use crate::congestion::{CongestionConfig, CongestionKind, Controller, PathView};
+use crate::congestion::{CongestionConfig, CongestionControl, Controller, PathView};
 use crate::fec::LossMeter;
 use crate::sent_frame::{SentFrame, SentFrames};
 use crate::stats::ConnectionStats;
@@ -49,7 +49,7 @@ pub(crate) struct RecoveryConfig {
     /// Packets that may be in flight at first.
     pub(crate) initial_window_packets: u16,
     /// The congestion controller.
-    pub(crate) congestion: CongestionKind,
+    pub(crate) congestion: CongestionControl,
     /// Randomness of the controller.
     pub(crate) seed: u64,
 }
@@ -67,7 +67,7 @@ impl RecoveryConfig {
             pacing_floor: 500_000,
             // What half a second of small messages and their repair symbols take. They are paced.
             initial_window_packets: 32,
-            congestion: CongestionKind::Bbr,
+            congestion: CongestionControl::Bbr,
             seed,
         }
     }

@@ -54,8 +54,12 @@ impl<M> Ord for Held<M> {
 
 impl<M> Delay<M> {
     pub(super) fn new(delay: Duration, jitter: Duration, rng: Rng) -> Self {
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4);
         Self { base_ns: nanos(delay), jitter_ns: nanos(jitter), rng, held: BinaryHeap::new(), entered: 0 }
+    }
+
+    /// What comes from here on is held for so long.
+    pub(super) fn set_base(&mut self, delay: Duration) {
+        self.base_ns = nanos(delay);
     }
 
     pub(super) fn push(&mut self, mut flow: Flow<M>) {
@@ -77,4 +81,8 @@ impl<M> Delay<M> {
     pub(super) fn next_time(&self) -> Option<Time> {
         self.held.peek().map(|Reverse(held)| held.flow.at)
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
 }

@@ -12,6 +12,7 @@ mod stats;
 mod tests;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use quantum::Time;
 
@@ -104,6 +105,30 @@ impl<M: Clone> Link<M> {
             Some(flow) => Some(flow.at),
             None => self.nodes.iter().filter_map(Node::next_time).min(),
         }
+    }
+
+    /// From here on the bottleneck has this rate; the length of its queue stays. Without a bottleneck nothing changes.
+    pub fn set_rate(&mut self, bits_per_s: u64) {
+        for node in &mut self.nodes {
+            if let Node::Queue(queue) = node {
+                queue.set_rate(bits_per_s.max(1));
+            }
+        }
+    }
+
+    /// What enters from here on takes so long; it may overtake what entered before. A path without delay stays so.
+    pub fn set_delay(&mut self, delay: Duration) {
+        for node in &mut self.nodes {
+            if let Node::Delay(node) = node {
+                node.set_base(delay);
+            }
+        }
+    }
+
+    /// Bytes that wait before the bottleneck.
+    pub fn queued_bytes(&self) -> u64 {
+        let queued = |node: &Node<M>| if let Node::Queue(queue) = node { queue.bytes() } else { 0 };
+        self.nodes.iter().map(queued).sum()
     }
 
     /// What the path has done so far.

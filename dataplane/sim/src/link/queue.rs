@@ -42,6 +42,16 @@ impl<M> Queue<M> {
         self.waiting.push_back(flow);
     }
 
+    /// What comes from here on is sent at this rate.
+    pub(super) const fn set_rate(&mut self, bits_per_s: u64) {
+        self.rate_bits_per_s = bits_per_s;
+    }
+
+    /// Bytes that wait.
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn advance(&mut self, now: Time, out: &mut Vec<Flow<M>>) {
         while self.next_time().is_some_and(|due| due <= now) {
             let flow = self.waiting.pop_front().expect("the queue has a first element, since it has a next time");

@@ -10,11 +10,11 @@ mod full_pipe;
 mod loss_rule;
 mod probe_bw;
 mod probe_rtt;
-mod round;
 mod startup;
 
 use std::time::Duration;
 
+use super::round::Round;
 use super::{CongestionConfig, PathView};
 use crate::Time;
 use crate::recovery::{RateSample, Stamp};
@@ -25,7 +25,6 @@ use full_pipe::FullPipe;
 use loss_rule::LossRule;
 use probe_bw::{BETA, Cycle, Phase};
 use probe_rtt::ProbeRtt;
-use round::Round;
 
 /// The pacing rate stays so far below the bandwidth, to keep queues short (`BBRPacingMarginPercent`).
 const PACING_MARGIN: f64 = 0.01;
