@@ -5,12 +5,23 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use base64::Engine;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
 use serde_json::Value;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_aetherflow-bench");
 
 /// What may carry the requests, and how: a transport, and flags for both sides.
-const TCP: [&[&str]; 2] = [&["tcp"], &["tcp-grpc"]];
+const PEERS: [&[&str]; 7] = [
+    &["tcp"],
+    &["tcp", "--congestion", "cubic"],
+    &["tcp-grpc"],
+    &["tcp-grpc", "--congestion", "cubic"],
+    &["quic"],
+    &["quic", "--congestion", "bbr"],
+    &["quic", "--congestion", "cubic"],
+];
 const QUANTUM: [&[&str]; 6] = [
     &["quantum-grpc", "--host", "glommio"],
     &["quantum-grpc", "--host", "bare", "--spin-us", "20"],
@@ -22,7 +33,7 @@ const QUANTUM: [&[&str]; 6] = [
 
 /// Everything that can be run here.
 fn transports() -> Vec<&'static [&'static str]> {
-    let mut all = TCP.to_vec();
+    let mut all = PEERS.to_vec();
     match quantum_shard::Shards::check() {
         Ok(()) => all.extend(QUANTUM),
         Err(error) => {
@@ -133,6 +144,8 @@ fn the_closed_loop_keeps_going_and_bulk_counts_what_arrived() {
         assert!(closed["received"].as_u64() > Some(500) && closed["errors"] == 0, "{closed}");
         let bulk = server.asked(transport, &["bulk", "--seconds", "0.5"]);
         assert!(bulk["goodput_mbit"].as_f64() > Some(50.0) && bulk["seconds"].as_f64() >= Some(0.5), "{bulk}");
+        let second_half = bulk["goodput_second_half_mbit"].as_f64().unwrap() / bulk["goodput_mbit"].as_f64().unwrap();
+        assert!((0.2..5.0).contains(&second_half), "{bulk}");
         let sent = bulk["wire_bytes_sent"].as_f64().unwrap();
         let carried = bulk["goodput_mbit"].as_f64().unwrap() * bulk["seconds"].as_f64().unwrap() * 1e6 / 8.0;
         assert!(sent >= carried, "{sent} bytes on the wire carried {carried}");
@@ -141,12 +154,14 @@ fn the_closed_loop_keeps_going_and_bulk_counts_what_arrived() {
 
 #[test]
 fn what_a_transport_cannot_do_is_said_with_exit_code_2() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 8] = [
+        (&["--transport", "quantum", "--congestion", "bbr"], "quantum has its own"),
+        (&["--transport", "tcp", "--congestion", "reno"], "possible values: bbr, cubic"),
         (&["--transport", "quantum", "--io", "mmsg"], "use --io uring"),
         (&["--transport", "quantum", "--shards", "0"], "at least one shard"),
         (&["--transport", "quantum", "--shards", "2", "--cores", "0"], "2 shards need as many cores"),
         (&["--transport", "quantum", "--host", "tokio"], "possible values: glommio, bare"),
-        (&["--transport", "quick"], "possible values: quantum-grpc, quantum, quantum-echo, tcp, tcp-grpc"),
+        (&["--transport", "quick"], "possible values: quantum-grpc, quantum, quantum-echo, tcp, tcp-grpc, quic"),
         (&["--transport", "tcp", "--spin-us=-1"], "--spin-us"),
     ];
     let certs = tempfile::tempdir().unwrap();
@@ -168,7 +183,12 @@ fn what_a_transport_cannot_do_is_said_with_exit_code_2() {
 
 #[test]
 fn a_client_with_another_certificate_is_turned_away() {
-    let Some(transport) = transports().into_iter().find(|transport| transport[0] == "quantum") else { return };
+    for transport in transports().into_iter().filter(|transport| ["quantum", "quic"].contains(&transport[0])) {
+        another_certificate(transport);
+    }
+}
+
+fn another_certificate(transport: &[&str]) {
     let (server, other) = (Server::start(transport), tempfile::tempdir().unwrap());
     let mut bench = Command::new(BENCH);
     bench.args(["bulk", "--connect", &server.address, "--seconds", "1", "--transport"]).args(transport);
@@ -200,6 +220,20 @@ fn a_server_dies(transport: &[&str]) {
     assert_eq!(result["sent"], 200);
     assert!(result["errors"].as_u64() > Some(0), "{result}");
     assert!(result["max_us"].as_f64() > Some(1e6), "an unanswered request counts with its age: {result}");
+}
+
+#[test]
+fn a_histogram_and_the_servers_processor_time_come_when_asked_for() {
+    let server = Server::start(&["quic"]);
+    let pid = server.process.id().to_string();
+    let closed = ["drive", "--rate", "0", "--size", "64", "--seconds", "0.5", "--warmup", "0.1", "--histogram"];
+    let result = server.asked(&["quic"], &[&closed[..], &["--concurrency", "16", "--server-pid", &pid]].concat());
+    let text = result["histogram"].as_str().unwrap();
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+    let histogram: Histogram<u64> = Deserializer::new().deserialize(&mut bytes.as_slice()).unwrap();
+    assert_eq!(Some(histogram.len()), result["sent"].as_u64());
+    assert!((histogram.value_at_quantile(0.5) as f64 / 1e3 - result["p50_us"].as_f64().unwrap()).abs() < 1e-6);
+    assert!((0.01..2.0).contains(&result["server_cpu_s"].as_f64().unwrap()), "{result}");
 }
 
 #[test]

@@ -7,14 +7,17 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use base64::Engine;
 use bytes::Bytes;
 use clap::Args;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
-use super::{Echo, Meter};
+use super::{Echo, Meter, Meters, Wire};
 use crate::transport::quantum::{QuantumGrpcEcho, QuantumStreams};
+use crate::transport::quic::QuicStreams;
 use crate::transport::{Transport, TransportArgs, tcp::FramedTcp, tcp_grpc};
 
 const REQUESTS_MAX: f64 = 200e6;
@@ -26,10 +29,11 @@ Closed loop (--rate 0): --concurrency requests are in flight; latency counts fro
 
 JSON: latencies in microseconds; cpu_s is this process's processor time in the measured window; wire_bytes_* is what was sent
 and received in the window, IP headers included: over Quantum by this process's shards, over TCP by the interfaces of this
-network namespace (peer on loopback: by lo, which is both directions).
+network namespace (peer on loopback: by lo, which is both directions). QUIC counts like TCP.
 
 Examples:
   aetherflow-bench drive --transport tcp-grpc --connect 10.0.0.2:7000 --rate 200 --size 256 --seconds 30
+  aetherflow-bench drive --transport quic --congestion bbr --connect 10.0.0.2:7000 --rate 200 --size 256 --seconds 30
   aetherflow-bench drive --transport quantum-echo --connect 127.0.0.1:7000 --rate 200 --size 256 --seconds 5 --host bare
   aetherflow-bench drive --transport tcp --connect 127.0.0.1:7000 --rate 0 --concurrency 64 --size 256 --seconds 5 --json";
 
@@ -57,6 +61,12 @@ pub struct DriveArgs {
     /// Time before the measured time
     #[arg(long, value_name = "S", default_value_t = 2.0)]
     warmup: f64,
+    /// Adds the latencies to the JSON: nanoseconds in an HdrHistogram (V2, deflated, base64)
+    #[arg(long)]
+    histogram: bool,
+    /// The server's process id, if it runs here: adds its processor time to the JSON
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
 }
 
 /// What is asked for.
@@ -68,6 +78,13 @@ struct Plan {
     seconds: f64,
     concurrency: usize,
     warmup: Duration,
+    server_pid: Option<u32>,
+}
+
+impl Plan {
+    fn meters(&self, wire: Wire) -> Meters {
+        Meters::new(wire, self.server_pid)
+    }
 }
 
 /// What happened in the measured window.
@@ -94,6 +111,10 @@ struct DriveResult {
     cpu_s: f64,
     wire_bytes_sent: u64,
     wire_bytes_received: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_cpu_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    histogram: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -113,10 +134,12 @@ struct LatencyResult {
 /// # Errors
 /// If the arguments contradict each other or the connection cannot be made.
 pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
+    args.transport.check()?;
     let plan = plan(args)?;
+    let congestion = args.transport.congestion;
     let measured = match args.transport.transport {
         Transport::Tcp => {
-            let connection = FramedTcp::connect(plan.remote)?;
+            let connection = FramedTcp::connect(plan.remote, congestion)?;
             if plan.rate > 0.0 { open::framed(connection, &plan)? } else { closed::framed(connection, &plan)? }
         }
         transport => {
@@ -128,8 +151,11 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
                 Transport::Quantum | Transport::QuantumEcho => {
                     calls(&runtime, &runtime.block_on(QuantumStreams::connect(&args.transport, plan.remote))?, &plan)
                 }
+                Transport::Quic => {
+                    calls(&runtime, &runtime.block_on(QuicStreams::connect(&args.transport, plan.remote))?, &plan)
+                }
                 Transport::Tcp | Transport::TcpGrpc => {
-                    calls(&runtime, &runtime.block_on(tcp_grpc::connect(plan.remote))?, &plan)
+                    calls(&runtime, &runtime.block_on(tcp_grpc::connect(plan.remote, congestion))?, &plan)
                 }
             }
         }
@@ -155,6 +181,7 @@ fn plan(args: &DriveArgs) -> anyhow::Result<Plan> {
         seconds: args.seconds,
         concurrency: args.concurrency,
         warmup: Duration::from_secs_f64(args.warmup),
+        server_pid: args.server_pid,
     })
 }
 
@@ -180,6 +207,8 @@ fn report(args: &DriveArgs, measured: &Measured) -> anyhow::Result<ExitCode> {
         cpu_s: measured.spent.cpu_s,
         wire_bytes_sent: measured.spent.wire_bytes_sent,
         wire_bytes_received: measured.spent.wire_bytes_received,
+        server_cpu_s: measured.spent.server_cpu_s,
+        histogram: args.histogram.then(|| encoded(&measured.histogram)).transpose()?,
     };
     if !args.transport.json {
         let latency = &result.latency;
@@ -198,4 +227,10 @@ fn report(args: &DriveArgs, measured: &Measured) -> anyhow::Result<ExitCode> {
     }
     println!("{}", serde_json::to_string(&result)?);
     Ok(ExitCode::SUCCESS)
+}
+
+fn encoded(histogram: &Histogram<u64>) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new().serialize(histogram, &mut bytes).context("the histogram cannot be written")?;
+    Ok(base64::engine::general_purpose::STANDARD.encode(bytes))
 }

@@ -8,6 +8,8 @@ use rustix::time::{ClockId, clock_gettime};
 /// Bytes before the payload of a datagram: IP without options, and UDP.
 const HEADERS_V4: u64 = 20 + 8;
 const HEADERS_V6: u64 = 40 + 8;
+/// Of `proc_pid_stat(5)`; USER_HZ is 100 on every architecture that Linux still has.
+const TICKS_PER_S: f64 = 100.0;
 
 /// Who counts the bytes on the wire, IP headers included.
 #[derive(Debug, Clone)]
@@ -57,11 +59,39 @@ impl Wire {
     }
 }
 
+/// What is read: this process, its wire, and the server's process if it is on this machine and known.
+#[derive(Debug, Clone)]
+pub struct Meters {
+    wire: Wire,
+    server: Option<u32>,
+}
+
+impl Meters {
+    /// With the server's process id, if its processor time is asked for.
+    pub fn new(wire: Wire, server: Option<u32>) -> Self {
+        Self { wire, server }
+    }
+
+    /// Reads the counters.
+    pub fn read(&self) -> Meter {
+        let cpu = clock_gettime(ClockId::ProcessCPUTime);
+        let (wire_bytes_received, wire_bytes_sent) = self.wire.bytes();
+        Meter {
+            cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
+            server_cpu_s: self.server.and_then(cpu_s_of),
+            wire_bytes_sent,
+            wire_bytes_received,
+        }
+    }
+}
+
 /// A reading of the counters.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Meter {
     /// User and system time of this process, all threads, in seconds.
     pub cpu_s: f64,
+    /// The same of the server's process.
+    pub server_cpu_s: Option<f64>,
     /// Bytes that left, IP headers included.
     pub wire_bytes_sent: u64,
     /// Bytes that came in.
@@ -69,22 +99,28 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Reads the counters.
-    pub fn read(wire: &Wire) -> Self {
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        let (wire_bytes_received, wire_bytes_sent) = wire.bytes();
-        Self { cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9, wire_bytes_sent, wire_bytes_received }
-    }
-
     /// What was counted since an earlier reading.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             cpu_s: self.cpu_s - earlier.cpu_s,
+            server_cpu_s: self.server_cpu_s.zip(earlier.server_cpu_s).map(|(later, earlier)| later - earlier),
             wire_bytes_sent: self.wire_bytes_sent.saturating_sub(earlier.wire_bytes_sent),
             wire_bytes_received: self.wire_bytes_received.saturating_sub(earlier.wire_bytes_received),
         }
     }
+}
+
+/// User and system time of a process in seconds, in steps of 10 ms; nothing if there is no such process.
+fn cpu_s_of(process: u32) -> Option<f64> {
+    ticks(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?).map(|ticks| ticks as f64 / TICKS_PER_S)
+}
+
+/// User and system time in `proc_pid_stat(5)`, fields 14 and 15. The name before them may hold spaces and parentheses.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
+    Some(times.next()?.ok()? + times.next()?.ok()?)
 }
 
 /// Received and sent bytes in the kernel's table (`proc_net(5)`): eight columns for receive, then eight for transmit.
@@ -99,7 +135,15 @@ fn interface_bytes(table: &str, loopback: bool) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::interface_bytes;
+    use super::{cpu_s_of, interface_bytes, ticks};
+
+    #[test]
+    fn the_times_of_a_process_are_found_behind_its_name() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 100 0 0 0 31 11 5 6 20 0 1 0 100 1000 10";
+        assert_eq!(ticks(stat), Some(42));
+        assert_eq!((ticks("7 (a) S 1"), ticks("")), (None, None));
+        assert!(cpu_s_of(std::process::id()).is_some() && cpu_s_of(u32::MAX).is_none());
+    }
 
     #[test]
     fn the_right_columns_of_the_right_interfaces_are_counted() {

@@ -1,5 +1,6 @@
 //! The load generator: `serve`, `drive` and `bulk`.
 
+pub mod arrivals;
 pub mod bulk;
 pub mod drive;
 mod meter;
@@ -9,11 +10,12 @@ pub mod serve;
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-pub use meter::{Meter, Wire};
+pub use arrivals::{Arrivals, Arrived};
+pub use meter::{Meter, Meters, Wire};
 pub use record::{Latencies, histogram};
 
 /// A connection that answers requests with what they carried.
@@ -21,8 +23,8 @@ pub trait Echo: Clone + Send + Sync + 'static {
     /// Sends one request and waits for its answer.
     fn call(&self, payload: Bytes) -> impl Future<Output = anyhow::Result<()>> + Send;
 
-    /// Sends chunks until the time is over; gives the bytes that the other side says it got.
-    fn upload(&self, chunk: Bytes, until: Instant) -> impl Future<Output = anyhow::Result<u64>> + Send;
+    /// Sends chunks for so long; gives what the other side says it got.
+    fn upload(&self, chunk: Bytes, measured: Duration) -> impl Future<Output = anyhow::Result<Arrived>> + Send;
 
     /// Who counts what the connection puts on the wire.
     fn wire(&self, peer: IpAddr) -> Wire {

@@ -1,12 +1,11 @@
 //! `serve`: answers `drive` and `bulk`.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
-use crate::transport::{Transport, TransportArgs, quantum, tcp, tcp_grpc};
+use crate::transport::{Transport, TransportArgs, quantum, quic, tcp, tcp_grpc};
 
 const EXAMPLES: &str = "\
 Runs until it is killed. The line on standard output names the address, so port 0 may be given.
@@ -14,7 +13,8 @@ Runs until it is killed. The line on standard output names the address, so port 
 Examples:
   aetherflow-bench serve --transport tcp-grpc --listen 127.0.0.1:7000
   aetherflow-bench serve --transport quantum-grpc --listen 0.0.0.0:7000 --shards 2 --cores 0,1 --certs /tmp/certs
-  aetherflow-bench serve --transport tcp --listen 10.0.0.2:7000 --json";
+  aetherflow-bench serve --transport quic --congestion bbr --listen 127.0.0.1:7000 --certs /tmp/certs
+  aetherflow-bench serve --transport tcp --congestion cubic --listen 10.0.0.2:7000 --json";
 
 /// Arguments of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -32,10 +32,10 @@ pub struct ServeArgs {
 /// # Errors
 /// If the address cannot be bound or the server fails.
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    args.transport.check()?;
     match args.transport.transport {
         Transport::Tcp => {
-            let listener =
-                TcpListener::bind(args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
+            let listener = tcp::bind(args.listen, args.transport.congestion)?;
             announce(args, listener.local_addr()?);
             tcp::serve(&listener)?;
         }
@@ -43,10 +43,14 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(quantum::serve(&args.transport, args.listen, |address| announce(args, address)))?;
         }
+        Transport::Quic => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            runtime.block_on(quic::serve(&args.transport, args.listen, |address| announce(args, address)))?;
+        }
         Transport::TcpGrpc => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(async {
-                let (address, server) = tcp_grpc::bind(args.listen)?;
+                let (address, server) = tcp_grpc::bind(args.listen, args.transport.congestion)?;
                 announce(args, address);
                 server.await
             })?;

@@ -1,12 +1,17 @@
 //! What carries the load generator's requests.
 
+pub mod congestion;
 pub mod quantum;
+pub mod quic;
 pub mod tcp;
 pub mod tcp_grpc;
 
 use std::path::PathBuf;
 
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
+
+pub use congestion::Congestion;
 
 /// What carries requests and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,6 +26,8 @@ pub enum Transport {
     Tcp,
     /// gRPC (tonic) over plaintext HTTP/2 over TCP with NODELAY
     TcpGrpc,
+    /// QUIC (quinn), a stream per message
+    Quic,
 }
 
 impl Transport {
@@ -32,7 +39,13 @@ impl Transport {
             Self::QuantumEcho => "quantum-echo",
             Self::Tcp => "tcp",
             Self::TcpGrpc => "tcp-grpc",
+            Self::Quic => "quic",
         }
+    }
+
+    /// Whether it is Quantum, which brings a congestion control of its own.
+    pub fn is_quantum(self) -> bool {
+        matches!(self, Self::QuantumGrpc | Self::Quantum | Self::QuantumEcho)
     }
 }
 
@@ -48,6 +61,9 @@ pub struct TransportArgs {
     /// Folder of the certificate that both sides share; made by whoever comes first
     #[arg(long, value_name = "DIR", default_value_os_t = crate::certs::default_dir())]
     pub certs: PathBuf,
+    /// TCP and QUIC: congestion control, for what this side sends [default: the kernel's; QUIC: cubic]
+    #[arg(long, value_name = "C", value_enum)]
+    pub congestion: Option<Congestion>,
     /// Quantum: shards, each a thread with its own socket
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub shards: usize,
@@ -63,6 +79,21 @@ pub struct TransportArgs {
     /// Quantum: how bytes move
     #[arg(long, value_enum, default_value_t)]
     pub io: Io,
+}
+
+impl TransportArgs {
+    /// That no flag is for another transport.
+    ///
+    /// # Errors
+    /// Says which one is.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.congestion.is_none() || !self.transport.is_quantum(),
+            "--congestion is for tcp, tcp-grpc and quic: {} has its own",
+            self.transport.name()
+        );
+        Ok(())
+    }
 }
 
 /// What runs the shards' threads.

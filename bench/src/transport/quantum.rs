@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use quantum_grpc::{
-    Channel, ClientConfig, Connection, EchoServer, Endpoint, EndpointOptions, Listener, QuantumStream, ServerConfig,
-    Verify,
+    Channel, ClientConfig, Connection, EchoServer, Endpoint, EndpointOptions, Listener, QuantumStream, ReceiveHalf,
+    ServerConfig, Verify,
 };
 use quantum_shard::{HostKind, IoKind};
 
+use super::bench_proto::EchoRequest;
 use super::bench_proto::bench_client::BenchClient;
-use super::bench_proto::{Chunk, EchoRequest};
-use super::tcp_grpc::{MESSAGE_BYTES_MAX, service};
+use super::tcp_grpc::{self, MESSAGE_BYTES_MAX, service};
 use super::{Host, Io, Transport, TransportArgs};
 use crate::certs;
-use crate::load::{Echo, Wire};
+use crate::load::{Arrivals, Arrived, Echo, Wire, arrivals};
 
 /// A stream starts with one byte that says what it is for.
 const ECHO: u8 = b'e';
@@ -88,16 +88,29 @@ async fn answer(mut stream: QuantumStream) -> anyhow::Result<()> {
                 chunk = stream.chunk().await?;
             }
         }
-        UPLOAD => {
-            let mut total = first.len() as u64;
-            while let Some(bytes) = stream.chunk().await? {
-                total += bytes.len() as u64;
-            }
-            stream.send_bytes(Bytes::copy_from_slice(&total.to_be_bytes())).await?;
-        }
+        UPLOAD => return count(stream, first).await,
         other => anyhow::bail!("a stream starts with byte {other}"),
     }
     stream.finish()?;
+    Ok(())
+}
+
+/// Counts what arrives, reports it, and drops the rest.
+async fn count(mut stream: QuantumStream, first: Bytes) -> anyhow::Result<()> {
+    let mut head = BytesMut::from(first);
+    while head.len() < arrivals::REQUEST_BYTES {
+        head.extend_from_slice(&stream.chunk().await?.context("the stream ended before it said how long to count")?);
+    }
+    let ms = *head.first_chunk().expect("as many bytes are there");
+    let mut counted = Arrivals::new(Instant::now(), arrivals::measured(u64::from_be_bytes(ms))?);
+    counted.add(Instant::now(), head.len() - arrivals::REQUEST_BYTES);
+    while let Ok(chunk) = tokio::time::timeout_at(counted.end().into(), stream.chunk()).await {
+        let Some(chunk) = chunk? else { break };
+        counted.add(Instant::now(), chunk.len());
+    }
+    stream.send_bytes(counted.arrived().to_bytes()).await?;
+    stream.finish()?;
+    while stream.chunk().await?.is_some() {}
     Ok(())
 }
 
@@ -149,9 +162,8 @@ impl Echo for QuantumGrpcEcho {
         Ok(())
     }
 
-    async fn upload(&self, chunk: Bytes, until: Instant) -> anyhow::Result<u64> {
-        let chunks = std::iter::from_fn(move || (Instant::now() < until).then(|| Chunk { payload: chunk.clone() }));
-        Ok(self.client.clone().upload(tokio_stream::iter(chunks)).await?.into_inner().bytes)
+    async fn upload(&self, chunk: Bytes, measured: Duration) -> anyhow::Result<Arrived> {
+        tcp_grpc::upload(self.client.clone(), chunk, measured).await
     }
 
     fn wire(&self, peer: IpAddr) -> Wire {
@@ -180,14 +192,12 @@ impl QuantumStreams {
         Ok(Self { connection, endpoint, on_shard: args.transport == Transport::QuantumEcho })
     }
 
-    /// Sends what `chunks` gives on a stream of its own and meanwhile counts what comes back on it.
-    async fn echoed(&self, chunks: impl Iterator<Item = Bytes>) -> anyhow::Result<u64> {
+    /// Sends a message on a stream of its own and meanwhile counts what comes back on it.
+    async fn echoed(&self, message: Bytes) -> anyhow::Result<u64> {
         let (mut receive, mut send) = self.connection.open_stream()?.into_split();
         // Both at once: a message larger than the windows comes back while it is being sent.
         let sending = async {
-            for chunk in chunks {
-                send.send_bytes(chunk).await?;
-            }
+            send.send_bytes(message).await?;
             send.finish()
         };
         let receiving = async {
@@ -213,31 +223,53 @@ impl Echo for QuantumStreams {
             message.extend_from_slice(&payload);
             message.freeze()
         };
-        let received = self.echoed(std::iter::once(message)).await?;
+        let received = self.echoed(message).await?;
         ensure!(received == sent, "{received} bytes came back of {sent}");
         Ok(())
     }
 
-    async fn upload(&self, chunk: Bytes, until: Instant) -> anyhow::Result<u64> {
-        if self.on_shard {
-            return self.echoed(std::iter::from_fn(|| (Instant::now() < until).then(|| chunk.clone()))).await;
+    async fn upload(&self, chunk: Bytes, measured: Duration) -> anyhow::Result<Arrived> {
+        let (mut receive, mut send) = self.connection.open_stream()?.into_split();
+        let is_echo = self.on_shard;
+        let sending = async {
+            if !is_echo {
+                let head = [&[UPLOAD][..], &arrivals::request(measured)?].concat();
+                send.send_bytes(head.into()).await?;
+            }
+            loop {
+                if let Err(error) = send.send_bytes(chunk.clone()).await {
+                    return Err(anyhow::Error::from(error));
+                }
+            }
+        };
+        let report = async {
+            if is_echo {
+                return counted(&mut receive, measured).await;
+            }
+            let mut report = BytesMut::new();
+            while let Some(bytes) = receive.chunk().await? {
+                report.extend_from_slice(&bytes);
+                ensure!(report.len() <= arrivals::REPORT_BYTES, "more than a report came back");
+            }
+            Arrived::from_bytes(&report)
+        };
+        tokio::select! {
+            report = arrivals::within(measured, report) => report,
+            failed = sending => failed,
         }
-        let mut stream = self.connection.open_stream()?;
-        stream.send_bytes(Bytes::from_static(&[UPLOAD])).await?;
-        while Instant::now() < until {
-            stream.send_bytes(chunk.clone()).await?;
-        }
-        stream.finish()?;
-        let mut total = BytesMut::new();
-        while let Some(bytes) = stream.chunk().await? {
-            total.extend_from_slice(&bytes);
-            ensure!(total.len() <= 8, "more than a total came back");
-        }
-        let total: [u8; 8] = total.as_ref().try_into().context("no total came back")?;
-        Ok(u64::from_be_bytes(total))
     }
 
     fn wire(&self, peer: IpAddr) -> Wire {
         Wire::of_shards(&self.endpoint, peer)
     }
+}
+
+/// What comes back of what is sent, by this side's clock.
+async fn counted(receive: &mut ReceiveHalf, measured: Duration) -> anyhow::Result<Arrived> {
+    let mut counted = Arrivals::new(Instant::now(), measured);
+    while let Ok(chunk) = tokio::time::timeout_at(counted.end().into(), receive.chunk()).await {
+        let chunk = chunk?.context("the stream ended early")?;
+        counted.add(Instant::now(), chunk.len());
+    }
+    Ok(counted.arrived())
 }

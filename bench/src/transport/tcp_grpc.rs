@@ -5,15 +5,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
+use tower::service_fn;
 
 use super::bench_proto::bench_client::BenchClient;
 use super::bench_proto::bench_server::{Bench, BenchServer};
-use super::bench_proto::{Chunk, EchoReply, EchoRequest, Total};
-use crate::load::Echo;
+use super::bench_proto::{self, Chunk, EchoReply, EchoRequest};
+use super::{Congestion, tcp};
+use crate::load::{Arrivals, Arrived, Echo, arrivals};
 
 /// The largest payload of one message.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -31,14 +38,33 @@ impl Bench for EchoService {
         Ok(Response::new(EchoReply { payload: request.into_inner().payload }))
     }
 
-    async fn upload(&self, request: Request<Streaming<Chunk>>) -> Result<Response<Total>, Status> {
+    type UploadStream = ReceiverStream<Result<bench_proto::Arrived, Status>>;
+
+    async fn upload(&self, request: Request<Streaming<Chunk>>) -> Result<Response<Self::UploadStream>, Status> {
+        // One report, which never waits.
+        let (sender, receiver) = mpsc::channel(1);
         let mut chunks = request.into_inner();
-        let mut bytes = 0;
-        while let Some(chunk) = chunks.next().await {
-            bytes += chunk?.payload.len() as u64;
-        }
-        Ok(Response::new(Total { bytes }))
+        tokio::spawn(async move {
+            let counted = count(&mut chunks).await;
+            let _ = sender.send(counted).await;
+            while let Some(Ok(_)) = chunks.next().await {}
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
+}
+
+async fn count(chunks: &mut Streaming<Chunk>) -> Result<bench_proto::Arrived, Status> {
+    let first = chunks.message().await?.ok_or_else(|| Status::invalid_argument("no chunk came"))?;
+    let measured = arrivals::measured(first.measured_ms);
+    let measured = measured.map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let mut counted = Arrivals::new(Instant::now(), measured);
+    counted.add(Instant::now(), first.payload.len());
+    while let Ok(chunk) = tokio::time::timeout_at(counted.end().into(), chunks.message()).await {
+        let Some(chunk) = chunk? else { break };
+        counted.add(Instant::now(), chunk.payload.len());
+    }
+    let Arrived { bytes, bytes_second_half, measured } = counted.arrived();
+    Ok(bench_proto::Arrived { bytes, bytes_second_half, measured_ms: measured.as_millis() as u64 })
 }
 
 /// The service with its message limits.
@@ -51,10 +77,14 @@ pub fn service() -> BenchServer<EchoService> {
 /// Binds; gives the address and the server to run.
 ///
 /// # Errors
-/// If the address cannot be bound.
-pub fn bind(listen: SocketAddr) -> anyhow::Result<(SocketAddr, impl Future<Output = anyhow::Result<()>> + Send)> {
-    let incoming =
-        TcpIncoming::bind(listen).with_context(|| format!("cannot listen on {listen}"))?.with_nodelay(Some(true));
+/// If the address cannot be bound, or the kernel has no such congestion control.
+pub fn bind(
+    listen: SocketAddr,
+    congestion: Option<Congestion>,
+) -> anyhow::Result<(SocketAddr, impl Future<Output = anyhow::Result<()>> + Send)> {
+    let listener = tcp::bind(listen, congestion)?;
+    listener.set_nonblocking(true)?;
+    let incoming = TcpIncoming::from(TcpListener::from_std(listener)?).with_nodelay(Some(true));
     let address = incoming.local_addr()?;
     let mut server =
         Server::builder().initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(WINDOW_BYTES);
@@ -69,16 +99,18 @@ pub struct GrpcEcho<C>(pub BenchClient<C>);
 /// Connects over TCP, trying again for as long as the server may be starting.
 ///
 /// # Errors
-/// If nobody answers within ten seconds.
-pub async fn connect(remote: SocketAddr) -> anyhow::Result<GrpcEcho<Channel>> {
+/// If nobody answers within ten seconds, or the kernel has no such congestion control.
+pub async fn connect(remote: SocketAddr, congestion: Option<Congestion>) -> anyhow::Result<GrpcEcho<Channel>> {
+    // Said at once: trying again does not help.
+    tcp::socket(remote, congestion)?;
     let endpoint = Endpoint::from_shared(format!("http://{remote}"))?
-        .tcp_nodelay(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .connect_timeout(CONNECT_TIMEOUT);
     let until = Instant::now() + CONNECT_TIMEOUT;
     let channel = loop {
-        match endpoint.connect().await {
+        let connector = service_fn(move |_| async move { open(remote, congestion).await.map(TokioIo::new) });
+        match endpoint.connect_with_connector(connector).await {
             Ok(channel) => break channel,
             Err(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
             Err(error) => return Err(error).with_context(|| format!("cannot connect to {remote}")),
@@ -86,6 +118,36 @@ pub async fn connect(remote: SocketAddr) -> anyhow::Result<GrpcEcho<Channel>> {
     };
     let client = BenchClient::new(channel);
     Ok(GrpcEcho(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)))
+}
+
+async fn open(remote: SocketAddr, congestion: Option<Congestion>) -> anyhow::Result<TcpStream> {
+    let socket = tcp::socket(remote, congestion)?;
+    socket.set_nonblocking(true)?;
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(remote).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends chunks for as long as the receiver counts; gives its report.
+///
+/// # Errors
+/// If the call fails, or there is no report in time.
+pub(super) async fn upload<C>(mut client: BenchClient<C>, payload: Bytes, measured: Duration) -> anyhow::Result<Arrived>
+where
+    C: tonic::client::GrpcService<Body, Error: Into<tonic::codegen::StdError>, ResponseBody: Send> + Send,
+    <C::ResponseBody as http_body::Body>::Error: Into<tonic::codegen::StdError> + Send,
+    C::ResponseBody: http_body::Body<Data = Bytes> + 'static,
+{
+    let measured_ms = u64::from_be_bytes(arrivals::request(measured)?);
+    let first = Chunk { payload: payload.clone(), measured_ms };
+    let rest = std::iter::repeat_with(move || Chunk { payload: payload.clone(), measured_ms: 0 });
+    let chunks = tokio_stream::iter(std::iter::once(first).chain(rest));
+    let report = async {
+        let reported = client.upload(chunks).await?.into_inner().message().await?;
+        let bench_proto::Arrived { bytes, bytes_second_half, measured_ms } = reported.context("no report came back")?;
+        Ok(Arrived { bytes, bytes_second_half, measured: arrivals::measured(measured_ms)? })
+    };
+    arrivals::within(measured, report).await
 }
 
 impl Echo for GrpcEcho<Channel> {
@@ -96,8 +158,7 @@ impl Echo for GrpcEcho<Channel> {
         Ok(())
     }
 
-    async fn upload(&self, chunk: Bytes, until: Instant) -> anyhow::Result<u64> {
-        let chunks = std::iter::from_fn(move || (Instant::now() < until).then(|| Chunk { payload: chunk.clone() }));
-        Ok(self.0.clone().upload(tokio_stream::iter(chunks)).await?.into_inner().bytes)
+    async fn upload(&self, chunk: Bytes, measured: Duration) -> anyhow::Result<Arrived> {
+        upload(self.0.clone(), chunk, measured).await
     }
 }

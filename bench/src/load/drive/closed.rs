@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::super::record::histogram;
-use super::super::{Echo, Meter, Wire};
+use super::super::{Echo, Meter, Meters, Wire};
 use super::{Measured, Plan};
 use crate::transport::tcp::FramedTcp;
 
@@ -31,12 +31,12 @@ impl Window {
     }
 
     /// Reads the meter at both ends of the window, from a thread of its own.
-    fn metered(self, wire: Wire) -> std::thread::JoinHandle<Meter> {
+    fn metered(self, meters: Meters) -> std::thread::JoinHandle<Meter> {
         std::thread::spawn(move || {
             std::thread::sleep(self.begin.saturating_duration_since(Instant::now()));
-            let before = Meter::read(&wire);
+            let before = meters.read();
             std::thread::sleep(self.end.saturating_duration_since(Instant::now()));
-            Meter::read(&wire).since(&before)
+            meters.read().since(&before)
         })
     }
 }
@@ -49,7 +49,7 @@ fn measured(histogram: Histogram<u64>, errors: u64, plan: &Plan, spent: Meter) -
 /// Over a connection whose calls are futures: one task for each request in flight.
 pub(super) fn calls<E: Echo>(runtime: &tokio::runtime::Runtime, echo: &E, plan: &Plan) -> Measured {
     let window = Window::new(plan);
-    let spent = window.metered(echo.wire(plan.remote.ip()));
+    let spent = window.metered(plan.meters(echo.wire(plan.remote.ip())));
     let failed = Arc::new(AtomicU64::new(0));
     let tasks: Vec<_> = (0..plan.concurrency)
         .map(|_| {
@@ -87,7 +87,7 @@ pub(super) fn calls<E: Echo>(runtime: &tokio::runtime::Runtime, echo: &E, plan: 
 pub(super) fn framed(connection: FramedTcp, plan: &Plan) -> anyhow::Result<Measured> {
     let (mut writer, reader) = connection.split()?;
     let window = Window::new(plan);
-    let spent = window.metered(Wire::of_interfaces(plan.remote.ip()));
+    let spent = window.metered(plan.meters(Wire::of_interfaces(plan.remote.ip())));
     // The slot of a request in flight is its number; what is kept is when it was sent.
     let mut sent: Vec<Option<Instant>> = vec![Some(Instant::now()); plan.concurrency];
     writer.send(0..plan.concurrency as u64, &plan.payload)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::{Echo, Latencies, Meter, Wire, pace};
+use super::super::{Echo, Latencies, Meter, Meters, Wire, pace};
 use super::{Measured, Plan};
 use crate::transport::tcp::FramedTcp;
 
@@ -30,21 +30,21 @@ impl Schedule {
     }
 
     /// Calls `send` for every request when it is due, then waits for the answers.
-    fn run(&self, plan: &Plan, wire: &Wire, mut send: impl FnMut(usize) -> bool) -> Measured {
+    fn run(&self, plan: &Plan, meters: &Meters, mut send: impl FnMut(usize) -> bool) -> Measured {
         pace::prepare_thread();
         let mut before = Meter::default();
         let window_start = self.latencies.intended(self.first_measured);
         for index in 0..self.latencies.count() {
             pace::sleep_until(self.latencies.intended(index));
             if index == self.first_measured {
-                before = Meter::read(wire);
+                before = meters.read();
             }
             if !send(index) {
                 break;
             }
         }
         pace::sleep_until(window_start + self.window);
-        let spent = Meter::read(wire).since(&before);
+        let spent = meters.read().since(&before);
         let until =
             Instant::now() + self.latencies.least().map_or(LATE_ANSWERS, |least| (10 * least).max(LATE_ANSWERS));
         while Instant::now() < until && !self.latencies.complete_from(self.first_measured) {
@@ -65,7 +65,7 @@ impl Schedule {
 /// Over a connection whose calls are futures.
 pub(super) fn calls<E: Echo>(runtime: &tokio::runtime::Runtime, echo: &E, plan: &Plan) -> Measured {
     let schedule = Schedule::new(plan);
-    schedule.run(plan, &echo.wire(plan.remote.ip()), |index| {
+    schedule.run(plan, &plan.meters(echo.wire(plan.remote.ip())), |index| {
         let (echo, payload, latencies) = (echo.clone(), plan.payload.clone(), schedule.latencies.clone());
         runtime.spawn(async move {
             match echo.call(payload).await {
@@ -90,7 +90,7 @@ pub(super) fn framed(connection: FramedTcp, plan: &Plan) -> anyhow::Result<Measu
             Ok(())
         })
     });
-    let measured = schedule.run(plan, &Wire::of_interfaces(plan.remote.ip()), |index| {
+    let measured = schedule.run(plan, &plan.meters(Wire::of_interfaces(plan.remote.ip())), |index| {
         // What a broken connection did not answer shows as errors.
         writer
             .send([index as u64].into_iter(), &plan.payload)
