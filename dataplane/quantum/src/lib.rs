@@ -24,6 +24,9 @@ mod streams;
 mod time;
 pub mod wire;
 
+#[cfg(test)]
+mod security_tests;
+
 pub use config::{Alpn, ConnectOptions, EndpointConfig};
 pub use congestion::CongestionControl;
 pub use crypto::session;

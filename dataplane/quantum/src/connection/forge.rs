@@ -70,4 +70,9 @@ impl Connection {
     pub(crate) fn next_number(&self) -> u64 {
         self.pending.number
     }
+
+    /// Ranges kept to tell duplicates, and to report.
+    pub(crate) fn ranges_kept(&self) -> (usize, usize) {
+        self.received.ranges_kept()
+    }
 }

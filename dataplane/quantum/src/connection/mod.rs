@@ -8,6 +8,7 @@ mod handshake;
 mod keys;
 mod receive;
 mod repair;
+mod skip;
 mod timers;
 mod transmit;
 
@@ -24,8 +25,10 @@ use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Side, Time};
 use close::Closing;
 use handshake::Handshake;
 use keys::KeyRing;
+use receive::Ranges;
 pub(crate) use receive::{Arrival, Verdict};
 use repair::Fec;
+use skip::SkippedNumbers;
 use timers::Timers;
 
 /// Size of every SYN packet, padding included: a path that carries less cannot carry the protocol.
@@ -81,6 +84,8 @@ impl Path {
 struct Pending {
     /// Its number.
     number: u64,
+    /// Numbers that were left out.
+    skipped: SkippedNumbers,
     ping: bool,
     handshake_done: bool,
     /// Acknowledgements sent since something ack-eliciting was.
@@ -159,7 +164,13 @@ impl Connection {
             received: ReceivedPackets::new(),
             streams: Streams::new(start.id.side, streams),
             timers: Timers::new(now, config),
-            pending: Pending { number: FIRST_NUMBER, ping: false, handshake_done: false, ack_only_run: 0 },
+            pending: Pending {
+                number: FIRST_NUMBER,
+                skipped: SkippedNumbers::new(start.seed),
+                ping: false,
+                handshake_done: false,
+                ack_only_run: 0,
+            },
             fec: Fec::new(now, &config.fec),
             events: VecDeque::new(),
             stats: ConnectionStats::default(),

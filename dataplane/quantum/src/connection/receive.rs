@@ -274,6 +274,9 @@ impl Connection {
             }
             above = first;
         }
+        if self.names_skipped_number(ranges) {
+            return Err(violation("acknowledges a packet number that was left out"));
+        }
         Ok(())
     }
 

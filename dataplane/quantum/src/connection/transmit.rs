@@ -162,7 +162,9 @@ impl Connection {
 
     fn write_packet(&mut self, now: Time, epoch: Epoch, content: Content, out: &mut [u8]) -> Option<usize> {
         let mut draft = Draft::default();
-        if !epoch.is_one_rtt() {
+        if epoch.is_one_rtt() {
+            self.pass_skipped_number();
+        } else {
             draft.flags |= Flags::SYN;
         }
         let full = out.len();

@@ -180,6 +180,12 @@ impl ReceivedPackets {
         first.into_iter().chain(self.report.iter_newest_first()).take(RANGES_MAX)
     }
 
+    /// Ranges kept to tell duplicates, and to report.
+    #[cfg(test)]
+    pub(crate) fn ranges_kept(&self) -> (usize, usize) {
+        (self.seen.len(), self.report.len())
+    }
+
     /// An acknowledgement left.
     pub(crate) fn on_ack_sent(&mut self) {
         self.ack_due = None;

@@ -10,6 +10,8 @@ use crate::app::{Client, Server};
 const PROBES: u64 = 2;
 /// Packets beyond the window at any time: one that was begun under it, and handshake bytes, which do not wait for it.
 const PACKETS_OVER_WINDOW: u64 = 3;
+/// A client whose Finished is not known to have arrived sends it again whatever is in flight: a packet of so many bytes.
+const FINISHED_BYTES: u64 = 128;
 /// Bytes of the largest UDP payload.
 const UDP_PAYLOAD_MAX: usize = 65_507;
 
@@ -80,7 +82,7 @@ impl Limits {
             let stats = connection.stats();
             let fired = stats.probe_timeouts - node.probe_timeouts.insert(handle, stats.probe_timeouts).unwrap_or(0);
             let window = stats.congestion.window_bytes + PACKETS_OVER_WINDOW * self.datagram_size;
-            let most = window.max(was) + fired * PROBES * self.datagram_size;
+            let most = window.max(was + FINISHED_BYTES) + fired * PROBES * self.datagram_size;
             if stats.congestion.in_flight_bytes > most {
                 return Err(Fault::new(format!("sent over the window: {stats:?}, {was} in flight before")));
             }

@@ -1,5 +1,6 @@
 //! Endpoints against each other, in virtual time.
 
+mod attacks;
 mod close;
 mod cookies;
 mod fec;
@@ -8,6 +9,8 @@ mod garbage;
 mod handshake;
 mod net;
 mod numbers;
+mod optimistic;
+mod patience;
 mod stateless;
 mod timers;
 mod violations;
