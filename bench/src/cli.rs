@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::compare::report::{self, ReportArgs};
 use crate::demo::DemoArgs;
 use crate::link::LinkArgs;
 use crate::load::bulk::BulkArgs;
@@ -33,6 +34,8 @@ enum Command {
     Link(LinkArgs),
     /// Shows two people editing one document over a link that loses packets (needs root)
     Demo(DemoArgs),
+    /// Writes the report of a comparison again from its raw results
+    Report(ReportArgs),
     /// Prints shell completions
     Completions {
         /// The shell to print them for
@@ -54,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Link(args) => link::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "aetherflow-bench", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
