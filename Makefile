@@ -8,7 +8,10 @@ TOOLS := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
-.PHONY: help run test build lint demo soak
+# Seconds for each target of `make fuzz`, and which targets (all, if none is named).
+FUZZ_SECONDS ?= 60
+FUZZ ?=
+.PHONY: help run test build lint demo soak fuzz
 help: ## Prints this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -42,3 +45,6 @@ soak: ## The long proofs: thousands of simulated worlds, recorded sessions over 
 	    $${CARGO_TARGET_DIR:-target}/release/aetherflow-bench demo --trace "$$file" --transport $$transport --encoding $$encoding; \
 	  done; done; \
 	done
+
+fuzz: ## Fuzzes each parser and a whole connection, FUZZ_SECONDS=60 for each (FUZZ="fuzz_head ..." for some); says where a failing input is
+	.ci/fuzz.sh $(FUZZ_SECONDS) $(FUZZ)

@@ -25,6 +25,8 @@ mod time;
 pub mod wire;
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod security_tests;
 
 pub use config::{Alpn, ConnectOptions, EndpointConfig};

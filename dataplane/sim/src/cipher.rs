@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use quantum::session::{KeyPair, PacketKey, Provider, Session, SessionError, TAG_LEN};
-use quantum::wire::Epoch;
+use quantum::wire::{Epoch, Header};
 use quantum::{Alpn, ConnectError, ConnectOptions, Guuid, Side};
 
 /// How packets are protected.
@@ -188,6 +188,16 @@ impl Session for NullSession {
 
     fn alpn(&self) -> Option<Alpn> {
         self.alpn
+    }
+}
+
+/// Seals a packet again that was changed: what a hostile peer with the connection's keys can do. Nothing, if it is none.
+pub(crate) fn seal_again(sender: Side, segment: &mut [u8]) {
+    let Ok((header, _)) = Header::decode(segment) else { return };
+    let Some(start) = segment.len().checked_sub(usize::from(header.payload_len)) else { return };
+    if usize::from(header.payload_len) >= TAG_LEN {
+        let (head, payload) = segment.split_at_mut(start);
+        keys(header.epoch, sender).local.seal(u64::from(header.sequence), head, payload);
     }
 }
 

@@ -14,4 +14,4 @@ pub use app::{Fault, Plan, StreamKind, StreamPlan};
 pub use cipher::Cipher;
 pub use link::{BadLink, Blackout, Burst, Datagram, Link, LinkConfig, LinkStats, RandomOutage};
 pub use rng::Rng;
-pub use world::{Incident, IncidentKind, Outcome, Pair, Scenario, World};
+pub use world::{Duel, Incident, IncidentKind, Outcome, Pair, Scenario, World};

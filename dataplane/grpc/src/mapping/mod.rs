@@ -7,6 +7,8 @@ mod head;
 mod varint;
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use dictionary::{Acknowledgement, Acknowledgements, Decoder, Encoder, Ticket, encode_plain};

@@ -18,7 +18,7 @@ proptest! {
 }
 
 /// Decodes `bytes` as whatever they may be and walks through all that came of it.
-fn decode_everything(bytes: &[u8]) {
+pub(crate) fn decode_everything(bytes: &[u8]) {
     let _ = decode_version_negotiation(bytes);
     let _ = encode_version_negotiation(bytes, &mut [0; VERSION_NEGOTIATION_LEN]);
     let payload = match Header::decode(bytes) {

@@ -25,7 +25,7 @@ pub use version::{
 pub use writer::{FrameWriter, crypto_capacity, crypto_header_len, stream_capacity, stream_header_len};
 
 #[cfg(test)]
-mod hostile_tests;
+pub(crate) mod hostile_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

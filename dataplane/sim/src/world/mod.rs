@@ -1,6 +1,7 @@
 //! Clients, a server and the network between them on one virtual clock.
 
 mod checks;
+mod duel;
 mod endpoints;
 mod incident;
 mod observer;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use quantum::{Endpoint, EndpointStats, Received, Time};
 
+pub use duel::Duel;
 pub use incident::{Incident, IncidentKind};
 pub use pair::Pair;
 pub use scenario::Scenario;
