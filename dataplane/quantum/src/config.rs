@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{CongestionControl, FecConfig, Guuid};
+use crate::{CongestionControl, FecConfig, Guuid, PathConfig};
 
 /// The application protocol of a connection (RFC 7301).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,8 +59,8 @@ pub struct EndpointConfig {
     pub connections_max: usize,
     /// Half-open handshakes up to which no cookie is asked for.
     pub handshakes_without_cookie: usize,
-    /// UDP payload of the largest packet, from 1200 to 2048 bytes. A path that carries less than that loses them all.
-    pub datagram_size: u16,
+    /// The network path: how large packets may be.
+    pub path: PathConfig,
     /// Segments of one [`Transmit`](crate::Transmit) at most (generic segmentation offload).
     pub segments_max: usize,
     /// How much may be in flight, and how fast it leaves.
@@ -83,7 +83,7 @@ impl Default for EndpointConfig {
             handshake_timeout: Duration::from_secs(10),
             connections_max: 100_000,
             handshakes_without_cookie: 256,
-            datagram_size: 1200,
+            path: PathConfig::default(),
             segments_max: 16,
             congestion: CongestionControl::default(),
             fec: FecConfig::default(),

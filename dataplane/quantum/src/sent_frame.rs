@@ -39,6 +39,10 @@ pub(crate) enum SentFrame {
     Repair {
         group: u64,
     },
+    /// The packet tried whether one of its size arrives.
+    MtuProbe {
+        size: u16,
+    },
     /// The packet reported that range of numbers as restored.
     Recovered {
         first: u64,
@@ -47,6 +51,11 @@ pub(crate) enum SentFrame {
 }
 
 impl SentFrame {
+    /// Whether it makes its packet one that explores the path: its loss says nothing of congestion.
+    pub(crate) const fn is_exploring(&self) -> bool {
+        matches!(self, Self::MtuProbe { .. })
+    }
+
     /// Whether it is restored with its packet.
     pub(crate) const fn is_protected(&self) -> bool {
         match self {
@@ -63,6 +72,7 @@ impl SentFrame {
             | Self::Ack { .. }
             | Self::Source { .. }
             | Self::Repair { .. }
+            | Self::MtuProbe { .. }
             | Self::Recovered { .. } => false,
         }
     }

@@ -33,8 +33,19 @@ pub struct ConnectionStats {
     pub streams: StreamsStats,
     /// The congestion controller's view.
     pub congestion: CongestionStats,
+    /// The network path.
+    pub path: PathStats,
     /// What forward error correction did.
     pub fec: FecStats,
+}
+
+/// What a connection knows of its network path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathStats {
+    /// UDP payload bytes of a full packet.
+    pub datagram_size: u16,
+    /// Times that packets of a size which had arrived did not any more (RFC 8899 section 4.3).
+    pub black_holes: u64,
 }
 
 /// What forward error correction did on a connection.

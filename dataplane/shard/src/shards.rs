@@ -20,6 +20,8 @@ use crate::work::Work;
 const RING_CAPACITY: usize = 4096;
 /// Bytes of the largest UDP payload over IPv4.
 const UDP_PAYLOAD_MAX: usize = 65_507;
+/// No packet of the protocol is larger.
+const DATAGRAM_SIZE_MAX: usize = 2048;
 
 /// What a shard does with the streams of its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -200,7 +202,8 @@ fn run_shard(
     shutdown: Arc<AtomicBool>,
     ready: &mut dyn FnMut(),
 ) -> Result<(), ShardError> {
-    let datagram = usize::from(config.endpoint.datagram_size);
+    let path = config.endpoint.path;
+    let datagram = usize::from(path.datagram_size.max(path.datagram_size_max)).min(DATAGRAM_SIZE_MAX);
     let mut endpoint_config = config.endpoint.clone();
     endpoint_config.segments_max = config.endpoint.segments_max.clamp(1, UDP_PAYLOAD_MAX / datagram.max(1200));
     let settings = HostSettings {

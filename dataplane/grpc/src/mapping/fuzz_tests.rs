@@ -84,7 +84,9 @@ fn fuzz_tail() {
             for chunk in stream.chunks(chunk_len) {
                 match reader.push(&mut Bytes::copy_from_slice(chunk)) {
                     Ok(None) => {}
-                    other => return other.map(|block| block.map(|block| block.to_vec())).map_err(|error| error.to_string()),
+                    other => {
+                        return other.map(|block| block.map(|block| block.to_vec())).map_err(|error| error.to_string());
+                    }
                 }
             }
             Ok(None)

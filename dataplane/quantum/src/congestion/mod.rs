@@ -108,6 +108,14 @@ impl Controller {
         }
     }
 
+    /// A full packet has so many bytes from here on.
+    pub(crate) fn set_datagram_size(&mut self, size: u16) {
+        match self {
+            Self::Bbr(bbr) => bbr.set_datagram_size(size),
+            Self::Cubic(cubic) => cubic.set_datagram_size(size),
+        }
+    }
+
     /// Bytes that may be in flight.
     pub(crate) fn window(&self) -> u64 {
         match self {

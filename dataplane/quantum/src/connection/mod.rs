@@ -6,6 +6,7 @@ mod crypto_stream;
 pub(crate) mod forge;
 mod handshake;
 mod keys;
+mod path;
 mod receive;
 mod repair;
 mod skip;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::crypto::session::{KeyPair, Session};
+use crate::path::Path;
 use crate::recovery::{AckOutcome, ReceivedPackets, Recovery, RecoveryConfig};
 use crate::sent_frame::SentFrame;
 use crate::streams::{Streams, StreamsConfig};
@@ -49,34 +51,6 @@ enum State {
     Closing(Closing),
     /// Over; the endpoint forgets it.
     Closed,
-}
-
-/// The network path of a connection.
-#[derive(Debug)]
-struct Path {
-    remote: SocketAddr,
-    local: Option<IpAddr>,
-    /// The peer is known to receive at its address.
-    validated: bool,
-    /// UDP payload of the largest packet.
-    datagram_size: u16,
-    /// Bytes received before the address was validated, for the amplification limit.
-    received_bytes: u64,
-    sent_bytes: u64,
-}
-
-impl Path {
-    /// Bytes came from `remote`.
-    fn on_received(&mut self, remote: SocketAddr, len: u64) {
-        if remote == self.remote {
-            self.received_bytes += len;
-        }
-    }
-
-    /// Bytes that may go to an address that is not validated: three for each received (RFC 9000 section 8).
-    fn amplification_allowance(&self) -> u64 {
-        if self.validated { u64::MAX } else { (self.received_bytes * 3).saturating_sub(self.sent_bytes) }
-    }
 }
 
 /// What waits for the next packet besides acknowledgements, handshake bytes and stream frames.
@@ -143,21 +117,14 @@ impl Connection {
             streams_max: config.streams_max,
             send_buffer_max: config.send_buffer_max,
         };
-        let datagram_size = config.datagram_size.clamp(SYN_SIZE, DATAGRAM_SIZE_MAX);
+        let datagram_size = config.path.datagram_size.clamp(SYN_SIZE, DATAGRAM_SIZE_MAX);
         let recovery = RecoveryConfig::new(start.id.side, datagram_size, config.segments_max, start.seed);
         let recovery = RecoveryConfig { congestion: config.congestion, ..recovery };
         let mut connection = Self {
             id: start.id,
             config: Arc::clone(config),
             state: State::Handshaking,
-            path: Path {
-                remote: start.remote,
-                local: start.local,
-                validated: start.validated || start.id.side == Side::Client,
-                datagram_size: SYN_SIZE,
-                received_bytes: 0,
-                sent_bytes: 0,
-            },
+            path: Path::new(start.remote, start.local, start.validated || start.id.side == Side::Client),
             keys: KeyRing::new(start.initial_keys),
             handshake: Some(Box::new(Handshake::new(start.session))),
             recovery: Recovery::new(now, &recovery),
@@ -194,12 +161,17 @@ impl Connection {
                 SentFrame::Source { number } => self.fec.protector.on_acked(number),
                 SentFrame::Repair { group } => self.fec.protector.on_repair_acked(group),
                 SentFrame::Recovered { first, last } => self.fec.restorer.on_report_acked(first, last),
+                SentFrame::MtuProbe { size } => self.on_mtu_probe_acked(now, size),
                 frame => self.streams.on_acked(&frame),
             }
         }
         for frame in outcome.lost.drain(..) {
-            self.resend(&frame);
+            match frame {
+                SentFrame::MtuProbe { size } => self.path.discovery.on_probe_lost(now, size),
+                frame => self.resend(&frame),
+            }
         }
+        self.take_evidence(&outcome.sizes);
         for (number, frames) in outcome.lost_sources.drain(..) {
             self.hold(now, number, frames);
         }
@@ -266,6 +238,7 @@ impl Connection {
         let mut stats = self.stats.clone();
         self.recovery.stats(&mut stats);
         stats.streams = self.streams.stats();
+        stats.path = self.path.stats();
         self.fec.stats(&mut stats.fec);
         stats.fec.loss = self.recovery.losses().rate();
         stats.fec.burst = self.recovery.losses().burst().length;

@@ -40,8 +40,8 @@ enum Content {
 
 /// A packet that is being written.
 #[derive(Debug, Default)]
-struct Draft {
-    frames: SentFrames,
+pub(super) struct Draft {
+    pub(super) frames: SentFrames,
     flags: Flags,
     ack_eliciting: bool,
     retransmits: bool,
@@ -53,12 +53,22 @@ struct Draft {
     own_bytes: usize,
 }
 
+impl Draft {
+    /// One that is to be acknowledged.
+    pub(super) fn eliciting() -> Self {
+        Self { ack_eliciting: true, ..Self::default() }
+    }
+}
+
 impl Connection {
     /// Fills `buf` with the packets that may leave now, all of one size but the last.
     pub(crate) fn poll_transmit(&mut self, now: Time, buf: &mut [u8]) -> Option<Transmit> {
         self.timers.paced_until = None;
-        let full = usize::from(self.path.datagram_size);
+        let full = usize::from(self.path.discovery.size());
         let space = buf.len().min(UDP_PAYLOAD_MAX);
+        if let Some(len) = self.write_mtu_probe(now, &mut buf[..space]) {
+            return Some(self.transmit(len, len));
+        }
         let (mut len, mut segment_size) = (0, 0);
         for _ in 0..self.config.segments_max.max(1) {
             if space - len < full {
@@ -71,9 +81,13 @@ impl Connection {
             if written < full {
                 break;
             }
+            self.path.discovery.on_full();
         }
-        let (remote, local) = (self.path.remote, self.path.local);
-        (len > 0).then_some(Transmit { remote, local, len, segment_size, ecn: 0 })
+        (len > 0).then(|| self.transmit(len, segment_size))
+    }
+
+    fn transmit(&self, len: usize, segment_size: usize) -> Transmit {
+        Transmit { remote: self.path.remote, local: self.path.local, len, segment_size, ecn: 0 }
     }
 
     /// Writes the next packet, if there is one to send.
@@ -92,7 +106,8 @@ impl Connection {
             return self.write_packet(now, epoch, Content::All, out);
         }
         if self.recovery.probes_pending() > 0 {
-            return self.write_probe(now, out);
+            let size = self.probe_size(out.len());
+            return self.write_probe(now, &mut out[..size]);
         }
         if self.is_open() {
             let content = if self.has_data() { Content::All } else { Content::Repair };
@@ -116,7 +131,7 @@ impl Connection {
     }
 
     /// Ends the connection before a key has sealed more packets than it may.
-    fn has_used_up_its_key(&mut self, now: Time) -> bool {
+    pub(super) fn has_used_up_its_key(&mut self, now: Time) -> bool {
         let used_up =
             self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.pending.number + KEY_RESERVE >= key.packets_max());
         if used_up {
@@ -356,7 +371,7 @@ impl Connection {
     }
 
     /// Puts header and blocks before the payload that has been written, and seals it.
-    fn seal(
+    pub(super) fn seal(
         &mut self,
         epoch: Epoch,
         blocks: &SackBlocks,
@@ -384,7 +399,7 @@ impl Connection {
         Some(head + payload_len)
     }
 
-    fn on_written(&mut self, now: Time, epoch: Epoch, size: usize, draft: Draft) {
+    pub(super) fn on_written(&mut self, now: Time, epoch: Epoch, size: usize, draft: Draft) {
         self.stats.retransmissions += u64::from(draft.retransmits);
         if draft.ack_eliciting {
             self.pending.ack_only_run = 0;

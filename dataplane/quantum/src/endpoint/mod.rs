@@ -267,7 +267,7 @@ impl Endpoint {
     }
 
     /// Fills `buf` with the next packets to one peer. To be called until it gives `None`. `buf` holds at least
-    /// `segments_max * datagram_size` bytes.
+    /// `segments_max` packets of the largest size of [`PathConfig`](crate::PathConfig).
     pub fn poll_transmit(&mut self, now: Time, buf: &mut [u8]) -> Option<Transmit> {
         self.now = self.now.max(now);
         if let Some(transmit) = self.stateless.poll_transmit(buf) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{AckOutcome, REPAIR_ACK_DELAY_MAX, Recovery};
 use crate::Time;
+use crate::connection::SYN_SIZE;
 use crate::sent_frame::{SentFrame, SentFrames};
 
 /// A packet is lost once one is acknowledged that was sent so many numbers later (RFC 9002 section 6.1.1).
@@ -48,7 +49,8 @@ impl Recovery {
                 self.loss_at = Some(sent + delay);
                 break;
             }
-            if packet.ack_eliciting && self.first_rtt_at.is_some_and(|first| sent > first) {
+            let explores = packet.frames.first().is_some_and(SentFrame::is_exploring);
+            if packet.ack_eliciting && !explores && self.first_rtt_at.is_some_and(|first| sent > first) {
                 let start = period.map_or(sent, |period| period.0);
                 period = Some((start, sent));
                 longest = longest.max(sent - start);
@@ -65,7 +67,13 @@ impl Recovery {
     fn declare_lost(&mut self, now: Time, index: usize, outcome: &mut AckOutcome) {
         let Some(packet) = self.sent.resolve(index, false) else { return };
         let (number, size, stamp) = (packet.number, packet.size, packet.stamp);
+        if packet.frames.first().is_some_and(SentFrame::is_exploring) {
+            // It went where packets may not pass: no sign of congestion, nor of what the path loses (RFC 9000 section 14.4).
+            outcome.lost.extend(packet.frames.drain(..));
+            return;
+        }
         packet.lost = true;
+        outcome.sizes.on_lost(number, size > SYN_SIZE);
         if matches!(packet.frames.first(), Some(SentFrame::Source { .. })) {
             outcome.lost_sources.push((number, std::mem::take(&mut packet.frames)));
         } else {

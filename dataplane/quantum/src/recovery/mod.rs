@@ -14,7 +14,9 @@ mod timer;
 use std::time::Duration;
 
 use crate::congestion::{CongestionConfig, CongestionControl, Controller, PathView};
+use crate::connection::SYN_SIZE;
 use crate::fec::LossMeter;
+use crate::path::Evidence;
 use crate::sent_frame::{SentFrame, SentFrames};
 use crate::stats::ConnectionStats;
 use crate::wire::Epoch;
@@ -97,6 +99,8 @@ pub(crate) struct AckOutcome {
     pub(crate) lost: Vec<SentFrame>,
     /// Sources of forward error correction that are lost, each by its number and with its frames.
     pub(crate) lost_sources: Vec<(u64, SentFrames)>,
+    /// Whether packets arrived that are larger than what every path carries.
+    pub(crate) sizes: Evidence,
     /// Something was acknowledged for the first time.
     pub(crate) newly_acked: bool,
     /// The round-trip time was sampled.
@@ -111,6 +115,7 @@ impl AckOutcome {
         self.acked.clear();
         self.lost.clear();
         self.lost_sources.clear();
+        self.sizes = Evidence::default();
         (self.newly_acked, self.rtt_sampled, self.probe) = (false, false, false);
     }
 }
@@ -274,6 +279,7 @@ impl Recovery {
                     && let Some(packet) = self.sent.resolve(index, true)
                 {
                     outcome.acked.extend(packet.frames.drain(..));
+                    outcome.sizes.on_acked(packet.number, packet.size > SYN_SIZE);
                     self.sampler.on_acked(now, packet.size, &packet.stamp);
                     // A repair symbol is acknowledged at leisure: it says nothing about the path's time.
                     eliciting |= packet.ack_eliciting && !packet.repair_only;
@@ -414,6 +420,13 @@ impl Recovery {
     /// Whether something is on its way that the peer has to acknowledge.
     pub(crate) fn awaits_answer(&self) -> bool {
         self.sent.has_eliciting()
+    }
+
+    /// A full packet has so many bytes of UDP payload from here on.
+    pub(crate) fn set_datagram_size(&mut self, size: u16) {
+        self.config.datagram_size = size;
+        self.pacer.set_datagram_size(size, self.config.segments_max);
+        self.controller.set_datagram_size(size);
     }
 
     /// Bytes in flight.

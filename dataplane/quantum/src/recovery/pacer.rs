@@ -47,6 +47,12 @@ impl Pacer {
         }
     }
 
+    /// Packets have so many bytes from here on.
+    pub(crate) fn set_datagram_size(&mut self, datagram: u16, segments_max: usize) {
+        self.datagram = u64::from(datagram);
+        self.burst_max = self.datagram * (segments_max as u64).max(1);
+    }
+
     /// How many bytes may leave at this time, or when some may.
     pub(crate) fn allowance(&mut self, now: Time, pace: Pace) -> Result<u64, Time> {
         self.fill(now, pace);

@@ -280,29 +280,36 @@ impl UringPort {
     fn complete_send(&mut self, slot: usize, result: i32) {
         let segmented = self.memory.slots[slot].is_segmented();
         if segmented && [-libc::EIO, -libc::EINVAL].contains(&result) {
-            // The device cannot segment (or not checksum), whatever the socket said.
-            self.gso = false;
-            self.send_singly(slot);
+            // The device cannot segment (or not checksum), whatever the socket said; unless the packets are too large for it.
+            self.gso = self.send_singly(slot);
         } else if result < 0 {
             self.drain_errors();
             // Not through the ring: sends before it there may have the next error pend when it comes to this one.
             let (remote, ancillary, data) = self.memory.slots[slot].whole();
-            let is_sent = may_be_of_another(-result) && send(&self.socket, remote, ancillary, data).is_ok();
-            self.counters.send_errors += u64::from(!is_sent);
+            let failed = if may_be_of_another(-result) {
+                send(&self.socket, remote, ancillary, data).err()
+            } else {
+                Some(io::Error::from_raw_os_error(-result))
+            };
+            self.counters.send_errors += u64::from(failed.is_some_and(|error| !is_too_large(&error)));
         }
         self.free_slots.push(slot);
     }
 
-    /// Sends the packets of a transmit one by one.
-    fn send_singly(&mut self, slot: usize) {
+    /// Sends the packets of a transmit one by one. Whether one was too large.
+    fn send_singly(&mut self, slot: usize) -> bool {
+        let mut has_too_large = false;
         let (remote, ancillary, segments) = self.memory.slots[slot].segments();
         for segment in segments {
             let Err(error) = send(&self.socket, remote, ancillary, segment) else { continue };
             self.counters.unreachable += drain(&self.socket, &mut self.unreachable, UNREACHABLE_MAX);
             let again = may_be_of_another(error.raw_os_error().unwrap_or(0));
-            let is_sent = again && send(&self.socket, remote, ancillary, segment).is_ok();
-            self.counters.send_errors += u64::from(!is_sent);
+            let failed = if again { send(&self.socket, remote, ancillary, segment).err() } else { Some(error) };
+            let too_large = failed.as_ref().is_some_and(is_too_large);
+            self.counters.send_errors += u64::from(failed.is_some() && !too_large);
+            has_too_large |= too_large;
         }
+        has_too_large
     }
 }
 
@@ -365,6 +372,12 @@ impl Port for UringPort {
     fn counters(&self) -> PortCounters {
         self.counters
     }
+}
+
+/// Whether a send failed since the datagram was too large for the interface: to its sender it is a lost one, like those that are
+/// too large for another link of the path.
+fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
 /// Sends one message at once.

@@ -107,6 +107,15 @@ impl<M: Clone> Link<M> {
         }
     }
 
+    /// From here on larger datagrams are dropped. A path without a limit stays so.
+    pub fn set_mtu(&mut self, mtu: usize) {
+        for node in &mut self.nodes {
+            if let Node::Mtu(node) = node {
+                *node = mtu;
+            }
+        }
+    }
+
     /// From here on the bottleneck has this rate; the length of its queue stays. Without a bottleneck nothing changes.
     pub fn set_rate(&mut self, bits_per_s: u64) {
         for node in &mut self.nodes {

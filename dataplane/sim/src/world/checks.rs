@@ -47,7 +47,7 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(config: &EndpointConfig, clients: usize) -> Self {
         Self {
-            datagram_size: u64::from(config.datagram_size),
+            datagram_size: u64::from(config.path.datagram_size.max(config.path.datagram_size_max)),
             segments_max: config.segments_max,
             stream_window: config.stream_window,
             connection_window: config.connection_window,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quantum::{ConnectionHandle, Endpoint, EndpointConfig, Event, Read, Side, StreamId, Time};
 
 use super::Route;
-use super::endpoints::{DATAGRAM_SIZE, Factory};
+use super::endpoints::Factory;
 use crate::cipher::seal_again;
 use crate::{Cipher, Datagram, Fault, Rng};
 
@@ -62,7 +62,6 @@ impl Duel {
     /// A client that has just begun to connect. The same seed and the same steps give the same world.
     pub fn new(seed: u64) -> Self {
         let config = EndpointConfig {
-            datagram_size: DATAGRAM_SIZE as u16,
             stream_window: 8 << 10,
             connection_window: 32 << 10,
             streams_max: 8,
@@ -84,7 +83,10 @@ impl Duel {
         let mut duel = Self {
             now: Time::ZERO + Duration::from_secs(1),
             ends: [end(factory.client(), 0), end(factory.server(), 1)],
-            buffer: vec![0; config.segments_max * usize::from(config.datagram_size)],
+            buffer: vec![
+                0;
+                config.segments_max * usize::from(config.path.datagram_size.max(config.path.datagram_size_max))
+            ],
             limits: config,
             forged: false,
             abandoned: false,

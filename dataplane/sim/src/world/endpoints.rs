@@ -4,15 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quantum::{Alpn, ConnectOptions, Endpoint, EndpointConfig, FecConfig, FecMode, GuuidGenerator};
+use quantum::{Alpn, ConnectOptions, Endpoint, EndpointConfig, FecConfig, FecMode, GuuidGenerator, PathConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Scenario;
 use crate::Rng;
 use crate::cipher::{Cipher, NullProvider};
 
-/// UDP payload of the largest packet of a [`Pair`](super::Pair).
-pub(super) const DATAGRAM_SIZE: u64 = 1_452;
 const SERVER_NAME: &str = "server.test";
 /// 2025-01-01, for ids; the virtual clock has no date.
 const UNIX_MS: u64 = 1_735_689_600_000;
@@ -45,7 +43,7 @@ impl Factory {
         let mut rng = Rng::derive(seed, 300);
         let config = EndpointConfig {
             node_key: rng.seed(),
-            datagram_size: scenario.datagram_size,
+            path: PathConfig { datagram_size: scenario.datagram_size, datagram_size_max: scenario.datagram_size_max },
             // Enough for a handshake on the worst of the paths, blackout included.
             handshake_timeout: Duration::from_mins(1),
             stream_window: 16 << 10 << rng.below(5),
@@ -84,7 +82,8 @@ impl Factory {
 
     /// Bytes that the buffer of a transmit has to have.
     pub(super) fn buffer_len(&self) -> usize {
-        self.config.segments_max * usize::from(self.config.datagram_size)
+        let PathConfig { datagram_size, datagram_size_max } = self.config.path;
+        self.config.segments_max * usize::from(datagram_size.max(datagram_size_max))
     }
 
     pub(super) fn server(&mut self) -> Endpoint {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quantum::{ConnectOptions, ConnectionHandle, ConnectionRef, Endpoint, EndpointConfig, Event, Time};
 
-use super::endpoints::{DATAGRAM_SIZE, Factory};
+use super::endpoints::Factory;
 use super::{Route, receive};
 use crate::{BadLink, Cipher, Datagram, Link, LinkConfig, LinkStats, Rng};
 
@@ -50,8 +50,7 @@ impl Pair {
     pub fn sharing(link: &LinkConfig, configs: &[EndpointConfig], seed: u64, cipher: Cipher) -> Result<Self, BadLink> {
         let (mut ends, mut options, mut buffer_len) = (Vec::new(), Vec::new(), 0);
         for (config, flow) in configs.iter().zip(0_u8..) {
-            let config = EndpointConfig { datagram_size: DATAGRAM_SIZE as u16, ..config.clone() };
-            let mut factory = Factory::with_config(config, Rng::derive(seed, 300 + u64::from(flow)), cipher);
+            let mut factory = Factory::with_config(config.clone(), Rng::derive(seed, 300 + u64::from(flow)), cipher);
             buffer_len = buffer_len.max(factory.buffer_len());
             let [client, server] = [0, 1].map(|host| SocketAddr::from(([10, flow, host, 1], 4_433)));
             for (endpoint, address) in [(factory.client(), client), (factory.server(), server)] {
@@ -113,6 +112,11 @@ impl Pair {
     fn connection(&mut self, end: usize) -> Option<ConnectionRef<'_>> {
         let end = &mut self.ends[end];
         end.endpoint.connection(end.handle?)
+    }
+
+    /// Both directions drop larger datagrams from here on, if they had a limit before.
+    pub fn set_mtu(&mut self, mtu: usize) {
+        self.links.iter_mut().for_each(|link| link.set_mtu(mtu));
     }
 
     /// Both directions have this rate from here on.

@@ -23,8 +23,10 @@ const FOLLOWS_CLIENTS: bool = false;
 pub struct Scenario {
     /// From which everything else was drawn.
     pub seed: u64,
-    /// UDP payload of the largest packet, in bytes: no path carries less.
+    /// UDP payload of the largest packet at first, in bytes: no path carries less.
     pub datagram_size: u16,
+    /// UDP payload of the largest packet that is tried; paths may carry less.
+    pub datagram_size_max: u16,
     /// Effects of the path to the server.
     pub up: LinkConfig,
     /// Effects of the path to the clients.
@@ -52,7 +54,11 @@ impl Scenario {
         }
         let plans = (0..clients).map(|client| Plan::draw(&mut Rng::derive(seed, 200 + client))).collect();
         let incidents = Incident::draw(&mut Rng::derive(seed, 400), clients);
-        Self { seed, datagram_size: datagram_size as u16, up, down, plans, incidents }
+        let datagram_size = datagram_size as u16;
+        // Two thirds of the worlds find out how large packets may be.
+        let finds_out = Rng::derive(seed, 500).below(3) > 0;
+        let datagram_size_max = if finds_out { MTU_MAX as u16 } else { datagram_size };
+        Self { seed, datagram_size, datagram_size_max, up, down, plans, incidents }
     }
 
     /// Whether a connection may end in silence, by a timeout or a reset, before its client is done: a clock that jumps by an

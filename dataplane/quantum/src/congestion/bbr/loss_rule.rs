@@ -77,6 +77,11 @@ impl LossRule {
         }
     }
 
+    /// A full packet has so many bytes from here on.
+    pub(super) fn set_datagram_size(&mut self, size: u16) {
+        self.packet = f64::from(size);
+    }
+
     /// Bytes were acknowledged and lost, and perhaps the round-trip time sampled and a mark seen.
     pub(super) fn on_ack(&mut self, acked: u64, lost: u64, rtt: Option<Duration>, ce: bool) {
         self.round.add(Tally { acked: acked as f64, lost: lost as f64 });

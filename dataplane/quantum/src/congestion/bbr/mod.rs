@@ -228,6 +228,12 @@ impl Bbr {
         self.model.bandwidth.max()
     }
 
+    /// A full packet has so many bytes from here on.
+    pub(super) fn set_datagram_size(&mut self, size: u16) {
+        self.config.datagram_size = size;
+        self.loss_rule.set_datagram_size(size);
+    }
+
     /// Fills in what the controller knows.
     pub(super) fn stats(&self, stats: &mut CongestionStats) {
         stats.state = self.state.name();

@@ -73,6 +73,11 @@ impl Cubic {
         cubic
     }
 
+    /// A full packet has so many bytes from here on.
+    pub(super) fn set_datagram_size(&mut self, size: u16) {
+        self.datagram = u64::from(size);
+    }
+
     /// A packet is lost: one reduction for all that were sent before it.
     pub(super) fn on_lost(&mut self, now: Time, stamp: &Stamp) {
         if self.reduced_at.is_none_or(|reduced_at| stamp.time_sent > reduced_at) {

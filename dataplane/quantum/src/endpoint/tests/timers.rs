@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::net::{CLIENT, Net, RTT, SERVER, config, with_fec};
-use crate::{ConnectionHandle, EndpointConfig, Event, StreamId};
+use crate::{ConnectionHandle, EndpointConfig, Event, PathConfig, StreamId};
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -68,7 +68,7 @@ fn no_timer_is_due_again_at_the_moment_at_which_it_was_served() {
             send_buffer_max: 1 << rng.random_range(10..18),
             handshakes_without_cookie: rng.random_range(0..2),
             segments_max: rng.random_range(1..40),
-            datagram_size: rng.random_range(1_200..=1_500),
+            path: PathConfig { datagram_size: rng.random_range(1_200..=1_500), datagram_size_max: 1_500 },
             idle_timeout: Duration::from_secs(rng.random_range(3..40)),
             fec: if rng.random() { with_fec().fec } else { config().fec },
             keepalive: (rng.random_range(0..3) > 0).then(|| Duration::from_millis(rng.random_range(500..9_000))),

@@ -1,0 +1,55 @@
+//! What a connection does for the sake of its path.
+
+use super::transmit::Draft;
+use super::{Connection, SYN_SIZE};
+use crate::Time;
+use crate::crypto::session::TAG_LEN;
+use crate::path::Evidence;
+use crate::recovery::Allowance;
+use crate::sent_frame::SentFrame;
+use crate::wire::{Epoch, Flags, FrameWriter, HEADER_LEN, SackBlocks};
+
+impl Connection {
+    /// Writes a packet that finds out whether one of its size arrives.
+    pub(super) fn write_mtu_probe(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        if !self.is_open() || self.handshake.is_some() || self.recovery.probes_pending() > 0 {
+            return None;
+        }
+        let size = self.path.discovery.probe(now).filter(|&size| usize::from(size) <= out.len())?;
+        if !matches!(self.recovery.allowance(now), Allowance::Bytes(_)) || self.has_used_up_its_key(now) {
+            return None;
+        }
+        let full = usize::from(size);
+        let mut writer = FrameWriter::new(&mut out[HEADER_LEN..full - TAG_LEN]);
+        let fits = writer.ping();
+        debug_assert!(fits, "a probe is a full packet");
+        writer.padding(full);
+        let mut draft = Draft::eliciting();
+        draft.frames.push(SentFrame::MtuProbe { size });
+        self.pass_skipped_number();
+        let total = self.seal(Epoch::OneRtt0, &SackBlocks::new(), Flags::NONE, full - HEADER_LEN, &mut out[..full])?;
+        self.path.discovery.on_probe_sent();
+        self.on_written(now, Epoch::OneRtt0, total, draft);
+        Some(total)
+    }
+
+    /// Bytes that a packet may have which is sent because of a probe timeout: as many as any path carries, so that one that has
+    /// become too narrow for full packets is told from one that carries nothing.
+    pub(super) fn probe_size(&self, full: usize) -> usize {
+        full.min(usize::from(SYN_SIZE))
+    }
+
+    /// Takes in what an acknowledgement or a timeout told of the path.
+    pub(super) fn take_evidence(&mut self, sizes: &Evidence) {
+        if self.path.discovery.on_evidence(sizes) {
+            self.recovery.set_datagram_size(self.path.discovery.size());
+        }
+    }
+
+    /// A probe of that size arrived.
+    pub(super) fn on_mtu_probe_acked(&mut self, now: Time, size: u16) {
+        if self.path.discovery.on_probe_acked(now, size) {
+            self.recovery.set_datagram_size(size);
+        }
+    }
+}
