@@ -1,10 +1,12 @@
 //! The control plane of `AetherFlow`: the session and the document service, and the process that runs them.
 //!
-//! Reading order: [`up`] starts and stops everything; [`client`] is what calls it; [`session`] and [`statesync`] are the services; [`store`] is how both keep
+//! Reading order: [`launch`] runs what [`config`] says; [`up`] starts and stops it; [`client`] is what calls it; [`session`] and [`statesync`] are the services; [`store`] is how both keep
 //! data; [`telemetry`] is what an operator sees; [`status`] is how failures are told.
 
 pub mod client;
 pub mod clock;
+pub mod config;
+pub mod launch;
 pub mod session;
 pub mod statesync;
 pub mod status;

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use control::client::{call, proxy};
+use control::config::{Quantum, QuantumHost, QuantumIo};
+use control::launch::{self, CheckArgs, FileArgs, Service, asked_to_stop};
 use control::up::{Ports, Running, UpOptions};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Gives memory back that clients have left, which glibc keeps (see `.cargo/config.toml`).
 #[global_allocator]
@@ -20,6 +21,7 @@ const EXAMPLES: &str = "Examples:
   aetherflow up --data /var/lib/aetherflow       data elsewhere
   aetherflow up --ports 19000                    on ports 19001, 19002, 19101 and 19102
   aetherflow up --bind 0.0.0.0 --allow-anonymous for everybody on the network, without authentication
+  aetherflow session -f configs/session.yaml     one service, as its file says
   aetherflow call --insecure-loopback 127.0.0.1:9002 list
   aetherflow proxy --listen 127.0.0.1:7002 --to 127.0.0.1:9002 --insecure-loopback
   aetherflow completions bash > /etc/bash_completion.d/aetherflow
@@ -39,6 +41,18 @@ enum Command {
     /// Start the session and the document service in this process
     #[command(after_help = EXAMPLES)]
     Up(Up),
+    /// Start the session service
+    #[command(after_help = launch::EXAMPLES)]
+    Session(FileArgs),
+    /// Start the document service
+    #[command(after_help = launch::EXAMPLES)]
+    Statesync(FileArgs),
+    /// Look at configuration files
+    #[command(after_help = launch::CONFIG_EXAMPLES)]
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Call any method of any gRPC server that answers reflection, over Quantum or TCP
     #[command(after_help = call::EXAMPLES)]
     Call(call::CallArgs),
@@ -50,6 +64,13 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Read a file and say what is wrong with it; nothing is started
+    #[command(after_help = launch::CONFIG_EXAMPLES)]
+    Check(CheckArgs),
 }
 
 #[derive(Args)]
@@ -66,6 +87,34 @@ struct Up {
     /// gRPC listens on BASE+1 (sessions) and BASE+2 (documents), metrics on BASE+101 and BASE+102
     #[arg(long, value_name = "BASE", default_value_t = 9000)]
     ports: u16,
+    /// Quantum: threads, each with a socket of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    shards: u16,
+    /// Quantum: cores that the shards are pinned to, one for each, such as 0,1
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cores: Vec<usize>,
+    /// Quantum: microseconds that a shard goes on looking for work before it sleeps
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    spin_us: u64,
+    /// Quantum: what runs the shards' threads
+    #[arg(long, value_name = "H", value_enum, default_value_t)]
+    host: QuantumHost,
+    /// Quantum: how bytes move
+    #[arg(long, value_enum, default_value_t)]
+    io: QuantumIo,
+}
+
+impl Up {
+    fn quantum(&self) -> anyhow::Result<Quantum> {
+        let shards = usize::from(self.shards);
+        anyhow::ensure!(
+            self.cores.is_empty() || self.cores.len() == shards,
+            "--cores names {} cores for {shards} shards: name one for each",
+            self.cores.len()
+        );
+        let (cores, spin_us) = (self.cores.clone(), self.spin_us);
+        Ok(Quantum { enable: true, shards, cores, spin_us, host: self.host, io: self.io })
+    }
 }
 
 fn main() -> ExitCode {
@@ -83,14 +132,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         clap_complete::generate(shell, &mut Cli::command(), "aetherflow", &mut std::io::stdout());
         return Ok(ExitCode::SUCCESS);
     }
-    control::telemetry::init_logs();
+    if let Command::Config { command: ConfigCommand::Check(args) } = &command {
+        return Ok(launch::check(args).map(|()| ExitCode::SUCCESS)?);
+    }
+    if !matches!(command, Command::Session(_) | Command::Statesync(_)) {
+        control::telemetry::init_logs();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let result = runtime.block_on(async {
         match command {
             Command::Up(up) => serve(up).await.map(|()| ExitCode::SUCCESS),
+            Command::Session(file) => Ok(launch::run(Service::Session, &file).await.map(|()| ExitCode::SUCCESS)?),
+            Command::Statesync(file) => Ok(launch::run(Service::Statesync, &file).await.map(|()| ExitCode::SUCCESS)?),
             Command::Call(args) => Ok(call_once(&args).await),
             Command::Proxy(args) => forward(&args).await.map(|()| ExitCode::SUCCESS),
-            Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+            Command::Config { .. } | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
         }
     });
     runtime.shutdown_background();
@@ -122,24 +178,13 @@ async fn forward(args: &proxy::ProxyArgs) -> anyhow::Result<()> {
     Ok(proxy.serve(stop).await?)
 }
 
-/// Waits for Ctrl-C or SIGTERM, which are caught from here on.
-fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
 async fn serve(up: Up) -> anyhow::Result<()> {
     let stop = asked_to_stop()?;
     let options = UpOptions {
         bind: up.bind,
         allow_anonymous: up.allow_anonymous,
         ports: Ports::Base(up.ports),
+        quantum: Some(launch::endpoint_options(&up.quantum()?)),
         ..UpOptions::new(up.data)
     };
     let running = control::up::start(options).await?;

@@ -17,19 +17,22 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How a client reaches a server.
 #[derive(Args, Clone, Debug)]
 pub struct ConnectArgs {
-    /// What carries the calls: Quantum, HTTP/2 over TCP in plain text, or whichever connects (Quantum 250 ms ahead)
+    /// What carries the calls: Quantum, HTTP/2 over TCP, or whichever connects (Quantum 250 ms ahead)
     #[arg(long, value_name = "TRANSPORT", value_enum, default_value_t = TransportArg::Quantum)]
     pub transport: TransportArg,
-    /// Quantum: trust servers whose certificate is in, or signed by one in, this PEM file (the server's is DATA/cert.pem)
+    /// TCP: encrypt; without it TCP is in plain text
+    #[arg(long)]
+    pub tls: bool,
+    /// Trust servers whose certificate is in, or signed by one in, this PEM file (the server's is DATA/cert.pem)
     #[arg(long, value_name = "FILE", group = "verify")]
     pub ca: Option<PathBuf>,
-    /// Quantum: trust the server with this public key (the SHA-256 that `aetherflow up` prints)
+    /// Trust the server with this public key (the SHA-256 that `aetherflow up` prints)
     #[arg(long, value_name = "FINGERPRINT", group = "verify")]
     pub pin: Option<String>,
-    /// Quantum: trust any server, on a loopback address only
+    /// Trust any server, on a loopback address only
     #[arg(long, group = "verify")]
     pub insecure_loopback: bool,
-    /// Let `--transport auto` fall back to plain text TCP on addresses that are not loopback
+    /// Let `--transport auto` without `--tls` fall back to plain text TCP on addresses that are not loopback
     #[arg(long)]
     pub allow_plain_text: bool,
 }
@@ -48,10 +51,10 @@ pub enum TransportArg {
 /// Why a client cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Quantum has to know whom to trust.
+    /// Quantum and TLS have to know whom to trust.
     #[error(
         "say how to know the server: --pin FINGERPRINT (which `aetherflow up` prints), --ca FILE (its DATA/cert.pem), or on \
-         a loopback address --insecure-loopback; or use --transport tcp, which is in plain text"
+         a loopback address --insecure-loopback; or use --transport tcp without --tls, which is in plain text"
     )]
     Unverified,
     /// The address is none.
@@ -80,19 +83,25 @@ impl ConnectArgs {
         if !matches!(port, Some(Ok(_))) {
             return Err(ConnectError::Address(address.to_owned()));
         }
-        if self.transport == TransportArg::Tcp {
+        if self.transport == TransportArg::Tcp && !self.tls {
             return Ok(AnyChannel::tcp(host_port));
         }
-        let verify = self.verify().ok_or(ConnectError::Unverified)?;
+        let client = ClientConfig::new(self.verify().ok_or(ConnectError::Unverified)?);
+        if self.transport == TransportArg::Tcp {
+            return Ok(AnyChannel::tls(host_port, client));
+        }
         let transport = if self.transport == TransportArg::Auto { Transport::Auto } else { Transport::Quantum };
         let mut options = EndpointOptions::default();
         options.protocol.keepalive = Some(KEEPALIVE);
         options.protocol.idle_timeout = IDLE_TIMEOUT;
         match Endpoint::client(&options) {
             Ok(endpoint) => {
-                let client = ClientConfig::new(verify);
-                let config = AnyConfig { transport, client, allows_plain_text: self.allow_plain_text };
+                let config = AnyConfig { transport, client, tls: self.tls, allows_plain_text: self.allow_plain_text };
                 Ok(AnyChannel::connect_lazy(endpoint, host_port, config))
+            }
+            Err(error) if transport == Transport::Auto && self.tls => {
+                tracing::warn!(%error, "Quantum cannot run on this host: TLS over TCP is used");
+                Ok(AnyChannel::tls(host_port, client))
             }
             Err(error) if transport == Transport::Auto && self.allow_plain_text => {
                 tracing::warn!(%error, "Quantum cannot run on this host: TCP is used");

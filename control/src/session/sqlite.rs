@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::model::{Session, SessionUpdate};
 use super::store::{SessionCounts, SessionFilter, SessionStore, Updated};
 use crate::clock::UnixMicros;
-use crate::store::{Committer, Database, GroupWrite, StoreError};
+use crate::store::{Committer, Database, Durability, GroupWrite, StoreError};
 
 const SCHEMAS: [&str; 2] = [
     "
@@ -162,8 +162,8 @@ impl SqliteSessions {
     ///
     /// # Errors
     /// [`StoreError::Open`].
-    pub async fn open(path: &std::path::Path) -> Result<(Self, JoinHandle<()>), StoreError> {
-        let database = Database::open(path, &SCHEMAS).await?;
+    pub async fn open(path: &std::path::Path, durability: Durability) -> Result<(Self, JoinHandle<()>), StoreError> {
+        let database = Database::open(path, durability, &SCHEMAS).await?;
         let (committer, task) = Committer::start(&database).await?;
         Ok((Self { database, committer }, task))
     }

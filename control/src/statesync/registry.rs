@@ -26,13 +26,16 @@ const ATTEMPTS: usize = 8;
 pub struct DocumentOptions {
     /// How long a lock holds unless it is renewed.
     pub lock_timeout: Duration,
+    /// How long a document that nobody uses stays in memory.
+    pub idle_time: Duration,
     /// False: every conflict waits for somebody to decide it.
     pub auto_resolve_conflicts: bool,
 }
 
 impl Default for DocumentOptions {
     fn default() -> Self {
-        Self { lock_timeout: Duration::from_secs(30), auto_resolve_conflicts: true }
+        let (lock_timeout, idle_time) = (Duration::from_secs(30), Duration::from_mins(1));
+        Self { lock_timeout, idle_time, auto_resolve_conflicts: true }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The data directory: one process at a time, private to its owner.
+//! The data directory: one process at a time for each service, private to its owner.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -20,38 +20,48 @@ pub enum DataDirError {
     },
     /// Another process uses it.
     #[error(
-        "the data directory {0} is in use by another aetherflow process. Stop that one, or give this one its own with --data DIR"
+        "the data directory {0} is in use by another aetherflow process. Stop that one, or give this one its own with \
+         --data DIR (Server.Data in a configuration file)"
     )]
     Locked(PathBuf),
 }
 
-/// A data directory that this process holds the lock of. Dropping it releases the lock.
+/// A data directory in which this process holds the locks of some services. Dropping it releases them.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    _locks: Vec<File>,
 }
 
 impl DataDir {
-    /// Creates `path` if it is missing (mode 700) and locks it.
+    /// Creates `path` if it is missing (mode 700) and locks it for `services`.
     ///
     /// # Errors
     /// [`DataDirError`].
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+    pub fn open(path: &Path, services: &[&str]) -> Result<Self, DataDirError> {
         let not_writable = |source| DataDirError::NotWritable { path: path.to_owned(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(not_writable)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(not_writable)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(not_writable(source)),
+        let mut locks = Vec::new();
+        for service in services {
+            let lock = lock_file(&path.join(format!("{service}.lock"))).map_err(not_writable)?;
+            match lock.try_lock() {
+                Ok(()) => locks.push(lock),
+                Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_owned())),
+                Err(TryLockError::Error(source)) => return Err(not_writable(source)),
+            }
         }
+        Ok(Self { path: path.to_owned(), _locks: locks })
+    }
+
+    /// Runs `make` while no other process does, in this directory: for files that the services share.
+    ///
+    /// # Errors
+    /// [`DataDirError::NotWritable`].
+    pub fn alone<T>(&self, make: impl FnOnce() -> T) -> Result<T, DataDirError> {
+        let not_writable = |source| DataDirError::NotWritable { path: self.path.clone(), source };
+        let lock = lock_file(&self.path.join("lock")).map_err(not_writable)?;
+        lock.lock().map_err(not_writable)?;
+        Ok(make())
     }
 
     /// The directory.
@@ -63,4 +73,8 @@ impl DataDir {
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
 }

@@ -28,6 +28,16 @@ pub enum StoreKind {
     Sqlite,
 }
 
+/// When a write to a SQLite file counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// On disk: it survives the loss of power.
+    #[default]
+    Disk,
+    /// With the operating system: it survives the death of the process, the last of it not the loss of power.
+    System,
+}
+
 /// A failure of a store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -71,14 +81,18 @@ impl Database {
     ///
     /// # Errors
     /// [`StoreError::Open`].
-    pub async fn open(path: &Path, schemas: &[&str]) -> Result<Self, StoreError> {
+    pub async fn open(path: &Path, durability: Durability, schemas: &[&str]) -> Result<Self, StoreError> {
         let failed = |error: sqlx::Error| StoreError::Open { path: path.to_owned(), reason: error.to_string() };
+        // In WAL mode FULL syncs the log at every commit: a commit that returned survives the loss of power.
+        let synchronous = match durability {
+            Durability::Disk => SqliteSynchronous::Full,
+            Durability::System => SqliteSynchronous::Normal,
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // In WAL mode FULL syncs the log at every commit: a commit that returned survives power loss.
-            .synchronous(SqliteSynchronous::Full)
+            .synchronous(synchronous)
             .busy_timeout(Duration::from_secs(5))
             .disable_statement_logging();
         let mut connection = options.connect().await.map_err(failed)?;

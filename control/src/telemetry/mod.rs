@@ -7,6 +7,9 @@ use std::sync::OnceLock;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Log, LogFormat};
 
 pub use red::measure;
 
@@ -59,9 +62,18 @@ fn describe() {
     gauge!("statesync_subscribers_active").increment(0);
 }
 
-/// Sends logs to standard error, filtered by `RUST_LOG` (default: info).
+/// Sends logs to standard error for people, filtered by `RUST_LOG` (default: info).
 pub fn init_logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    init_logs_as(&Log { level: "info".to_owned(), format: LogFormat::Pretty });
+}
+
+/// Sends logs to standard error, filtered by `RUST_LOG`, or else as `log` says.
+pub fn init_logs_as(log: &Log) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&log.level));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process is no reason to fail; the first stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = match log.format {
+        LogFormat::Json => logs.json().flatten_event(true).try_init(),
+        LogFormat::Pretty => logs.try_init(),
+    };
 }

@@ -1,17 +1,18 @@
 //! The gRPC servers: a service with health, reflection and measurement around it, on a transport.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quantum_grpc::{Identity, Listener, ServerConfig};
+use quantum_grpc::{EndpointOptions, Identity, Listener, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use uuid::Uuid;
 
@@ -61,25 +62,57 @@ where
     Ok(Routes::from(measured))
 }
 
-/// Serves over HTTP/2 in plain text until `stop`, then until open calls have ended.
-pub(super) async fn serve_tcp(listener: TcpListener, routes: Routes, stop: CancellationToken) {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let served = Server::builder()
+/// Files of TLS on TCP, all in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate and those it follows from.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities whose certificates clients have to show; none: clients show none.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// A server of HTTP/2 with TLS by `tls`, or in plain text.
+pub(super) fn tcp_server(tls: Option<&TlsFiles>) -> Result<Server, UpError> {
+    let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await;
+        .http2_keepalive_timeout(Some(KEEPALIVE));
+    let Some(tls) = tls else { return Ok(server) };
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| UpError::Server(format!("Server.TLS: {}: {error}", path.display())))
+    };
+    let identity = tonic::transport::Identity::from_pem(read(&tls.cert)?, read(&tls.key)?);
+    let mut config = ServerTlsConfig::new().identity(identity);
+    if let Some(ca) = &tls.client_ca {
+        config = config.client_ca_root(Certificate::from_pem(read(ca)?));
+    }
+    let refused = |error: tonic::transport::Error| {
+        let cause = std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string);
+        UpError::Server(format!("Server.TLS: {}: {cause}", tls.cert.display()))
+    };
+    server.tls_config(config).map_err(refused)
+}
+
+/// Serves over TCP until `stop`, then until open calls have ended.
+pub(super) async fn serve_tcp(mut server: Server, listener: TcpListener, routes: Routes, stop: CancellationToken) {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "the gRPC server ended");
     }
 }
 
 /// Listens for Quantum on a UDP port.
-pub(super) fn bind_quantum(address: SocketAddr, identity: &Identity) -> Result<Listener, UpError> {
+pub(super) fn bind_quantum(
+    address: SocketAddr,
+    identity: &Identity,
+    options: &EndpointOptions,
+) -> Result<Listener, UpError> {
     let failed = |error: String| UpError::Server(format!("Quantum on UDP {address}: {error}"));
-    let config = ServerConfig::new(identity).map_err(|error| failed(error.to_string()))?;
+    let mut config = ServerConfig::new(identity).map_err(|error| failed(error.to_string()))?;
+    config.options = options.clone();
     Listener::bind(address, &config).map_err(|error| failed(error.to_string()))
 }
 

@@ -16,25 +16,26 @@ use crate::statesync::DocumentStore;
 
 /// Whose readiness is asked for.
 #[derive(Clone)]
-pub(super) enum Readiness {
+pub(super) enum Store {
     Sessions(Arc<dyn SessionStore>),
     Documents(Arc<dyn DocumentStore>),
 }
 
+/// What a service is ready by.
 #[derive(Clone)]
-struct Api {
-    readiness: Readiness,
-    stop: CancellationToken,
+pub(super) struct Readiness {
+    pub(super) store: Store,
+    pub(super) stop: CancellationToken,
 }
 
-/// Serves until `stop`.
-pub(super) async fn serve(listener: TcpListener, readiness: Readiness, stop: CancellationToken) {
-    let api = Api { readiness, stop: stop.clone() };
+/// Serves until it is told to stop, the metrics at `path`.
+pub(super) async fn serve(listener: TcpListener, readiness: Readiness, path: String) {
+    let stop = readiness.stop.clone();
     let router = Router::new()
-        .route("/metrics", get(metrics))
+        .route(&path, get(metrics))
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .with_state(api);
+        .with_state(readiness);
     let listener = listener.tap_io(|stream| {
         // A socket that refuses the option still works, only slower.
         let _ = stream.set_nodelay(true);
@@ -52,13 +53,13 @@ async fn metrics() -> impl IntoResponse {
 }
 
 /// Ready means that the store has just answered and takes writes.
-async fn ready(State(api): State<Api>) -> impl IntoResponse {
-    if api.stop.is_cancelled() {
+async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
+    if readiness.stop.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".to_owned());
     }
-    let checked = match &api.readiness {
-        Readiness::Sessions(store) => store.check().await,
-        Readiness::Documents(store) => store.check().await,
+    let checked = match &readiness.store {
+        Store::Sessions(store) => store.check().await,
+        Store::Documents(store) => store.check().await,
     };
     match checked {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),

@@ -1,8 +1,9 @@
-//! Starting and stopping: both services in one process on the embedded store.
+//! Starting and stopping: one service, or both in one process on the embedded store.
 
 mod grpc;
 mod http_api;
 mod listen;
+mod service;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,24 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::gauge;
-use proto::session::session_service_server::SessionServiceServer;
-use proto::statesync::state_sync_service_server::StateSyncServiceServer;
-use quantum_grpc::Identity;
-use tokio::task::JoinHandle;
+use quantum_grpc::EndpointOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::session::{MemorySessions, SessionServer, SessionStore, SqliteSessions};
-use crate::statesync::{DocumentOptions, DocumentStore, MemoryDocuments, SqliteDocuments, StateSyncServer};
-use crate::store::{CommitterStats, DataDir, DataDirError, StoreError, StoreKind};
+use crate::session::SessionStore;
+use crate::statesync::DocumentOptions;
+use crate::store::{CommitterStats, DataDir, DataDirError, Durability, StoreError, StoreKind};
 
-pub use grpc::connection_id;
-use listen::Listeners;
+pub use grpc::{TlsFiles, connection_id};
+use listen::{Fix, ServiceListeners};
+pub use service::{RunningService, ServiceOptions, start_session, start_statesync};
 
-/// How long open calls may take to end after they were told to.
-const DRAIN_TIME: Duration = Duration::from_secs(3);
-/// How long what is queued for the disk may take after that.
-const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// How often expired sessions are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
 
@@ -57,8 +52,8 @@ pub struct UpOptions {
     pub document_store: StoreKind,
     /// How documents behave.
     pub documents: DocumentOptions,
-    /// Also serve over Quantum, on the UDP ports of the same numbers.
-    pub quantum: bool,
+    /// How to serve over Quantum, on the UDP ports of the same numbers; none: not at all.
+    pub quantum: Option<EndpointOptions>,
 }
 
 impl UpOptions {
@@ -72,7 +67,7 @@ impl UpOptions {
             session_store: StoreKind::default(),
             document_store: StoreKind::default(),
             documents: DocumentOptions::default(),
-            quantum: true,
+            quantum: Some(EndpointOptions::default()),
         }
     }
 }
@@ -82,10 +77,15 @@ impl UpOptions {
 pub enum UpError {
     /// Anybody could reach the services.
     #[error(
-        "listening on {0} would let anybody on the network read and change every document, because authentication is off. \
-         Listen on loopback (leave out --bind), or pass --allow-anonymous if that is what you want"
+        "listening on {address} would let anybody on the network read and change everything, because authentication is off. \
+         {fix}"
     )]
-    PublicWithoutAuthentication(IpAddr),
+    PublicWithoutAuthentication {
+        /// The address.
+        address: IpAddr,
+        /// What to do.
+        fix: &'static str,
+    },
     /// The base port leaves no room for the others.
     #[error("--ports {0} leaves no room: BASE+102 must be at most 65535, so BASE at most 65433")]
     PortsOutOfRange(u16),
@@ -99,7 +99,7 @@ pub enum UpError {
         /// What the system said.
         source: std::io::Error,
         /// What to do.
-        fix: &'static str,
+        fix: String,
     },
     /// The data directory cannot be used.
     #[error(transparent)]
@@ -124,16 +124,8 @@ pub struct Running {
     pub session_metrics_addr: SocketAddr,
     /// Metrics and readiness of the document service.
     pub statesync_metrics_addr: SocketAddr,
-    stop: CancellationToken,
-    servers: Vec<JoinHandle<()>>,
-    committers: Vec<JoinHandle<()>>,
-    parts: Parts,
-    _data: DataDir,
-}
-
-struct Parts {
-    documents: Arc<dyn DocumentStore>,
-    statesync: StateSyncServer,
+    session: RunningService,
+    statesync: RunningService,
 }
 
 /// Starts everything; the services answer when this returns.
@@ -141,100 +133,57 @@ struct Parts {
 /// # Errors
 /// [`UpError`], which says what to do.
 pub async fn start(options: UpOptions) -> Result<Running, UpError> {
-    if !options.bind.is_loopback() && !options.allow_anonymous {
-        return Err(UpError::PublicWithoutAuthentication(options.bind));
-    }
-    let data = DataDir::open(&options.data)?;
-    let listeners = Listeners::bind(&options).await?;
-    let identity = Identity::load_or_create(data.path(), &[options.bind.to_string()])
-        .map_err(|error| UpError::Server(error.to_string()))?;
-    crate::telemetry::metrics_handle();
-    let (sessions, session_committer) = open_sessions(options.session_store, &data).await?;
-    let (documents, document_committer) = open_documents(options.document_store, &data).await?;
-    tracing::info!("permissions are recorded but not enforced, because authentication is off");
-
-    let stop = CancellationToken::new();
-    let statesync = StateSyncServer::new(Arc::clone(&documents), options.documents, stop.clone());
-    let session_routes =
-        grpc::routes(SessionServiceServer::new(SessionServer::new(Arc::clone(&sessions))), stop.clone()).await?;
-    let statesync_routes = grpc::routes(StateSyncServiceServer::new(statesync.clone()), stop.clone()).await?;
-    let mut running = Running {
-        fingerprint: identity.fingerprint(),
-        session_addr: listeners.session.address,
-        statesync_addr: listeners.statesync.address,
-        session_metrics_addr: listeners.session.metrics_address,
-        statesync_metrics_addr: listeners.statesync.metrics_address,
-        stop: stop.clone(),
-        servers: vec![tokio::spawn(sweep(Arc::clone(&sessions), stop.clone()))],
-        committers: session_committer.into_iter().chain(document_committer).collect(),
-        parts: Parts { documents: Arc::clone(&documents), statesync },
-        _data: data,
-    };
-    if options.quantum {
-        for (address, routes) in [(running.session_addr, &session_routes), (running.statesync_addr, &statesync_routes)]
-        {
-            let listener = grpc::bind_quantum(address, &identity)?;
-            running.servers.push(tokio::spawn(grpc::serve_quantum(listener, routes.clone(), stop.clone())));
-        }
-    }
-    running.servers.push(tokio::spawn(grpc::serve_tcp(listeners.session.grpc, session_routes, stop.clone())));
-    running.servers.push(tokio::spawn(grpc::serve_tcp(listeners.statesync.grpc, statesync_routes, stop.clone())));
-    let ready = http_api::Readiness::Sessions(sessions);
-    running.servers.push(tokio::spawn(http_api::serve(listeners.session.metrics, ready, stop.clone())));
-    let ready = http_api::Readiness::Documents(documents);
-    running.servers.push(tokio::spawn(http_api::serve(listeners.statesync.metrics, ready, stop)));
-    Ok(running)
-}
-
-/// The store of sessions and, if it has one, the task that writes.
-async fn open_sessions(
-    kind: StoreKind,
-    data: &DataDir,
-) -> Result<(Arc<dyn SessionStore>, Option<JoinHandle<()>>), StoreError> {
-    Ok(match kind {
-        StoreKind::Memory => (Arc::new(MemorySessions::default()), None),
-        StoreKind::Sqlite => {
-            let (sessions, committer) = SqliteSessions::open(&data.file("sessions.db")).await?;
-            (Arc::new(sessions), Some(committer))
-        }
+    let (session, statesync) =
+        (options.service(1, options.session_store)?, options.service(2, options.document_store)?);
+    service::check(&session, Fix::Flags)?;
+    let data = Arc::new(DataDir::open(&options.data, &["session", "statesync"])?);
+    let session_sockets = ServiceListeners::bind(&session, service::SESSION, Fix::Flags).await?;
+    let statesync_sockets = ServiceListeners::bind(&statesync, service::STATESYNC, Fix::Flags).await?;
+    let session = service::session(session, session_sockets, Arc::clone(&data)).await?;
+    let statesync = service::statesync(statesync, options.documents, statesync_sockets, data).await?;
+    let metrics = |service: &RunningService| service.metrics_address.expect("it was asked for");
+    Ok(Running {
+        fingerprint: session.fingerprint.clone(),
+        session_addr: session.address,
+        statesync_addr: statesync.address,
+        session_metrics_addr: metrics(&session),
+        statesync_metrics_addr: metrics(&statesync),
+        session,
+        statesync,
     })
 }
 
-/// The store of documents and, if it has one, the task that writes.
-async fn open_documents(
-    kind: StoreKind,
-    data: &DataDir,
-) -> Result<(Arc<dyn DocumentStore>, Option<JoinHandle<()>>), StoreError> {
-    Ok(match kind {
-        StoreKind::Memory => (Arc::new(MemoryDocuments::default()), None),
-        StoreKind::Sqlite => {
-            let (documents, committer) = SqliteDocuments::open(&data.file("documents.db")).await?;
-            (Arc::new(documents), Some(committer))
-        }
-    })
+impl UpOptions {
+    /// The options of the service whose ports are BASE + `offset` and BASE + 100 + `offset`.
+    fn service(&self, offset: u16, store: StoreKind) -> Result<ServiceOptions, UpError> {
+        let port = |offset: u16| match self.ports {
+            Ports::Free => Ok(0),
+            Ports::Base(base) if base <= u16::MAX - 102 => Ok(base + offset),
+            Ports::Base(base) => Err(UpError::PortsOutOfRange(base)),
+        };
+        Ok(ServiceOptions {
+            data: self.data.clone(),
+            grpc: SocketAddr::new(self.bind, port(offset)?),
+            metrics: Some(SocketAddr::new(self.bind, port(100 + offset)?)),
+            metrics_path: "/metrics".to_owned(),
+            allow_anonymous: self.allow_anonymous,
+            quantum: self.quantum.clone(),
+            tls: None,
+            store,
+            durability: Durability::Disk,
+        })
+    }
 }
 
 impl Running {
     /// What the document store committed so far.
     pub fn document_commits(&self) -> &CommitterStats {
-        self.parts.documents.commits()
+        self.statesync.commits().expect("it is the service of documents")
     }
 
     /// Stops: streams end, open calls finish, everything queued reaches the disk. It takes at most five seconds.
     pub async fn shutdown(self) {
-        self.stop.cancel();
-        let aborts: Vec<_> = self.servers.iter().map(JoinHandle::abort_handle).collect();
-        let drained = tokio::time::timeout(DRAIN_TIME, futures_util::future::join_all(self.servers)).await;
-        if drained.is_err() {
-            tracing::warn!("some connections did not end in time and were cut");
-            aborts.iter().for_each(tokio::task::AbortHandle::abort);
-        }
-        self.parts.statesync.close();
-        drop(self.parts);
-        let flushed = tokio::time::timeout(FLUSH_TIME, futures_util::future::join_all(self.committers)).await;
-        if flushed.is_err() {
-            tracing::warn!("the stores were still in use; nothing acknowledged is lost");
-        }
+        tokio::join!(self.session.shutdown(), self.statesync.shutdown());
     }
 }
 

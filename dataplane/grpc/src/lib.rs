@@ -29,6 +29,7 @@ pub use endpoint::{
 };
 pub use identity::{Identity, IdentityError};
 pub use message::{Config, MessageConnection, MessageError, MessageListener, dial, listen};
+pub use quantum_shard::{HostKind, IoKind};
 pub use server::{ConnectInfo, ServeOptions, serve, serve_with};
 pub use stream::{CODE_CANCELLED, CODE_STATUS_BASE, QuantumStream, ReceiveHalf, SendHalf, StreamError};
 pub use tls::{TlsError, Verify, crypto_provider};

@@ -51,8 +51,6 @@ const BATCH_MAX: usize = 256;
 /// A snapshot is kept after so many operations or bytes of updates, which bounds the work of loading.
 const SNAPSHOT_OPERATIONS: u64 = 1000;
 const SNAPSHOT_BYTES: usize = 512 << 10;
-/// A document that nobody uses leaves memory after this time.
-const IDLE_TIME: Duration = Duration::from_mins(1);
 /// The answer to a command.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Status>>;
 
@@ -211,6 +209,7 @@ impl DocumentActor {
         let mut durable = self.line.durable.subscribe();
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut used = Instant::now();
+        let idle = self.shared.options.idle_time;
         loop {
             tokio::select! {
                 biased;
@@ -222,7 +221,7 @@ impl DocumentActor {
                 }
                 _ = tick.tick() => self.expire().await,
             }
-            let unused = self.subscribers.is_empty() && !self.sessions.is_holding() && used.elapsed() > IDLE_TIME;
+            let unused = self.subscribers.is_empty() && !self.sessions.is_holding() && used.elapsed() > idle;
             if self.line.waiting.is_empty() && (self.retired || unused) {
                 break;
             }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::model::{ConflictRecord, DocumentRecord, LogRow};
 use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore};
 use crate::clock::UnixMicros;
-use crate::store::{Committer, CommitterStats, Database, StoreError};
+use crate::store::{Committer, CommitterStats, Database, Durability, StoreError};
 use rows::{array, conflict_of_row, document_of_row, log_of_row, operation_of_row};
 use write::Write;
 
@@ -100,8 +100,8 @@ impl SqliteDocuments {
     ///
     /// # Errors
     /// [`StoreError::Open`].
-    pub async fn open(path: &std::path::Path) -> Result<(Self, JoinHandle<()>), StoreError> {
-        let database = Database::open(path, &SCHEMAS).await?;
+    pub async fn open(path: &std::path::Path, durability: Durability) -> Result<(Self, JoinHandle<()>), StoreError> {
+        let database = Database::open(path, durability, &SCHEMAS).await?;
         let (committer, task) = Committer::start(&database).await?;
         Ok((Self { database, committer }, task))
     }

@@ -12,12 +12,13 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::Channel;
+use super::tls::TlsConnector;
 use crate::connection::ConnectionError;
 use crate::deadline::{Deadline, DeadlineLayer, deadline_exceeded, grpc_timeout};
 use crate::endpoint::{ClientConfig, Endpoint, resolve};
@@ -37,7 +38,7 @@ pub enum Transport {
     /// Quantum.
     #[default]
     Quantum,
-    /// HTTP/2 over TCP in plain text.
+    /// HTTP/2 over TCP.
     Tcp,
     /// Quantum where UDP gets through, TCP elsewhere.
     Auto,
@@ -48,9 +49,11 @@ pub enum Transport {
 pub struct AnyConfig {
     /// What carries the calls.
     pub transport: Transport,
-    /// Whom Quantum connects to, and how the server is verified.
+    /// Whom Quantum and TLS connect to, and how the server is verified.
     pub client: ClientConfig,
-    /// TCP, which is in plain text, may leave this host: without it [`Transport::Auto`] stays with Quantum there, so that
+    /// TCP carries TLS; otherwise it is in plain text.
+    pub tls: bool,
+    /// TCP in plain text may leave this host: without it [`Transport::Auto`] stays with Quantum there, so that
     /// nobody on the way can turn encryption off by dropping UDP.
     pub allows_plain_text: bool,
 }
@@ -68,6 +71,8 @@ struct Shared {
     transport: Transport,
     address: String,
     allows_plain_text: bool,
+    /// How TCP is encrypted; none: it is in plain text.
+    tls: Option<ClientConfig>,
     /// None where TCP is all that was asked for.
     quantum: Option<Channel>,
     state: Mutex<State>,
@@ -93,19 +98,31 @@ enum Route {
 impl AnyChannel {
     /// A channel over TCP in plain text to `address` (`host:port`) that connects with its first call.
     pub fn tcp(address: &str) -> Self {
-        Self::new(Transport::Tcp, address, true, None)
+        Self::new(Transport::Tcp, address, true, None, None)
+    }
+
+    /// A channel over TLS over TCP to `address` (`host:port`) that connects with its first call.
+    pub fn tls(address: &str, client: ClientConfig) -> Self {
+        Self::new(Transport::Tcp, address, false, Some(client), None)
     }
 
     /// A channel to `address` (`host:port`) that connects with its first call.
     pub fn connect_lazy(endpoint: Endpoint, address: &str, config: AnyConfig) -> Self {
+        let tls = config.tls.then(|| config.client.clone());
         let quantum = Channel::connect_lazy(endpoint, address, config.client);
         let quantum = Some(quantum).filter(|_| config.transport != Transport::Tcp);
-        Self::new(config.transport, address, config.allows_plain_text, quantum)
+        Self::new(config.transport, address, config.allows_plain_text, tls, quantum)
     }
 
-    fn new(transport: Transport, address: &str, allows_plain_text: bool, quantum: Option<Channel>) -> Self {
+    fn new(
+        transport: Transport,
+        address: &str,
+        allows_plain_text: bool,
+        tls: Option<ClientConfig>,
+        quantum: Option<Channel>,
+    ) -> Self {
         let (address, state) = (address.to_owned(), Mutex::new(State::Undecided));
-        Self { shared: Arc::new(Shared { transport, address, allows_plain_text, quantum, state }) }
+        Self { shared: Arc::new(Shared { transport, address, allows_plain_text, tls, quantum, state }) }
     }
 
     /// Connects if there is no connection, and says what the next call would use: Quantum or TCP.
@@ -185,13 +202,24 @@ impl Shared {
     /// Connects over TCP, or says why that fails.
     async fn tcp(&self) -> Result<transport::Channel, String> {
         let remote = resolve(&self.address).await.map_err(|error| error.to_string())?;
-        if self.transport == Transport::Auto && !self.allows_plain_text && !is_this_host(remote) {
+        let plain = self.tls.is_none();
+        if plain && self.transport == Transport::Auto && !self.allows_plain_text && !is_this_host(remote) {
             return Err(format!("TCP to {remote} would be in plain text, which was not allowed"));
         }
+        let no_address =
+            |error: &dyn std::fmt::Display| format!("{:?} is no address of a server: {error}", self.address);
         let endpoint = transport::Endpoint::from_shared(format!("http://{}", self.address));
-        let endpoint = endpoint.map_err(|error| format!("{:?} is no address of a server: {error}", self.address))?;
+        let endpoint = endpoint.map_err(|error| no_address(&error))?;
         let endpoint = endpoint.tcp_nodelay(true).connect_timeout(TCP_TIMEOUT);
-        endpoint.connect().await.map_err(|error| {
+        let connected = match &self.tls {
+            None => endpoint.connect().await,
+            Some(client) => {
+                let connector =
+                    TlsConnector::new(client.named(&self.address), remote).map_err(|error| error.to_string())?;
+                endpoint.connect_with_connector(connector).await
+            }
+        };
+        connected.map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             format!("TCP to {remote}: {}", cause.unwrap_or_else(|| error.to_string()))
         })
@@ -256,9 +284,16 @@ fn both_failed(quantum: &ConnectionError, tcp: &str) -> Status {
     Status::unavailable(format!("neither transport connects: Quantum: {quantum}; {tcp}"))
 }
 
+/// The status in an error of tonic, or UNAVAILABLE with its innermost cause: the connection is no good. What the connection's end
+/// cancelled nobody asked to be cancelled.
 fn tcp_status(error: transport::Error) -> Status {
     let error: Box<dyn std::error::Error + Send + Sync> = Box::new(error);
-    Status::from_error(error)
+    let mut cause: &dyn std::error::Error = &*error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let lost = Status::unavailable(format!("TCP: {cause}"));
+    Status::try_from_error(error).ok().filter(|status| status.code() != Code::Cancelled).unwrap_or(lost)
 }
 
 impl Service<Request<Body>> for AnyChannel {

@@ -40,7 +40,7 @@ fn quantum_at(address: SocketAddr) -> JoinHandle<()> {
 }
 
 fn channel(transport: Transport, address: SocketAddr) -> AnyChannel {
-    let config = AnyConfig { transport, client: config(), allows_plain_text: false };
+    let config = AnyConfig { transport, client: config(), tls: false, allows_plain_text: false };
     let endpoint = Endpoint::client(&EndpointOptions::default()).unwrap();
     AnyChannel::connect_lazy(endpoint, &address.to_string(), config)
 }

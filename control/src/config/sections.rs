@@ -1,0 +1,481 @@
+//! The sections of the configuration files and their defaults.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, Refused, duration};
+
+/// `session.yaml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "each field is the section of its name")]
+pub struct SessionConfig {
+    pub server: Server<9001>,
+    pub quantum: Quantum,
+    pub store: SessionStore,
+    pub auth: Auth,
+    pub log: Log,
+    pub metrics: Metrics<9101>,
+    pub tracing: Tracing,
+}
+
+/// `statesync.yaml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "each field is the section of its name")]
+pub struct StateSyncConfig {
+    pub server: Server<9002>,
+    pub quantum: Quantum,
+    pub store: StateSyncStore,
+    pub manager: Manager,
+    pub auth: Auth,
+    pub log: Log,
+    pub metrics: Metrics<9102>,
+    pub tracing: Tracing,
+}
+
+/// Where gRPC is served, over TCP and, on the UDP port of the same number, over Quantum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Server<const PORT: u16> {
+    /// The address to listen on.
+    pub host: IpAddr,
+    /// The port; 0: one that is free.
+    pub port: u16,
+    /// Where databases, certificate and keys are kept.
+    pub data: PathBuf,
+    /// TLS on TCP.
+    #[serde(rename = "TLS")]
+    pub tls: Tls,
+}
+
+/// TLS on TCP; without a certificate TCP is in plain text. Quantum is always encrypted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Tls {
+    /// PEM file of the certificate and those it follows from; empty: no TLS.
+    pub cert: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
+    /// PEM file of the authorities whose certificates clients have to show; empty: clients show none.
+    #[serde(rename = "ClientCA")]
+    pub client_ca: PathBuf,
+}
+
+/// gRPC over Quantum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Quantum {
+    /// Whether it is served.
+    pub enable: bool,
+    /// Threads, each with a socket of its own.
+    pub shards: usize,
+    /// Cores that the shards are pinned to; none: not pinned.
+    pub cores: Vec<usize>,
+    /// Microseconds that a shard goes on looking for work before it sleeps.
+    pub spin_us: u64,
+    /// What runs the shards' threads.
+    pub host: QuantumHost,
+    /// How their bytes move.
+    pub io: QuantumIo,
+}
+
+/// What runs the shards' threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum QuantumHost {
+    /// A glommio executor
+    #[default]
+    Glommio,
+    /// Nothing: the thread waits in its own `io_uring`
+    Bare,
+}
+
+/// How the shards' bytes move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum QuantumIo {
+    /// `io_uring`
+    #[default]
+    Uring,
+}
+
+/// Where a service keeps what it is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreType {
+    /// In memory: it is gone when the process ends.
+    Memory,
+    /// In a file of the data directory.
+    #[default]
+    Sqlite,
+    /// In Redis.
+    Redis,
+    /// In PostgreSQL.
+    Postgres,
+}
+
+/// When the embedded store's writes count as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncMode {
+    /// On disk: what was acknowledged survives the loss of power.
+    #[default]
+    Full,
+    /// With the operating system: it survives the death of the process, the last of it not the loss of power.
+    Normal,
+}
+
+/// The store of sessions.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "each field is the key of its name")]
+pub struct SessionStore {
+    pub r#type: StoreType,
+    pub sync: SyncMode,
+    pub redis: Redis,
+}
+
+/// The store of documents.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "each field is the key of its name")]
+pub struct StateSyncStore {
+    pub r#type: StoreType,
+    pub sync: SyncMode,
+    pub postgres: Postgres,
+}
+
+/// A Redis server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "each field is the key of its name")]
+pub struct Redis {
+    pub addr: String,
+    pub password: String,
+    #[serde(rename = "DB")]
+    pub db: i64,
+    pub pool_size: u32,
+    pub min_idle_conns: u32,
+    pub max_retries: u32,
+    #[serde(with = "duration")]
+    pub dial_timeout: Duration,
+    #[serde(with = "duration")]
+    pub read_timeout: Duration,
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
+}
+
+/// A PostgreSQL server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "each field is the key of its name")]
+pub struct Postgres {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: String,
+    #[serde(rename = "DBName")]
+    pub db_name: String,
+    #[serde(rename = "SSLMode")]
+    pub ssl_mode: String,
+    pub max_open_conns: u32,
+    pub max_idle_conns: u32,
+}
+
+/// How documents behave.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Manager {
+    /// How long a lock holds unless it is renewed.
+    #[serde(with = "duration")]
+    pub lock_timeout: Duration,
+    /// How long a document that nobody uses stays in memory.
+    #[serde(with = "duration")]
+    pub cleanup_interval: Duration,
+    /// False: a write that touches what its writer had not seen waits until somebody decides.
+    pub auto_resolve_conflicts: bool,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Auth {
+    /// Lets a service without authentication listen on an address that is not loopback.
+    pub allow_anonymous: bool,
+}
+
+/// Logs, on standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,quantum_shard=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object per line.
+    #[default]
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// Metrics, `/healthz` and `/readyz` over HTTP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Metrics<const PORT: u16> {
+    /// Whether they are served.
+    pub enable: bool,
+    /// The address to listen on.
+    pub host: IpAddr,
+    /// The port; 0: one that is free.
+    pub port: u16,
+    /// The path of the metrics.
+    pub path: String,
+}
+
+/// Traces.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "each field is the key of its name")]
+pub struct Tracing {
+    pub enable: bool,
+    pub service_name: String,
+    pub endpoint: String,
+    pub exporter: String,
+    pub sample_rate: f64,
+    pub environment: String,
+    pub batch_timeout: u64,
+    pub max_queue_size: u64,
+}
+
+impl<const PORT: u16> Server<PORT> {
+    /// The address of gRPC.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}
+
+impl<const PORT: u16> Metrics<PORT> {
+    /// The address of the metrics, if they are served.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.enable.then(|| SocketAddr::new(self.host, self.port))
+    }
+
+    fn check(&self) -> Result<(), Refused> {
+        let taken = ["/healthz", "/readyz"].contains(&self.path.as_str());
+        // A brace would begin a parameter of the route.
+        if !self.path.starts_with('/') || taken || self.path.contains(['{', '}', '*', '?', '#']) {
+            return Err(("Metrics.Path", format!("{:?} is no path such as /metrics", self.path)));
+        }
+        Ok(())
+    }
+}
+
+impl Tls {
+    fn check(&self) -> Result<(), Refused> {
+        let is_set = |path: &PathBuf| !path.as_os_str().is_empty();
+        match (is_set(&self.cert), is_set(&self.key), is_set(&self.client_ca)) {
+            (true, false, _) => Err(("Server.TLS.Key", "Server.TLS.Cert needs its private key".into())),
+            (false, true, _) => Err(("Server.TLS.Cert", "Server.TLS.Key needs its certificate".into())),
+            (false, false, true) => Err(("Server.TLS.Cert", "Server.TLS.ClientCA needs Cert and Key too".into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether TLS is on.
+    pub fn is_on(&self) -> bool {
+        !self.cert.as_os_str().is_empty()
+    }
+}
+
+impl Quantum {
+    fn check(&self) -> Result<(), Refused> {
+        if self.shards == 0 || self.shards > 256 {
+            return Err(("Quantum.Shards", format!("{} is not between 1 and 256", self.shards)));
+        }
+        if !self.cores.is_empty() && self.cores.len() != self.shards {
+            let reason = format!("{} cores for {} shards: name one core for each", self.cores.len(), self.shards);
+            return Err(("Quantum.Cores", reason));
+        }
+        Ok(())
+    }
+}
+
+impl Log {
+    fn check(&self) -> Result<(), Refused> {
+        let filter = self.level.parse::<tracing_subscriber::EnvFilter>();
+        filter
+            .map(drop)
+            .map_err(|error| ("Log.Level", format!("{:?}: {error}; use error, warn, info, debug or trace", self.level)))
+    }
+}
+
+impl Tracing {
+    fn check(&self) -> Result<(), Refused> {
+        if self.enable {
+            return Err(("Tracing.Enable", "this version exports no traces: set it to false".into()));
+        }
+        Ok(())
+    }
+}
+
+fn no_store(kind: StoreType, kept: &str) -> Refused {
+    let name = if kind == StoreType::Redis { "redis" } else { "postgres" };
+    ("Store.Type", format!("this version cannot keep {kept} in {name}: use sqlite (durable, embedded) or memory"))
+}
+
+impl Config for SessionConfig {
+    const DEFAULT_FILE: &'static str = "configs/session.yaml";
+
+    fn check(&self) -> Result<(), Refused> {
+        if !matches!(self.store.r#type, StoreType::Memory | StoreType::Sqlite) {
+            return Err(no_store(self.store.r#type, "sessions"));
+        }
+        self.server.tls.check()?;
+        self.quantum.check()?;
+        self.log.check()?;
+        self.metrics.check()?;
+        self.tracing.check()
+    }
+}
+
+impl Config for StateSyncConfig {
+    const DEFAULT_FILE: &'static str = "configs/statesync.yaml";
+
+    fn check(&self) -> Result<(), Refused> {
+        if !matches!(self.store.r#type, StoreType::Memory | StoreType::Sqlite) {
+            return Err(no_store(self.store.r#type, "documents"));
+        }
+        if self.manager.lock_timeout.is_zero() {
+            return Err(("Manager.LockTimeout", "a lock has to hold for some time, such as 30s".into()));
+        }
+        if self.manager.cleanup_interval < Duration::from_secs(1) {
+            return Err(("Manager.CleanupInterval", "at least 1s".into()));
+        }
+        self.server.tls.check()?;
+        self.quantum.check()?;
+        self.log.check()?;
+        self.metrics.check()?;
+        self.tracing.check()
+    }
+}
+
+impl<const PORT: u16> Default for Server<PORT> {
+    fn default() -> Self {
+        Self { host: Ipv4Addr::LOCALHOST.into(), port: PORT, data: "data".into(), tls: Tls::default() }
+    }
+}
+
+impl<const PORT: u16> Default for Metrics<PORT> {
+    fn default() -> Self {
+        Self { enable: true, host: Ipv4Addr::LOCALHOST.into(), port: PORT, path: "/metrics".into() }
+    }
+}
+
+impl Default for Quantum {
+    fn default() -> Self {
+        let (host, io) = (QuantumHost::default(), QuantumIo::default());
+        Self { enable: true, shards: 1, cores: Vec::new(), spin_us: 0, host, io }
+    }
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            addr: "localhost:6379".into(),
+            password: String::new(),
+            db: 0,
+            pool_size: 10,
+            min_idle_conns: 5,
+            max_retries: 3,
+            dial_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(3),
+            write_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self {
+            host: "localhost".into(),
+            port: 5432,
+            user: "postgres".into(),
+            password: "postgres".into(),
+            db_name: "aetherflow".into(),
+            ssl_mode: "disable".into(),
+            max_open_conns: 25,
+            max_idle_conns: 5,
+        }
+    }
+}
+
+impl Default for Manager {
+    fn default() -> Self {
+        Self {
+            lock_timeout: Duration::from_secs(30),
+            cleanup_interval: Duration::from_mins(5),
+            auto_resolve_conflicts: true,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::default() }
+    }
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            quantum: Quantum::default(),
+            store: SessionStore::default(),
+            auth: Auth::default(),
+            log: Log::default(),
+            metrics: Metrics::default(),
+            tracing: Tracing::of("session-service"),
+        }
+    }
+}
+
+impl Default for StateSyncConfig {
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            quantum: Quantum::default(),
+            store: StateSyncStore::default(),
+            manager: Manager::default(),
+            auth: Auth::default(),
+            log: Log::default(),
+            metrics: Metrics::default(),
+            tracing: Tracing::of("statesync-service"),
+        }
+    }
+}
+
+impl Tracing {
+    fn of(service_name: &str) -> Self {
+        Self {
+            enable: false,
+            service_name: service_name.to_owned(),
+            endpoint: "http://localhost:14268/api/traces".into(),
+            exporter: "jaeger".into(),
+            sample_rate: 1.0,
+            environment: "development".into(),
+            batch_timeout: 5,
+            max_queue_size: 2048,
+        }
+    }
+}

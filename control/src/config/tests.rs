@@ -1,0 +1,139 @@
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Config, ConfigError, Loaded, LogFormat, SessionConfig, StateSyncConfig, StoreType, SyncMode, parse};
+
+fn session(text: &str) -> Result<SessionConfig, ConfigError> {
+    parse(text, Some(Path::new("s.yaml")), &[]).map(|loaded| loaded.config)
+}
+
+fn statesync_with(text: &str, variables: &[(&str, &str)]) -> Result<Loaded<StateSyncConfig>, ConfigError> {
+    let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    parse(text, Some(Path::new("d.yaml")), &variables)
+}
+
+fn message<T: std::fmt::Debug>(result: Result<T, ConfigError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+/// The names of the innermost keys, with their sections.
+fn keys(value: &Value, section: &str, keys: &mut Vec<String>) {
+    let Value::Object(map) = value else { return keys.push(section.to_owned()) };
+    for (name, value) in map {
+        let inner = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
+        self::keys(value, &inner, keys);
+    }
+}
+
+fn shows_every_key_with_its_default<T: Config + PartialEq + std::fmt::Debug>() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(T::DEFAULT_FILE);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let loaded: Loaded<T> = parse(&text, Some(&path), &[]).unwrap();
+    assert_eq!(loaded.config, T::default());
+    let (mut shown, mut known) = (Vec::new(), Vec::new());
+    keys(&serde_saphyr::from_str(&text).unwrap(), "", &mut shown);
+    keys(&serde_json::to_value(T::default()).unwrap(), "", &mut known);
+    shown.sort();
+    known.sort();
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn the_files_in_configs_show_every_key_with_its_default() {
+    shows_every_key_with_its_default::<SessionConfig>();
+    shows_every_key_with_its_default::<StateSyncConfig>();
+}
+
+#[test]
+fn what_is_printed_can_be_read_again() {
+    let mut config = StateSyncConfig::default();
+    config.server.port = 7;
+    config.quantum.cores = vec![1];
+    config.manager.lock_timeout = Duration::from_millis(1500);
+    assert_eq!(statesync_with(&super::to_yaml(&config), &[]).unwrap().config, config);
+}
+
+#[test]
+fn a_file_overrides_defaults_and_the_environment_overrides_the_file() {
+    let text = "Server:\n  Port: 7000\nStore:\n  Type: memory\nManager:\n  LockTimeout: 1m30s\nLog:\n  # all of it commented out\n";
+    let variables = [
+        ("AETHERFLOW_SERVER_PORT", "7001"),
+        ("AETHERFLOW_QUANTUM_CORES", "[0, 1]"),
+        ("AETHERFLOW_QUANTUM_SHARDS", "2"),
+    ];
+    let loaded = statesync_with(text, &variables).unwrap();
+    assert_eq!(loaded.config.server.port, 7001);
+    assert_eq!(loaded.config.store.r#type, StoreType::Memory);
+    assert_eq!(loaded.config.manager.lock_timeout, Duration::from_secs(90));
+    assert_eq!(loaded.config.quantum.cores, [0, 1]);
+    assert_eq!((loaded.config.store.sync, loaded.config.log.format), (SyncMode::Full, LogFormat::Json));
+    assert_eq!(loaded.variables.len(), 3);
+}
+
+#[test]
+fn a_text_in_the_environment_stays_a_text() {
+    let loaded = statesync_with("", &[("AETHERFLOW_STORE_POSTGRES_PASSWORD", "12345")]).unwrap();
+    assert_eq!(loaded.config.store.postgres.password, "12345");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file_and_what_may_be_meant() {
+    assert_eq!(message(session("Server:\n  Prot: 1\n")), "s.yaml: there is no key Server.Prot; is Server.Port meant?");
+    assert_eq!(message(session("Zebra: 1\n")), "s.yaml: there is no key Zebra");
+    assert!(message(session("Manager:\n  LockTimeout: 1s\n")).contains("there is no key Manager"), "it is statesync's");
+}
+
+#[test]
+fn a_variable_that_names_no_key_is_told_of() {
+    let variables = [("AETHERFLOW_SERVER_PROT", "1"), ("AETHERFLOW_DATA", "x"), ("PATH", "y")];
+    assert_eq!(statesync_with("", &variables).unwrap().ignored, ["AETHERFLOW_SERVER_PROT"]);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_named_with_where_it_comes_from() {
+    let said = message(session("Server:\n  Port: 99999\n"));
+    assert!(said.starts_with("s.yaml: Server.Port: ") && said.contains("99999"), "{said}");
+    let said = message(session("Server:\n  Host: nowhere\n"));
+    assert!(said.starts_with("s.yaml: Server.Host: "), "{said}");
+    let said = message(statesync_with("", &[("AETHERFLOW_MANAGER_LOCKTIMEOUT", "soon")]));
+    assert!(said.starts_with("AETHERFLOW_MANAGER_LOCKTIMEOUT: Manager.LockTimeout: \"soon\" is no duration"), "{said}");
+    let said = message(session("Server: 5\n"));
+    assert!(said.starts_with("s.yaml: Server: "), "{said}");
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    for (text, key) in [
+        ("Store:\n  Type: redis\n", "Store.Type"),
+        ("Quantum:\n  Shards: 0\n", "Quantum.Shards"),
+        ("Quantum:\n  Shards: 2\n  Cores: [1]\n", "Quantum.Cores"),
+        ("Log:\n  Level: \"a=b=c\"\n", "Log.Level"),
+        ("Metrics:\n  Path: metrics\n", "Metrics.Path"),
+        ("Metrics:\n  Path: /readyz\n", "Metrics.Path"),
+        ("Tracing:\n  Enable: true\n", "Tracing.Enable"),
+        ("Server:\n  TLS:\n    Cert: c.pem\n", "Server.TLS.Key"),
+        ("Server:\n  TLS:\n    ClientCA: c.pem\n", "Server.TLS.Cert"),
+    ] {
+        let said = message(session(text));
+        assert!(said.starts_with(&format!("s.yaml: {key}: ")), "{said}");
+    }
+    assert!(message(statesync_with("Manager:\n  LockTimeout: 0s\n", &[])).contains("Manager.LockTimeout"));
+}
+
+#[test]
+fn files_that_are_no_configuration_are_refused() {
+    let deep = "[".repeat(100_000);
+    let bomb = format!("a: &a [x, x]\n{}", (0..40).map(|_| "b: &a [*a, *a, *a]\n").collect::<String>());
+    for text in ["- a\n- b\n", "Server: [", "just words", "Server:\n Port: 1\n Port: 2\n", "\0", &deep, &bomb] {
+        let error = session(text).unwrap_err();
+        assert!(
+            matches!(error, ConfigError::Syntax { .. } | ConfigError::UnknownKey { .. }),
+            "{}: {error}",
+            &text[..text.len().min(20)]
+        );
+    }
+    let missing = super::load::<SessionConfig>(Some(Path::new("/nonexistent/s.yaml")));
+    assert!(message(missing).contains("/nonexistent/s.yaml"));
+}

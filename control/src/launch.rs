@@ -1,0 +1,280 @@
+//! Services in processes of their own: `aetherflow session`, `aetherflow statesync`, and the programs that are nothing else.
+
+use std::future::Future;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, ValueEnum};
+use quantum_grpc::{EndpointOptions, HostKind, IoKind};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{
+    self, Config, ConfigError, Loaded, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig,
+    StateSyncConfig, StoreType, SyncMode, Tls,
+};
+use crate::statesync::DocumentOptions;
+use crate::store::{Durability, StoreKind};
+use crate::telemetry;
+use crate::up::{self, RunningService, ServiceOptions, TlsFiles, UpError};
+
+/// Examples of the commands that run one service.
+pub const EXAMPLES: &str = "\
+Every key of the file has a default, and an environment variable that overrides it: AETHERFLOW_SERVER_PORT is Server.Port.
+configs/session.yaml and configs/statesync.yaml show every key. `aetherflow config check FILE` reads a file and starts nothing.
+
+Examples:
+  aetherflow session -f configs/session.yaml
+  aetherflow statesync -f configs/statesync.yaml
+  AETHERFLOW_SERVER_PORT=9012 AETHERFLOW_LOG_FORMAT=pretty aetherflow statesync";
+
+/// Examples of `config`.
+pub const CONFIG_EXAMPLES: &str = "Examples:
+  aetherflow config check configs/session.yaml
+  aetherflow config check --service statesync --print /etc/aetherflow/documents.yaml";
+
+/// Which service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Service {
+    /// Sessions
+    Session,
+    /// Documents
+    Statesync,
+}
+
+/// The configuration file of a service.
+#[derive(Debug, Clone, Args)]
+pub struct FileArgs {
+    /// The configuration file [default: configs/session.yaml or configs/statesync.yaml if it is there, else the defaults]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// A configuration file to check.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The service that it is for [default: by the file's name]
+    #[arg(long, value_enum)]
+    pub service: Option<Service>,
+    /// Prints every key with the value that it would have, passwords left out
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// Why a service does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The service does not start.
+    #[error(transparent)]
+    Up(#[from] UpError),
+    /// The name of a file does not say for which service it is.
+    #[error("{0} does not say for which service it is: add --service session or --service statesync")]
+    WhichService(PathBuf),
+    /// The system refuses.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+/// The `main` of a program that is one service.
+pub fn main(service: Service) -> ExitCode {
+    #[derive(Parser)]
+    #[command(version, about = "A service of AetherFlow; the same as `aetherflow session` or `aetherflow statesync`.", after_help = EXAMPLES)]
+    struct Cli {
+        #[command(flatten)]
+        file: FileArgs,
+    }
+    let args = Cli::parse().file;
+    let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(LaunchError::from).and_then(
+        |runtime| {
+            let ended = runtime.block_on(run(service, &args));
+            runtime.shutdown_background();
+            ended
+        },
+    );
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a service until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// See [`LaunchError`].
+pub async fn run(service: Service, args: &FileArgs) -> Result<(), LaunchError> {
+    let stop = asked_to_stop()?;
+    let running = match service {
+        Service::Session => {
+            let loaded = config::load::<SessionConfig>(args.file.as_deref())?;
+            telemetry::init_logs_as(&loaded.config.log);
+            tell(&loaded);
+            up::start_session(session_options(&loaded.config)).await?
+        }
+        Service::Statesync => {
+            let loaded = config::load::<StateSyncConfig>(args.file.as_deref())?;
+            telemetry::init_logs_as(&loaded.config.log);
+            tell(&loaded);
+            up::start_statesync(statesync_options(&loaded.config), document_options(&loaded.config)).await?
+        }
+    };
+    announce(service, &running)?;
+    stop.await;
+    tracing::info!("stopping: streams end, open calls finish");
+    running.shutdown().await;
+    Ok(())
+}
+
+/// Reads a configuration file and says what is wrong with it, or what it means.
+///
+/// # Errors
+/// See [`LaunchError`].
+pub fn check(args: &CheckArgs) -> Result<(), LaunchError> {
+    let by_name = || {
+        let stem = args.file.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+        [("statesync", Service::Statesync), ("session", Service::Session)]
+            .into_iter()
+            .find_map(|(name, service)| stem.contains(name).then_some(service))
+    };
+    let service = args.service.or_else(by_name).ok_or_else(|| LaunchError::WhichService(args.file.clone()))?;
+    let (variables, ignored, text) = match service {
+        Service::Session => {
+            let mut loaded = config::load::<SessionConfig>(Some(&args.file))?;
+            hide(&mut loaded.config.store.redis.password);
+            (loaded.variables, loaded.ignored, config::to_yaml(&loaded.config))
+        }
+        Service::Statesync => {
+            let mut loaded = config::load::<StateSyncConfig>(Some(&args.file))?;
+            hide(&mut loaded.config.store.postgres.password);
+            (loaded.variables, loaded.ignored, config::to_yaml(&loaded.config))
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    if args.print {
+        return Ok(out.write_all(text.as_bytes())?);
+    }
+    writeln!(out, "{}: good", args.file.display())?;
+    for name in variables {
+        writeln!(out, "  {name} overrides a key")?;
+    }
+    for name in ignored {
+        writeln!(out, "  {name} is no key's variable and is ignored")?;
+    }
+    Ok(())
+}
+
+fn hide(password: &mut String) {
+    if !password.is_empty() {
+        "(hidden)".clone_into(password);
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM, which are caught from here on.
+///
+/// # Errors
+/// The system refuses to tell of signals.
+pub fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn tell<T: Config>(loaded: &Loaded<T>) {
+    let file = loaded.file.as_ref().map_or_else(|| "none: defaults".to_owned(), |file| file.display().to_string());
+    tracing::info!(file, overridden_by = ?loaded.variables, "configured");
+    for name in &loaded.ignored {
+        tracing::warn!("{name} is no key's variable and is ignored");
+    }
+}
+
+fn announce(service: Service, running: &RunningService) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let what = if service == Service::Session { "session" } else { "document" };
+    writeln!(out, "The {what} service of AetherFlow is up. Press Ctrl-C to stop.")?;
+    writeln!(out, "  gRPC over TCP  http{}://{}", if running.has_tls { "s" } else { "" }, running.address)?;
+    if running.has_quantum {
+        writeln!(out, "  over Quantum   quantum://{}", running.address)?;
+    }
+    if let Some(address) = running.metrics_address {
+        writeln!(out, "  readiness      http://{address}/readyz")?;
+        writeln!(out, "  metrics        http://{address}{}", running.metrics_path)?;
+    }
+    writeln!(out, "  fingerprint (SHA-256 of the public key)  {}", running.fingerprint)?;
+    out.flush()
+}
+
+/// How the session service starts by its configuration.
+pub fn session_options(config: &SessionConfig) -> ServiceOptions {
+    let store = (config.store.r#type, config.store.sync);
+    options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous)
+}
+
+/// How the document service starts by its configuration.
+pub fn statesync_options(config: &StateSyncConfig) -> ServiceOptions {
+    let store = (config.store.r#type, config.store.sync);
+    options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous)
+}
+
+fn document_options(config: &StateSyncConfig) -> DocumentOptions {
+    DocumentOptions {
+        lock_timeout: config.manager.lock_timeout,
+        idle_time: config.manager.cleanup_interval,
+        auto_resolve_conflicts: config.manager.auto_resolve_conflicts,
+    }
+}
+
+fn options<const PORT: u16, const METRICS_PORT: u16>(
+    server: &Server<PORT>,
+    metrics: &Metrics<METRICS_PORT>,
+    quantum: &Quantum,
+    (kind, sync): (StoreType, SyncMode),
+    allow_anonymous: bool,
+) -> ServiceOptions {
+    ServiceOptions {
+        data: server.data.clone(),
+        grpc: server.address(),
+        metrics: metrics.address(),
+        metrics_path: metrics.path.clone(),
+        allow_anonymous,
+        quantum: quantum.enable.then(|| endpoint_options(quantum)),
+        tls: tls_files(&server.tls),
+        store: if kind == StoreType::Memory { StoreKind::Memory } else { StoreKind::Sqlite },
+        durability: if sync == SyncMode::Full { Durability::Disk } else { Durability::System },
+    }
+}
+
+/// How Quantum runs by its section.
+pub fn endpoint_options(quantum: &Quantum) -> EndpointOptions {
+    EndpointOptions {
+        shards: quantum.shards,
+        cores: quantum.cores.clone(),
+        spin: Duration::from_micros(quantum.spin_us),
+        host: match quantum.host {
+            QuantumHost::Glommio => HostKind::Glommio,
+            QuantumHost::Bare => HostKind::Bare,
+        },
+        io: match quantum.io {
+            QuantumIo::Uring => IoKind::Uring,
+        },
+        ..EndpointOptions::default()
+    }
+}
+
+fn tls_files(tls: &Tls) -> Option<TlsFiles> {
+    let some = |path: &Path| Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty());
+    some(&tls.cert).map(|cert| TlsFiles { cert, key: tls.key.clone(), client_ca: some(&tls.client_ca) })
+}

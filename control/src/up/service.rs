@@ -1,0 +1,230 @@
+//! One service: its sockets, its store, its servers, and how they end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::session::session_service_server::SessionServiceServer;
+use proto::statesync::state_sync_service_server::StateSyncServiceServer;
+use quantum_grpc::{EndpointOptions, Identity};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use super::grpc::{self, TlsFiles};
+use super::http_api::{self, Readiness, Store};
+use super::listen::{Fix, ServiceListeners};
+use super::{UpError, sweep};
+use crate::session::{MemorySessions, SessionServer, SessionStore, SqliteSessions};
+use crate::statesync::{DocumentOptions, DocumentStore, MemoryDocuments, SqliteDocuments, StateSyncServer};
+use crate::store::{CommitterStats, DataDir, Durability, StoreError, StoreKind};
+
+/// How long open calls may take to end after they were told to.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+/// How long what is queued for the disk may take after that.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// The names of the services in messages.
+pub(super) const SESSION: [&str; 2] = ["session gRPC", "session metrics"];
+pub(super) const STATESYNC: [&str; 2] = ["statesync gRPC", "statesync metrics"];
+
+/// How a service starts.
+#[derive(Debug, Clone)]
+pub struct ServiceOptions {
+    /// Where databases, certificate and keys are kept.
+    pub data: PathBuf,
+    /// Where gRPC is served over TCP and, on the same UDP port, over Quantum.
+    pub grpc: SocketAddr,
+    /// Where metrics and readiness are served.
+    pub metrics: Option<SocketAddr>,
+    /// The path of the metrics.
+    pub metrics_path: String,
+    /// Allow a non-loopback address although nobody has to authenticate.
+    pub allow_anonymous: bool,
+    /// How gRPC is served over Quantum; none: it is not.
+    pub quantum: Option<EndpointOptions>,
+    /// TLS on TCP; none: plain text.
+    pub tls: Option<TlsFiles>,
+    /// Where data is kept.
+    pub store: StoreKind,
+    /// When a write to SQLite counts as done.
+    pub durability: Durability,
+}
+
+/// A running service.
+pub struct RunningService {
+    /// SHA-256 of the server's public key, in hexadecimal: what a client pins.
+    pub fingerprint: String,
+    /// gRPC.
+    pub address: SocketAddr,
+    /// Metrics and readiness.
+    pub metrics_address: Option<SocketAddr>,
+    /// The path of the metrics.
+    pub metrics_path: String,
+    /// Whether TCP is encrypted.
+    pub has_tls: bool,
+    /// Whether gRPC is served over Quantum as well.
+    pub has_quantum: bool,
+    stop: CancellationToken,
+    servers: Vec<JoinHandle<()>>,
+    committer: Option<JoinHandle<()>>,
+    documents: Option<(Arc<dyn DocumentStore>, StateSyncServer)>,
+    _data: Arc<DataDir>,
+}
+
+/// Starts the session service; it answers when this returns.
+///
+/// # Errors
+/// [`UpError`], which says what to do.
+pub async fn start_session(options: ServiceOptions) -> Result<RunningService, UpError> {
+    check(&options, Fix::File)?;
+    let data = Arc::new(DataDir::open(&options.data, &["session"])?);
+    let listeners = ServiceListeners::bind(&options, SESSION, Fix::File).await?;
+    session(options, listeners, data).await
+}
+
+/// Starts the document service; it answers when this returns.
+///
+/// # Errors
+/// [`UpError`], which says what to do.
+pub async fn start_statesync(options: ServiceOptions, documents: DocumentOptions) -> Result<RunningService, UpError> {
+    check(&options, Fix::File)?;
+    let data = Arc::new(DataDir::open(&options.data, &["statesync"])?);
+    let listeners = ServiceListeners::bind(&options, STATESYNC, Fix::File).await?;
+    statesync(options, documents, listeners, data).await
+}
+
+/// Whether a service may listen where it is to.
+pub(super) fn check(options: &ServiceOptions, fix: Fix) -> Result<(), UpError> {
+    if options.grpc.ip().is_loopback() || options.allow_anonymous {
+        return Ok(());
+    }
+    Err(UpError::PublicWithoutAuthentication { address: options.grpc.ip(), fix: fix.anonymous() })
+}
+
+pub(super) async fn session(
+    options: ServiceOptions,
+    listeners: ServiceListeners,
+    data: Arc<DataDir>,
+) -> Result<RunningService, UpError> {
+    crate::telemetry::metrics_handle();
+    let (sessions, committer) = open_sessions(&options, &data).await?;
+    let stop = CancellationToken::new();
+    let service = SessionServiceServer::new(SessionServer::new(Arc::clone(&sessions)));
+    let routes = grpc::routes(service, stop.clone()).await?;
+    let readiness = Readiness { store: Store::Sessions(Arc::clone(&sessions)), stop: stop.clone() };
+    let mut running = serve(&options, listeners, data, routes, readiness)?;
+    running.servers.push(tokio::spawn(sweep(sessions, stop)));
+    Ok(RunningService { committer, ..running })
+}
+
+pub(super) async fn statesync(
+    options: ServiceOptions,
+    behaviour: DocumentOptions,
+    listeners: ServiceListeners,
+    data: Arc<DataDir>,
+) -> Result<RunningService, UpError> {
+    crate::telemetry::metrics_handle();
+    let (documents, committer) = open_documents(&options, &data).await?;
+    let stop = CancellationToken::new();
+    let server = StateSyncServer::new(Arc::clone(&documents), behaviour, stop.clone());
+    let routes = grpc::routes(StateSyncServiceServer::new(server.clone()), stop.clone()).await?;
+    let readiness = Readiness { store: Store::Documents(Arc::clone(&documents)), stop };
+    let running = serve(&options, listeners, data, routes, readiness)?;
+    Ok(RunningService { committer, documents: Some((documents, server)), ..running })
+}
+
+/// Serves `routes` on all that `listeners` has.
+fn serve(
+    options: &ServiceOptions,
+    listeners: ServiceListeners,
+    data: Arc<DataDir>,
+    routes: Routes,
+    readiness: Readiness,
+) -> Result<RunningService, UpError> {
+    let stop = readiness.stop.clone();
+    let failed = |error: quantum_grpc::IdentityError| UpError::Server(error.to_string());
+    let names = [options.grpc.ip().to_string()];
+    let identity = data.alone(|| Identity::load_or_create(data.path(), &names))?.map_err(failed)?;
+    let mut servers = Vec::new();
+    if let Some(endpoint) = &options.quantum {
+        let listener = grpc::bind_quantum(listeners.address, &identity, endpoint)?;
+        servers.push(tokio::spawn(grpc::serve_quantum(listener, routes.clone(), stop.clone())));
+    }
+    let tcp = grpc::tcp_server(options.tls.as_ref())?;
+    servers.push(tokio::spawn(grpc::serve_tcp(tcp, listeners.grpc, routes, stop.clone())));
+    tracing::info!(address = %listeners.address, "permissions are recorded but not enforced: authentication is off");
+    let mut metrics_address = None;
+    if let Some((listener, address)) = listeners.metrics {
+        metrics_address = Some(address);
+        servers.push(tokio::spawn(http_api::serve(listener, readiness, options.metrics_path.clone())));
+    }
+    Ok(RunningService {
+        fingerprint: identity.fingerprint(),
+        address: listeners.address,
+        metrics_address,
+        metrics_path: options.metrics_path.clone(),
+        has_tls: options.tls.is_some(),
+        has_quantum: options.quantum.is_some(),
+        stop,
+        servers,
+        committer: None,
+        documents: None,
+        _data: data,
+    })
+}
+
+/// The store of sessions and, if it has one, the task that writes.
+async fn open_sessions(
+    options: &ServiceOptions,
+    data: &DataDir,
+) -> Result<(Arc<dyn SessionStore>, Option<JoinHandle<()>>), StoreError> {
+    Ok(match options.store {
+        StoreKind::Memory => (Arc::new(MemorySessions::default()), None),
+        StoreKind::Sqlite => {
+            let (sessions, committer) = SqliteSessions::open(&data.file("sessions.db"), options.durability).await?;
+            (Arc::new(sessions), Some(committer))
+        }
+    })
+}
+
+/// The store of documents and, if it has one, the task that writes.
+async fn open_documents(
+    options: &ServiceOptions,
+    data: &DataDir,
+) -> Result<(Arc<dyn DocumentStore>, Option<JoinHandle<()>>), StoreError> {
+    Ok(match options.store {
+        StoreKind::Memory => (Arc::new(MemoryDocuments::default()), None),
+        StoreKind::Sqlite => {
+            let (documents, committer) = SqliteDocuments::open(&data.file("documents.db"), options.durability).await?;
+            (Arc::new(documents), Some(committer))
+        }
+    })
+}
+
+impl RunningService {
+    /// What the store of documents committed so far, if it is one of documents.
+    pub fn commits(&self) -> Option<&CommitterStats> {
+        self.documents.as_ref().map(|(store, _)| store.commits())
+    }
+
+    /// Stops: streams end, open calls finish, everything queued reaches the disk. It takes at most five seconds.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        let aborts: Vec<_> = self.servers.iter().map(JoinHandle::abort_handle).collect();
+        let drained = tokio::time::timeout(DRAIN_TIME, futures_util::future::join_all(self.servers)).await;
+        if drained.is_err() {
+            tracing::warn!("some connections did not end in time and were cut");
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+        if let Some((_, server)) = &self.documents {
+            server.close();
+        }
+        drop(self.documents);
+        let flushed = tokio::time::timeout(FLUSH_TIME, futures_util::future::join_all(self.committer)).await;
+        if flushed.is_err() {
+            tracing::warn!("the store was still in use; nothing acknowledged is lost");
+        }
+    }
+}
