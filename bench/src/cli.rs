@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::compare::CompareArgs;
 use crate::compare::report::{self, ReportArgs};
 use crate::demo::DemoArgs;
 use crate::link::LinkArgs;
@@ -11,7 +12,7 @@ use crate::load::bulk::BulkArgs;
 use crate::load::drive::DriveArgs;
 use crate::load::serve::ServeArgs;
 use crate::replay::ReplayArgs;
-use crate::{demo, link, load, replay};
+use crate::{compare, demo, link, load, replay};
 
 /// Measures and proves `AetherFlow`: load, lossy links and recorded editing sessions.
 #[derive(Debug, Parser)]
@@ -32,6 +33,8 @@ enum Command {
     /// Replays a recorded or generated editing session through real clients and checks that all converge
     Replay(ReplayArgs),
     Link(LinkArgs),
+    /// Measures Quantum beside TCP, gRPC over TCP and QUIC on the same lossy paths (needs root)
+    Compare(CompareArgs),
     /// Shows two people editing one document over a link that loses packets (needs root)
     Demo(DemoArgs),
     /// Writes the report of a comparison again from its raw results
@@ -56,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Bulk(args) => load::bulk::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Link(args) => link::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Completions { shell } => {

@@ -47,7 +47,8 @@ pub struct Cell {
     pub workload: Workload,
     /// Over which path.
     pub path: Path,
-    /// What carried it, such as `quantum-grpc` or `quinn-bbr`.
+    /// What carried it, such as `quantum-grpc` or `quinn-bbr`; of fairness the mix of flows: `quantum-x2`, `quantum-x10`,
+    /// `quantum+tcp-cubic`, `quantum+tcp-bbr`.
     pub peer: String,
     /// From 1.
     pub round: u32,

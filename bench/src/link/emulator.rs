@@ -74,9 +74,15 @@ impl Emulator {
         while self.ended.recv().await.is_some() {}
     }
 
+    /// Tells the threads to stop, without waiting for them.
+    pub(super) fn tell_to_stop(&self) -> anyhow::Result<()> {
+        rustix::io::write(&self.stop, &1_u64.to_ne_bytes()).context("stopping the emulator")?;
+        Ok(())
+    }
+
     /// Stops the threads and gives what they did, from the first device to the second and back.
     pub(super) fn stop(self) -> anyhow::Result<[Direction; 2]> {
-        rustix::io::write(&self.stop, &1_u64.to_ne_bytes()).context("stopping the emulator")?;
+        self.tell_to_stop()?;
         let [there, back] = self.threads.map(|thread| {
             thread.join().map_err(|_| anyhow!("the emulator panicked"))?.context("the emulator lost its device")
         });

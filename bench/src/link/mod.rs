@@ -6,6 +6,7 @@
 mod args;
 mod command;
 mod emulator;
+mod line;
 mod namespace;
 mod netem;
 mod report;
@@ -17,6 +18,7 @@ use anyhow::Context;
 use quantum_sim::LinkConfig;
 
 pub use args::LinkArgs;
+pub(crate) use line::Line;
 use namespace::Namespaces;
 
 /// Address of the first namespace's end.

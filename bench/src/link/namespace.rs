@@ -69,6 +69,30 @@ impl Namespaces {
         Ok([tun_device(name_a, ADDR_A, mtu)?, tun_device(name_b, ADDR_B, mtu)?])
     }
 
+    /// A pair of Ethernet devices without limits that joins them, up and addressed.
+    pub(super) fn join_directly(&self, mtu: u16) -> anyhow::Result<()> {
+        let ([name_a, name_b], mtu) = (self.names(), mtu.to_string());
+        let peer = ["type", "veth", "peer", "name", DEVICE, "mtu", &mtu, "netns", name_b];
+        call("ip", &[&["-n", name_a, "link", "add", DEVICE, "mtu", &mtu][..], &peer].concat())?;
+        for (name, address) in [(name_a, ADDR_A), (name_b, ADDR_B)] {
+            call("ip", &["-n", name, "addr", "add", &format!("{address}/24"), "dev", DEVICE])?;
+            call("ip", &["-n", name, "link", "set", DEVICE, "up"])?;
+        }
+        Ok(())
+    }
+
+    /// Lets TCP's windows grow to so many bytes in both.
+    pub(super) fn widen_tcp_windows(&self, bytes_max: u64) -> anyhow::Result<()> {
+        for name in self.names() {
+            for (setting, initial) in [("tcp_rmem", 131_072), ("tcp_wmem", 16_384)] {
+                let path = format!("/proc/sys/net/ipv4/{setting}");
+                inside(name, || std::fs::write(&path, format!("4096 {initial} {bytes_max}")))?
+                    .with_context(|| format!("cannot set {setting} in {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Packets that each device dropped because the emulator did not take them in time.
     pub(super) fn device_drops(&self) -> anyhow::Result<[u64; 2]> {
         let [drops_a, drops_b] = self.names().map(|name| -> anyhow::Result<u64> {

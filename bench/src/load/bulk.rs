@@ -64,7 +64,6 @@ struct BulkResult {
 /// If the connection cannot be made or breaks.
 pub fn run(args: &BulkArgs) -> anyhow::Result<ExitCode> {
     ensure!(args.seconds >= 0.001 && args.seconds <= 86_400.0, "--seconds must be 0.001 to a day");
-    args.transport.check()?;
     let chunk = Bytes::from(vec![0x5a; CHUNK_BYTES]);
     let (remote, congestion) = (args.connect, args.transport.congestion);
     let (arrived, spent) = match args.transport.transport {

@@ -134,7 +134,6 @@ struct LatencyResult {
 /// # Errors
 /// If the arguments contradict each other or the connection cannot be made.
 pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
-    args.transport.check()?;
     let plan = plan(args)?;
     let congestion = args.transport.congestion;
     let measured = match args.transport.transport {

@@ -32,7 +32,6 @@ pub struct ServeArgs {
 /// # Errors
 /// If the address cannot be bound or the server fails.
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    args.transport.check()?;
     match args.transport.transport {
         Transport::Tcp => {
             let listener = tcp::bind(args.listen, args.transport.congestion)?;

@@ -1,4 +1,4 @@
-//! Congestion control of the peers.
+//! Which congestion control a transport uses.
 
 use std::io::ErrorKind;
 
@@ -8,7 +8,7 @@ use socket2::Socket;
 
 const AVAILABLE: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 
-/// Congestion control of TCP and QUIC.
+/// Congestion control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Congestion {
     /// BBR

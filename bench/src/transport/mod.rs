@@ -8,7 +8,6 @@ pub mod tcp_grpc;
 
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use clap::{Args, ValueEnum};
 
 pub use congestion::Congestion;
@@ -42,11 +41,6 @@ impl Transport {
             Self::Quic => "quic",
         }
     }
-
-    /// Whether it is Quantum, which brings a congestion control of its own.
-    pub fn is_quantum(self) -> bool {
-        matches!(self, Self::QuantumGrpc | Self::Quantum | Self::QuantumEcho)
-    }
 }
 
 /// Arguments that `serve`, `drive` and `bulk` share.
@@ -61,9 +55,12 @@ pub struct TransportArgs {
     /// Folder of the certificate that both sides share; made by whoever comes first
     #[arg(long, value_name = "DIR", default_value_os_t = crate::certs::default_dir())]
     pub certs: PathBuf,
-    /// TCP and QUIC: congestion control, for what this side sends [default: the kernel's; QUIC: cubic]
+    /// Congestion control of what this side sends [default: bbr for Quantum, cubic for QUIC, the kernel's for TCP]
     #[arg(long, value_name = "C", value_enum)]
     pub congestion: Option<Congestion>,
+    /// Quantum: sends without forward error correction
+    #[arg(long)]
+    pub no_fec: bool,
     /// Quantum: shards, each a thread with its own socket
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub shards: usize,
@@ -79,21 +76,6 @@ pub struct TransportArgs {
     /// Quantum: how bytes move
     #[arg(long, value_enum, default_value_t)]
     pub io: Io,
-}
-
-impl TransportArgs {
-    /// That no flag is for another transport.
-    ///
-    /// # Errors
-    /// Says which one is.
-    pub fn check(&self) -> anyhow::Result<()> {
-        ensure!(
-            self.congestion.is_none() || !self.transport.is_quantum(),
-            "--congestion is for tcp, tcp-grpc and quic: {} has its own",
-            self.transport.name()
-        );
-        Ok(())
-    }
 }
 
 /// What runs the shards' threads.

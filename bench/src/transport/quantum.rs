@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
+use quantum::{CongestionControl, FecMode};
 use quantum_grpc::{
     Channel, ClientConfig, Connection, EchoServer, Endpoint, EndpointOptions, Listener, QuantumStream, ReceiveHalf,
     ServerConfig, Verify,
@@ -15,7 +16,7 @@ use quantum_shard::{HostKind, IoKind};
 use super::bench_proto::EchoRequest;
 use super::bench_proto::bench_client::BenchClient;
 use super::tcp_grpc::{self, MESSAGE_BYTES_MAX, service};
-use super::{Host, Io, Transport, TransportArgs};
+use super::{Congestion, Host, Io, Transport, TransportArgs};
 use crate::certs;
 use crate::load::{Arrivals, Arrived, Echo, Wire, arrivals};
 
@@ -38,7 +39,17 @@ pub fn options(args: &TransportArgs) -> anyhow::Result<EndpointOptions> {
         Io::Mmsg => bail!("--io mmsg is not available; use --io uring"),
     };
     let (cores, spin) = (args.cores.clone(), Duration::from_micros(args.spin_us));
-    Ok(EndpointOptions { shards: args.shards, cores, spin, host, io, ..EndpointOptions::default() })
+    let mut options = EndpointOptions { shards: args.shards, cores, spin, host, io, ..EndpointOptions::default() };
+    if let Some(congestion) = args.congestion {
+        options.protocol.congestion = match congestion {
+            Congestion::Bbr => CongestionControl::Bbr,
+            Congestion::Cubic => CongestionControl::Cubic,
+        };
+    }
+    if args.no_fec {
+        options.protocol.fec.mode = FecMode::Off;
+    }
+    Ok(options)
 }
 
 /// Serves the gRPC service, or plain streams, over Quantum until the process ends.

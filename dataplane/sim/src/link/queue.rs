@@ -17,6 +17,9 @@ pub(super) struct Queue<M> {
     rate_bits_per_s: u64,
     bytes_max: u64,
     bytes: u64,
+    /// The integral of `bytes` over time, in byte nanoseconds, and up to when it goes.
+    byte_ns: u64,
+    summed_to: Time,
     /// When the last datagram that waits will have been sent.
     free_at: Time,
     /// What waits, `at` being the time at which its last bit has been sent.
@@ -25,11 +28,21 @@ pub(super) struct Queue<M> {
 
 impl<M> Queue<M> {
     pub(super) const fn new(rate_bits_per_s: u64, bytes_max: u64) -> Self {
-        Self { rate_bits_per_s, bytes_max, bytes: 0, free_at: Time::ZERO, waiting: VecDeque::new() }
+        Self {
+            rate_bits_per_s,
+            bytes_max,
+            bytes: 0,
+            byte_ns: 0,
+            summed_to: Time::ZERO,
+            free_at: Time::ZERO,
+            waiting: VecDeque::new(),
+        }
     }
 
     pub(super) fn push(&mut self, mut flow: Flow<M>, stats: &mut LinkStats) {
         let len = flow.datagram.payload.len() as u64;
+        self.sum_to(flow.at);
+        stats.queue_byte_ns = self.byte_ns;
         if self.bytes > 0 && self.bytes + len > self.bytes_max {
             stats.dropped_queue += 1;
             return;
@@ -55,9 +68,16 @@ impl<M> Queue<M> {
     pub(super) fn advance(&mut self, now: Time, out: &mut Vec<Flow<M>>) {
         while self.next_time().is_some_and(|due| due <= now) {
             let flow = self.waiting.pop_front().expect("the queue has a first element, since it has a next time");
+            self.sum_to(flow.at);
             self.bytes -= flow.datagram.payload.len() as u64;
             out.push(flow);
         }
+    }
+
+    fn sum_to(&mut self, at: Time) {
+        let nanos = (at - self.summed_to).as_nanos() as u64;
+        self.byte_ns = self.byte_ns.saturating_add(self.bytes.saturating_mul(nanos));
+        self.summed_to = self.summed_to.max(at);
     }
 
     pub(super) fn next_time(&self) -> Option<Time> {

@@ -29,6 +29,9 @@ pub struct LinkStats {
     pub bytes_delivered: u64,
     /// Most bytes that the queue before the bottleneck held.
     pub queue_bytes_peak: u64,
+    /// Bytes in the queue before the bottleneck, summed over time up to the latest datagram that came: byte nanoseconds. Divided
+    /// by a time it is the mean.
+    pub queue_byte_ns: u64,
 }
 
 impl LinkStats {

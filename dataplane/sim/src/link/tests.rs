@@ -111,6 +111,17 @@ fn a_full_queue_drops_the_tail_and_holds_no_more_than_its_bytes() {
 }
 
 #[test]
+fn the_bytes_in_the_queue_are_summed_over_time() {
+    // 1250 bytes at 10 Mbit/s take 1 ms: two datagrams wait for 1 ms, one for another, then none.
+    let config = LinkConfig { rate_bits_per_s: Some(10_000_000), ..LinkConfig::default() };
+    let mut link = Link::new(&config, 1).unwrap();
+    for ms in [0, 0, 5] {
+        link.process(at_ms(ms), Datagram { payload: vec![0; 1250], meta: () });
+    }
+    assert_eq!(link.stats().queue_byte_ns, (2500 + 1250) * 1_000_000);
+}
+
+#[test]
 fn a_datagram_larger_than_the_queue_still_passes_an_idle_link() {
     let config = LinkConfig { rate_bits_per_s: Some(10_000_000), queue_bytes: Some(1), ..LinkConfig::default() };
     let (arrived, _) = run(&config, 1, 5, 1250, Duration::from_millis(2));

@@ -1,0 +1,43 @@
+//! What is compared, and the flags that make `serve`, `drive` and `bulk` it.
+
+/// gRPC and plain streams over Quantum, kernel TCP, gRPC over it, and QUIC, with each congestion control.
+pub(super) const ALL: [&str; 8] =
+    ["quantum-grpc", "quantum", "tcp-cubic", "tcp-bbr", "tcp-grpc-cubic", "tcp-grpc-bbr", "quinn-cubic", "quinn-bbr"];
+/// Without loss or delay, congestion control decides nothing: one of each.
+pub(super) const UNLIMITED: [&str; 5] = ["quantum-grpc", "quantum", "tcp-cubic", "tcp-grpc-cubic", "quinn-cubic"];
+/// Says what forward error correction costs where nothing is lost.
+pub(super) const WITHOUT_FEC: &str = "quantum-grpc-nofec";
+/// Answers on the shard, which spins.
+pub(super) const SPINNING: &str = "quantum-echo-spin";
+/// Flows that share a bottleneck; the number of flows of Quantum, and the flow beside them.
+pub(super) const MIXES: [(&str, usize, Option<&str>); 4] = [
+    ("quantum-x2", 2, None),
+    ("quantum-x10", 10, None),
+    ("quantum+tcp-cubic", 1, Some("tcp-cubic")),
+    ("quantum+tcp-bbr", 1, Some("tcp-bbr")),
+];
+
+/// The flags of a peer.
+pub(super) fn flags(peer: &str) -> anyhow::Result<&'static [&'static str]> {
+    Ok(match peer {
+        "quantum-grpc" => &["--transport", "quantum-grpc"],
+        WITHOUT_FEC => &["--transport", "quantum-grpc", "--no-fec"],
+        "quantum" => &["--transport", "quantum"],
+        SPINNING => &["--transport", "quantum-echo", "--host", "bare", "--spin-us", "100"],
+        "tcp-cubic" => &["--transport", "tcp", "--congestion", "cubic"],
+        "tcp-bbr" => &["--transport", "tcp", "--congestion", "bbr"],
+        "tcp-grpc-cubic" => &["--transport", "tcp-grpc", "--congestion", "cubic"],
+        "tcp-grpc-bbr" => &["--transport", "tcp-grpc", "--congestion", "bbr"],
+        "quinn-cubic" => &["--transport", "quic", "--congestion", "cubic"],
+        "quinn-bbr" => &["--transport", "quic", "--congestion", "bbr"],
+        other => anyhow::bail!("there is no peer {other}"),
+    })
+}
+
+/// The flows of a cell: those of a mix, or the one peer.
+pub(super) fn flows(peer: &str) -> Vec<&str> {
+    match MIXES.iter().find(|(name, ..)| *name == peer) {
+        Some((_, own, beside)) => std::iter::repeat_n("quantum", *own).chain(*beside).collect(),
+        None => vec![peer],
+    }
+}

@@ -1,0 +1,205 @@
+//! The measurements on disk: a line each, written and synced as soon as it is made.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::model::{Cell, Machine};
+use super::plan::{Plan, Task};
+
+const FILE: &str = "cells.jsonl";
+
+/// The first line: what the others belong to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Head {
+    pub(super) plan: String,
+    pub(super) commit: String,
+    pub(super) dirty: bool,
+    pub(super) started: String,
+    pub(super) machine: Machine,
+    /// What is measured, so that a plan that means something else under the same name is noticed.
+    pub(super) tasks: Vec<Task>,
+}
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Store {
+    file: File,
+    pub(super) head: Head,
+    pub(super) cells: Vec<Cell>,
+}
+
+impl Store {
+    /// Begins in a folder that has no measurements.
+    ///
+    /// # Errors
+    /// If it has some, or cannot be written.
+    pub(super) fn create(dir: &Path, head: Head) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let path = dir.join(FILE);
+        let file = OpenOptions::new().append(true).create_new(true).open(&path);
+        let file = match file {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                bail!("{} has measurements already: give --resume to go on with them, or another --out", dir.display())
+            }
+            file => file.with_context(|| format!("cannot make {}", path.display()))?,
+        };
+        let mut store = Self { file, head, cells: Vec::new() };
+        store.append(&serde_json::to_string(&store.head)?)?;
+        Ok(store)
+    }
+
+    /// Goes on with what a folder has, which must be of the same plan and sources. A last line that was cut short is dropped.
+    ///
+    /// # Errors
+    /// If there is nothing to go on with, or it is of something else.
+    pub(super) fn resume(dir: &Path, wanted: &Head) -> anyhow::Result<Self> {
+        let path = dir.join(FILE);
+        let text = std::fs::read(&path)
+            .with_context(|| format!("nothing to resume: cannot read {}; leave out --resume", path.display()))?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let mut lines = text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let head = lines.next().with_context(|| format!("{} is empty: use another --out", path.display()))?;
+        let head: Head =
+            serde_json::from_slice(head).with_context(|| format!("the first line of {}", path.display()))?;
+        same(&head, wanted).with_context(|| format!("cannot resume {}: use another --out", dir.display()))?;
+        let cells = lines.enumerate().map(|(index, line)| {
+            serde_json::from_slice(line).with_context(|| format!("line {} of {}", index + 2, path.display()))
+        });
+        let cells = cells.collect::<anyhow::Result<_>>()?;
+        let mut file = OpenOptions::new().write(true).open(&path)?;
+        file.set_len(whole as u64)?;
+        file.seek(SeekFrom::End(0))?;
+        Ok(Self { file, head, cells })
+    }
+
+    /// Takes out of a plan what is measured.
+    pub(super) fn remaining(&self, plan: &mut Plan) {
+        let done: BTreeSet<_> = self.cells.iter().map(key).collect();
+        plan.retain(|task| !done.contains(&task.key()));
+    }
+
+    /// Adds a measurement.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn add(&mut self, cell: Cell) -> anyhow::Result<()> {
+        self.append(&serde_json::to_string(&cell)?)?;
+        self.cells.push(cell);
+        Ok(())
+    }
+
+    fn append(&mut self, line: &str) -> anyhow::Result<()> {
+        debug_assert!(!line.contains('\n'), "JSON escapes line ends");
+        let written = self.file.write_all(format!("{line}\n").as_bytes()).and_then(|()| self.file.sync_data());
+        written.with_context(|| format!("cannot write {FILE}"))
+    }
+}
+
+fn key(cell: &Cell) -> (super::model::Workload, String, String, u32) {
+    (cell.workload, cell.path.name.clone(), cell.peer.clone(), cell.round)
+}
+
+fn same(head: &Head, wanted: &Head) -> anyhow::Result<()> {
+    ensure!(head.plan == wanted.plan, "it is of the plan {}, this is {}", head.plan, wanted.plan);
+    let said = |head: &Head| format!("{}{}", head.commit, if head.dirty { " with changes" } else { "" });
+    ensure!(said(head) == said(wanted), "it is of commit {}, this is {}", said(head), said(wanted));
+    ensure!(head.tasks == wanted.tasks, "its plan {} has other measurements than this one's", head.plan);
+    ensure!(head.machine == wanted.machine, "it was measured on another machine or kernel");
+    Ok(())
+}
+
+/// The folder of a comparison that was given none.
+pub(super) fn default_dir(started: &str) -> PathBuf {
+    let compact: String = started.chars().filter(|character| character.is_ascii_alphanumeric()).collect();
+    PathBuf::from(format!("aetherflow-compare-{compact}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::{FILE, Head, Store};
+    use crate::compare::args::PlanName;
+    use crate::compare::model::{Cell, Machine, Outcome};
+    use crate::compare::plan::{Plan, Task};
+
+    fn head(plan: &Plan) -> Head {
+        let machine = Machine {
+            processor: "made up".to_owned(),
+            cores: 2,
+            memory_bytes: 1,
+            kernel: "made up".to_owned(),
+            congestion_controls: vec!["cubic".to_owned()],
+        };
+        Head {
+            plan: plan.name.to_owned(),
+            commit: "abc".to_owned(),
+            dirty: false,
+            started: String::new(),
+            machine,
+            tasks: plan.tasks().cloned().collect(),
+        }
+    }
+
+    fn cell(task: &Task) -> Cell {
+        Cell {
+            workload: task.workload,
+            path: task.path.clone(),
+            peer: task.peer.clone(),
+            round: task.round,
+            seed: task.seed,
+            seconds: task.seconds,
+            outcome: Outcome::Failed("a \"reason\"\nof two lines".to_owned()),
+        }
+    }
+
+    #[test]
+    fn what_is_measured_is_not_measured_again_and_a_torn_line_is() {
+        let (dir, plan) = (tempfile::tempdir().unwrap(), Plan::new(PlanName::Tiny));
+        let tasks: Vec<Task> = plan.tasks().cloned().collect();
+        let mut store = Store::create(dir.path(), head(&plan)).unwrap();
+        store.add(cell(&tasks[0])).unwrap();
+        store.add(cell(&tasks[1])).unwrap();
+        let torn = serde_json::to_string(&cell(&tasks[2])).unwrap();
+        store.file.write_all(&torn.as_bytes()[..torn.len() / 2]).unwrap();
+        let error = Store::create(dir.path(), head(&plan)).unwrap_err().to_string();
+        assert!(error.contains("--resume"), "{error}");
+        let mut store = Store::resume(dir.path(), &head(&plan)).unwrap();
+        assert_eq!(store.cells, [cell(&tasks[0]), cell(&tasks[1])]);
+        let mut left = plan.clone();
+        store.remaining(&mut left);
+        assert_eq!(left.tasks().cloned().collect::<Vec<_>>(), tasks[2..]);
+        store.add(cell(&tasks[2])).unwrap();
+        let again = Store::resume(dir.path(), &head(&plan)).unwrap();
+        assert_eq!(again.cells, store.cells, "what follows a torn line is whole");
+    }
+
+    #[test]
+    fn another_plan_commit_or_machine_is_refused() {
+        let (dir, plan) = (tempfile::tempdir().unwrap(), Plan::new(PlanName::Tiny));
+        let head = head(&plan);
+        let nothing = Store::resume(dir.path(), &head).unwrap_err();
+        assert!(format!("{nothing:#}").contains("nothing to resume"), "{nothing:#}");
+        Store::create(dir.path(), head.clone()).unwrap();
+        let cases: [(&str, Box<dyn Fn(&mut Head)>); 5] = [
+            ("this is quick", Box::new(|head| head.plan = "quick".to_owned())),
+            ("of commit abc, this is def", Box::new(|head| head.commit = "def".to_owned())),
+            ("this is abc with changes", Box::new(|head| head.dirty = true)),
+            ("other measurements", Box::new(|head| drop(head.tasks.pop()))),
+            ("another machine", Box::new(|head| head.machine.cores = 3)),
+        ];
+        for (message, change) in cases {
+            let mut wanted = head.clone();
+            change(&mut wanted);
+            let error = format!("{:#}", Store::resume(dir.path(), &wanted).unwrap_err());
+            assert!(error.contains(message) && error.contains("another --out"), "{error}");
+        }
+        std::fs::write(dir.path().join(FILE), "not JSON\n").unwrap();
+        assert!(Store::resume(dir.path(), &head).is_err());
+    }
+}
