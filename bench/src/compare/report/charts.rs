@@ -9,7 +9,7 @@ use super::merge::{Campaign, Group, Requests};
 use super::{peer, tables};
 use crate::compare::model::{Path, Workload};
 
-const SMALL: Frame = Frame { width: 420.0, height: 270.0, left: 52.0, right: 14.0, top: 10.0, bottom: 42.0 };
+const SMALL: Frame = Frame { width: 420.0, height: 270.0, left: 64.0, right: 14.0, top: 10.0, bottom: 42.0 };
 const NAMED: Frame = Frame { width: 520.0, height: 330.0, left: 56.0, right: 132.0, top: 10.0, bottom: 42.0 };
 const README: Frame = Frame { width: 780.0, height: 430.0, left: 62.0, right: 150.0, top: 40.0, bottom: 46.0 };
 /// Points of a distribution: one for about each three pixels.
@@ -34,7 +34,7 @@ pub(super) fn p99_by_loss<'a>(campaign: &Campaign<'a>, rtt_ms: f64) -> Chart<'a>
         lines.push(Line { peer, points, tip });
     }
     let all = lines.iter().flat_map(|line| line.points.iter().flatten()).map(|point| point.y);
-    let scale = Scale::log(all.chain([rtt_ms]));
+    let scale = Scale::log_from(rtt_ms, all);
     let floor = Rule {
         points: losses.iter().map(|loss| (*loss, rtt_ms)).collect(),
         name: format!("the round trip: {} ms", figure::setting(rtt_ms)),
@@ -63,10 +63,8 @@ pub(super) fn readme<'a>(campaign: &Campaign<'a>) -> Chart<'a> {
     let rtt_ms = README_RTT_MS;
     let mut chart = p99_by_loss(campaign, rtt_ms);
     chart.frame = README;
-    chart.title = format!(
-        "99th percentile of 200 requests/s of 256 B over a path with {} ms round trip, by loss",
-        figure::setting(rtt_ms)
-    );
+    chart.title =
+        format!("200 requests/s of 256 B, round trip {} ms: 99th percentile by loss", figure::setting(rtt_ms));
     chart.x.title = "packets lost in each direction, %";
     chart
 }
@@ -89,7 +87,7 @@ pub(super) fn distribution<'a>(campaign: &Campaign<'a>, path: &Path) -> Chart<'a
     let scale = Scale::log(lines.iter().flat_map(|line| line.points.iter().flatten()).map(|point| point.x));
     Chart {
         frame: SMALL,
-        title: tables::describe(path),
+        title: tables::named(path),
         x: Axis { title: "latency, ms", scale },
         y: Axis { title: "requests answered within", scale: Scale::Nines { digits: 3.0 } },
         rules: Vec::new(),

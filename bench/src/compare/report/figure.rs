@@ -39,13 +39,11 @@ pub(super) fn setting(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// The median, with the least and the largest where there were several rounds.
+/// The median, with the least and the largest where rounds differ.
 pub(super) fn spread(values: &Spread, figure: impl Fn(f64) -> String) -> String {
     let median = figure(values.median());
-    if values.count() < 2 {
-        return median;
-    }
-    format!("{median} ({} to {})", figure(values.least()), figure(values.most()))
+    let (least, most) = (figure(values.least()), figure(values.most()));
+    if least == most { median } else { format!("{median} ({least} to {most})") }
 }
 
 pub(super) fn bytes(value: f64) -> String {

@@ -158,6 +158,12 @@ fn bulk(campaign: &Campaign<'_>) -> Markup {
                 (why(&charts::lacking(campaign, Workload::Bulk, |_| true)))
             }
             @for table in tables::goodput(campaign) { (table.html()) }
+            @if !by_rtt.is_empty() {
+                details {
+                    summary { "Queue, bytes on the wire and processor time" }
+                    @for table in tables::bulk_costs(campaign) { (table.html()) }
+                }
+            }
             @if let Some(table) = tables::goodput_elsewhere(campaign, Workload::Bulk) { (table.html()) }
         }
     }

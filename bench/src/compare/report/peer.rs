@@ -6,6 +6,8 @@ pub(super) const OURS: &str = "quantum-grpc";
 pub(super) const RAW: &str = "quantum";
 /// The same, answered on the shard.
 pub(super) const ECHO: &str = "quantum-echo";
+/// The same, on shards that spin.
+pub(super) const SPINNING: &str = "quantum-echo-spin";
 
 /// Peers with the same code behind them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,7 +81,7 @@ pub(super) fn classes(peer: &str) -> String {
     let mut classes = Family::of(peer).class().to_owned();
     if peer.contains("cubic") {
         classes.push_str(" dash");
-    } else if peer == ECHO {
+    } else if peer.starts_with(ECHO) {
         classes.push_str(" dots");
     }
     classes

@@ -23,6 +23,10 @@ pub(super) fn markdown(campaign: &Campaign<'_>, kinds: &[Kind]) -> String {
     all(&mut text, tables::latency_elsewhere(campaign).as_slice());
     section(&mut text, "B: bulk", &tables::goodput(campaign));
     all(&mut text, tables::goodput_elsewhere(campaign, Workload::Bulk).as_slice());
+    let costs = tables::bulk_costs(campaign);
+    if !costs.is_empty() {
+        folded(&mut text, "Queue, bytes on the wire and processor time", &costs);
+    }
     let unlimited = [
         tables::unlimited(campaign, Workload::Concurrent),
         tables::unlimited(campaign, Workload::PingPong),
@@ -37,11 +41,7 @@ pub(super) fn markdown(campaign: &Campaign<'_>, kinds: &[Kind]) -> String {
     let paths = campaign.paths(Workload::Messages).into_iter();
     let details: Vec<Table> = paths.map(|path| tables::requests(campaign, Workload::Messages, path)).collect();
     if !details.is_empty() {
-        text.push_str(
-            "\n## A, path by path\n\n<details><summary>Percentiles, errors, bytes and processor time</summary>\n\n",
-        );
-        all(&mut text, &details);
-        text.push_str("\n</details>\n");
+        folded(&mut text, "A, path by path: percentiles, errors, bytes on the wire and processor time", &details);
     }
     text
 }
@@ -52,6 +52,12 @@ fn section(text: &mut String, title: &str, tables: &[Table]) {
         line(text, "Not measured in this run.");
     }
     all(text, tables);
+}
+
+fn folded(text: &mut String, title: &str, tables: &[Table]) {
+    line(text, &format!("\n<details><summary>{title}</summary>\n"));
+    all(text, tables);
+    line(text, "</details>");
 }
 
 fn all(text: &mut String, tables: &[Table]) {

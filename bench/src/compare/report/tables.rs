@@ -120,23 +120,29 @@ pub(super) fn requests(campaign: &Campaign<'_>, workload: Workload, path: &Path)
 
 /// B: goodput by loss, a table for each round trip.
 pub(super) fn goodput(campaign: &Campaign<'_>) -> Vec<Table> {
-    let losses = campaign.settings(Workload::Bulk, |path| path.loss_percent);
+    let table = |rtt_ms: f64| {
+        let title = format!("Round trip {} ms: goodput in Mbit/s, by loss in each direction", figure::setting(rtt_ms));
+        bulk_table(campaign, title, rtt_ms, |group| Some(figure::spread(&group.bulk()?.mbit_per_s, three)))
+    };
+    campaign.settings(Workload::Bulk, |path| path.rtt_ms).into_iter().map(table).collect()
+}
+
+/// B: what bulk leaves in the queue, sends and costs, tables for each round trip.
+pub(super) fn bulk_costs(campaign: &Campaign<'_>) -> Vec<Table> {
     let mut tables = Vec::new();
     for rtt_ms in campaign.settings(Workload::Bulk, |path| path.rtt_ms) {
         let rtt = figure::setting(rtt_ms);
-        let goodput = format!("Round trip {rtt} ms: goodput in Mbit/s, by loss in each direction");
-        tables.push(bulk_table(campaign, goodput, (rtt_ms, &losses), |group| {
-            Some(figure::spread(&group.bulk()?.mbit_per_s, three))
-        }));
-        let queue = format!("Round trip {rtt} ms: mean bytes in the bottleneck's queue, as a part of one BDP");
+        let title = format!("Round trip {rtt} ms: mean bytes in the bottleneck's queue, as a part of one BDP");
         let queued = |group: &Group<'_>| Some(format!("{:.0} %", queue_share(group)? * 100.0));
         if campaign.of(Workload::Bulk).any(|group| queue_share(group).is_some()) {
-            tables.push(bulk_table(campaign, queue, (rtt_ms, &losses), queued));
+            tables.push(bulk_table(campaign, title, rtt_ms, queued));
         }
-        let cpu = format!("Round trip {rtt} ms: CPU seconds of both ends, each round");
-        tables.push(bulk_table(campaign, cpu, (rtt_ms, &losses), |group| {
-            Some(figure::spread(&group.bulk()?.cpu_s, three))
-        }));
+        let title = format!("Round trip {rtt} ms: bytes sent on the wire by the client, all rounds");
+        let sent = |group: &Group<'_>| Some(figure::bytes(group.bulk()?.bytes_sent as f64));
+        tables.push(bulk_table(campaign, title, rtt_ms, sent));
+        let title = format!("Round trip {rtt} ms: CPU seconds of both ends, each round");
+        let cpu = |group: &Group<'_>| Some(figure::spread(&group.bulk()?.cpu_s, three));
+        tables.push(bulk_table(campaign, title, rtt_ms, cpu));
     }
     tables
 }
@@ -144,14 +150,15 @@ pub(super) fn goodput(campaign: &Campaign<'_>) -> Vec<Table> {
 fn bulk_table(
     campaign: &Campaign<'_>,
     title: String,
-    (rtt_ms, losses): (f64, &[f64]),
+    rtt_ms: f64,
     figure: impl Fn(&Group<'_>) -> Option<String>,
 ) -> Table {
+    let losses = campaign.settings(Workload::Bulk, |path| path.loss_percent);
     let mut table = Table::new(title, &["peer"]);
     table.head.extend(losses.iter().map(|loss| format!("{} %", figure::setting(*loss))));
     for peer in campaign.peers(Workload::Bulk) {
         let mut row = vec![Entry::text(figure::line(peer))];
-        for loss in losses {
+        for loss in &losses {
             let path = campaign.plain(Workload::Bulk, rtt_ms, *loss);
             let group = path.and_then(|path| campaign.get(Workload::Bulk, &path.name, peer));
             row.push(field(&mut table, campaign, group, &figure));
@@ -274,6 +281,19 @@ pub(super) fn evidence(group: &Group<'_>) -> String {
 
 /// A path's settings.
 pub(super) fn describe(path: &Path) -> String {
+    let mut parts = vec![named(path)];
+    match path.rate_mbit {
+        Some(rate) => parts.push(format!("{} Mbit/s", figure::setting(rate))),
+        None => parts.push("no limit".to_owned()),
+    }
+    if let Some(queue_bytes) = path.queue_bytes {
+        parts.push(format!("queue {}", figure::bytes(queue_bytes as f64)));
+    }
+    parts.join(", ")
+}
+
+/// A path's name with its delay and loss.
+pub(super) fn named(path: &Path) -> String {
     let mut parts = vec![format!("{} ms round trip", figure::setting(path.rtt_ms))];
     if path.loss_percent > 0.0 {
         parts.push(format!("{} % loss", figure::setting(path.loss_percent)));
@@ -295,13 +315,6 @@ pub(super) fn describe(path: &Path) -> String {
             figure::setting(good_ms)
         )),
         None => {}
-    }
-    match path.rate_mbit {
-        Some(rate) => parts.push(format!("{} Mbit/s", figure::setting(rate))),
-        None => parts.push("no limit".to_owned()),
-    }
-    if let Some(queue_bytes) = path.queue_bytes {
-        parts.push(format!("queue {}", figure::bytes(queue_bytes as f64)));
     }
     format!("{}: {}", figure::line(&path.name), parts.join(", "))
 }

@@ -46,6 +46,14 @@ impl Scale {
         Self::Log { low, high: if above > low * 1.9 { above } else { low * 2.0 } }
     }
 
+    /// The same, but from a little under `low`, so that a line at `low` does not lie on the axis.
+    pub(in crate::compare::report) fn log_from(low: f64, values: impl Iterator<Item = f64>) -> Self {
+        match Self::log(values.chain([low])) {
+            Self::Log { low: least, high } if least >= low * 0.99 => Self::Log { low: least * 0.88, high },
+            scale => scale,
+        }
+    }
+
     /// Where a value is, held between the ends; nothing for what has no place.
     pub(in crate::compare::report) fn share(&self, value: f64) -> Option<f64> {
         let share = match self {
@@ -73,6 +81,11 @@ impl Scale {
                 let decade = |value: &f64| (value.log10() - value.log10().round()).abs() < 1e-6;
                 if values.len() > TICKS_MAX {
                     values.retain(decade);
+                }
+                if values.len() < 3 {
+                    let step = step(high - low);
+                    let (first, last) = ((low / step).ceil() as u64, (high / step).floor() as u64);
+                    values = (first..=last).take(TICKS_MAX + 1).map(|nth| nth as f64 * step).collect();
                 }
                 let every = values.len().div_ceil(TICKS_MAX).max(1);
                 values.into_iter().step_by(every).map(|value| (value, number(value))).collect()

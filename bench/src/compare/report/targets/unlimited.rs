@@ -4,7 +4,7 @@ use super::{Kind, Verdict, pair, why};
 use crate::compare::model::Workload;
 use crate::compare::report::figure::{three, whole};
 use crate::compare::report::merge::{Campaign, Group};
-use crate::compare::report::peer::{ECHO, Family, OURS, RAW};
+use crate::compare::report::peer::{ECHO, Family, OURS, RAW, SPINNING};
 
 /// What is compared: ours, whose best, and how.
 struct Case {
@@ -64,7 +64,7 @@ const FINAL: [Case; 5] = [
     Case { peers: Family::quic, ratio: 2.0, target: "at least 2 x the best QUIC", ..FIRST[1] },
     Case {
         workload: Workload::PingPong,
-        ours: &[ECHO, RAW],
+        ours: &[SPINNING, ECHO, RAW],
         peers: |family| matches!(family, Family::Tcp),
         figure: p50_us,
         rising: false,
