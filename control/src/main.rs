@@ -11,6 +11,7 @@ use control::client::{call, proxy};
 use control::config::{Quantum, QuantumHost, QuantumIo};
 use control::launch::{self, CheckArgs, FileArgs, Service, asked_to_stop};
 use control::up::{Ports, Running, UpOptions};
+use quantum_grpc::EndpointOptions;
 
 /// Gives memory back that clients have left, which glibc keeps (see `.cargo/config.toml`).
 #[global_allocator]
@@ -87,6 +88,9 @@ struct Up {
     /// gRPC listens on BASE+1 (sessions) and BASE+2 (documents), metrics on BASE+101 and BASE+102
     #[arg(long, value_name = "BASE", default_value_t = 9000)]
     ports: u16,
+    /// Log what happens on each Quantum connection into this folder (qlog; <https://qvis.quictools.info> draws it)
+    #[arg(long, value_name = "DIR")]
+    qlog: Option<PathBuf>,
     /// Quantum: threads, each with a socket of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     shards: u16,
@@ -180,11 +184,12 @@ async fn forward(args: &proxy::ProxyArgs) -> anyhow::Result<()> {
 
 async fn serve(up: Up) -> anyhow::Result<()> {
     let stop = asked_to_stop()?;
+    let quantum = EndpointOptions { qlog: up.qlog.clone(), ..launch::endpoint_options(&up.quantum()?) };
     let options = UpOptions {
         bind: up.bind,
         allow_anonymous: up.allow_anonymous,
         ports: Ports::Base(up.ports),
-        quantum: Some(launch::endpoint_options(&up.quantum()?)),
+        quantum: Some(quantum),
         ..UpOptions::new(up.data)
     };
     let running = control::up::start(options).await?;

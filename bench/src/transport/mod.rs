@@ -76,6 +76,9 @@ pub struct TransportArgs {
     /// Quantum: how bytes move
     #[arg(long, value_enum, default_value_t)]
     pub io: Io,
+    /// Quantum: log what happens on each connection into this folder (qlog)
+    #[arg(long, value_name = "DIR")]
+    pub qlog: Option<PathBuf>,
 }
 
 /// What runs the shards' threads.

@@ -39,7 +39,9 @@ pub fn options(args: &TransportArgs) -> anyhow::Result<EndpointOptions> {
         Io::Mmsg => bail!("--io mmsg is not available; use --io uring"),
     };
     let (cores, spin) = (args.cores.clone(), Duration::from_micros(args.spin_us));
-    let mut options = EndpointOptions { shards: args.shards, cores, spin, host, io, ..EndpointOptions::default() };
+    let qlog = args.qlog.clone();
+    let mut options =
+        EndpointOptions { shards: args.shards, cores, spin, host, io, qlog, ..EndpointOptions::default() };
     if let Some(congestion) = args.congestion {
         options.protocol.congestion = match congestion {
             Congestion::Bbr => CongestionControl::Bbr,

@@ -35,6 +35,9 @@ pub struct ConnectArgs {
     /// Let `--transport auto` without `--tls` fall back to plain text TCP on addresses that are not loopback
     #[arg(long)]
     pub allow_plain_text: bool,
+    /// Quantum: log what happens on each connection into this folder (qlog; <https://qvis.quictools.info> draws it)
+    #[arg(long, value_name = "DIR")]
+    pub qlog: Option<PathBuf>,
 }
 
 /// What carries the calls.
@@ -94,6 +97,7 @@ impl ConnectArgs {
         let mut options = EndpointOptions::default();
         options.protocol.keepalive = Some(KEEPALIVE);
         options.protocol.idle_timeout = IDLE_TIMEOUT;
+        options.qlog.clone_from(&self.qlog);
         match Endpoint::client(&options) {
             Ok(endpoint) => {
                 let config = AnyConfig { transport, client, tls: self.tls, allows_plain_text: self.allow_plain_text };

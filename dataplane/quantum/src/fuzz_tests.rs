@@ -1,5 +1,4 @@
-//! Fuzz targets, one for each parser. `cargo test` tries some random inputs, `make fuzz` goes on with an engine that sees which code
-//! an input reaches, and keeps what fails.
+//! Fuzz targets, one for each parser. `cargo test` tries some random inputs, `make fuzz` goes on and keeps what fails.
 //!
 //! An input is a message from outside, or the changes to a valid one: the engine need not find out how those look.
 

@@ -1,6 +1,7 @@
 //! Starting and ending shards.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -13,6 +14,7 @@ use crate::engine::{ControlApp, EchoApp, Peers, Shard, ShardStats, StatsCell};
 use crate::error::ShardError;
 use crate::handoff::{self, ControlEnd, Doorbell, ShardEnd};
 use crate::host::{self, HostKind, HostSettings, IoKind};
+use crate::qlog::Qlog;
 use crate::socket;
 use crate::work::Work;
 
@@ -52,6 +54,8 @@ pub struct ShardsConfig {
     pub endpoint: EndpointConfig,
     /// What they do with streams.
     pub app: AppKind,
+    /// Logs each connection into this folder ([`Qlog`]).
+    pub qlog: Option<PathBuf>,
 }
 
 /// Shards that run. They end when they are told to, or when the control plane's ends are gone.
@@ -77,6 +81,7 @@ struct Seat {
     peers: Peers,
     end: Option<ShardEnd>,
     stats: Arc<StatsCell>,
+    observer: Option<Arc<Qlog>>,
 }
 
 impl Shards {
@@ -111,6 +116,7 @@ impl Shards {
         } else {
             doorbells.iter().map(|_| Peers::alone()).collect()
         };
+        let observer = open_qlog(config.qlog.as_deref())?;
         let shutdown = Arc::new(AtomicBool::new(false));
         let mut shards = Self { local_addr, threads: Vec::new(), shutdown };
         let mut ends = Vec::new();
@@ -124,7 +130,8 @@ impl Shards {
                 AppKind::Echo => None,
             };
             let stats = Arc::new(StatsCell::default());
-            shards.spawn(config, Seat { index, socket, doorbell, peers, end, stats })?;
+            let observer = observer.clone();
+            shards.spawn(config, Seat { index, socket, doorbell, peers, end, stats, observer })?;
         }
         Ok((shards, ends))
     }
@@ -196,6 +203,13 @@ fn bind(config: &ShardsConfig, secret: u64) -> Result<(Vec<UdpSocket>, SocketAdd
     Ok((sockets, local_addr))
 }
 
+fn open_qlog(folder: Option<&Path>) -> Result<Option<Arc<Qlog>>, ShardError> {
+    let Some(folder) = folder else { return Ok(None) };
+    let qlog = Qlog::new(folder);
+    let qlog = qlog.map_err(|error| ShardError::Config(format!("cannot log into {}: {error}", folder.display())))?;
+    Ok(Some(Arc::new(qlog)))
+}
+
 fn run_shard(
     config: &ShardsConfig,
     seat: Seat,
@@ -213,9 +227,12 @@ fn run_shard(
         spin: config.spin,
         transmit_len: endpoint_config.segments_max * datagram.max(1200),
     };
-    let Seat { socket, doorbell, peers, end, stats, .. } = seat;
+    let Seat { socket, doorbell, peers, end, stats, observer, .. } = seat;
     let event = doorbell.duplicate()?;
-    let endpoint = Endpoint::new(Arc::new(endpoint_config), rand::random());
+    let mut endpoint = Endpoint::new(Arc::new(endpoint_config), rand::random());
+    if let Some(observer) = observer {
+        endpoint.observe(observer);
+    }
     let mut work: Box<dyn Work> = match end {
         Some(end) => Box::new(Shard::new(endpoint, ControlApp::new(end, rand::random()), peers, doorbell, stats)),
         None => Box::new(Shard::new(endpoint, EchoApp::new(shutdown), peers, doorbell, stats)),

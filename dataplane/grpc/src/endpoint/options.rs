@@ -1,5 +1,6 @@
 //! What endpoints and connections can be told.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct EndpointOptions {
     pub host: HostKind,
     /// How their bytes move.
     pub io: IoKind,
+    /// Logs each connection into this folder, in qlog's format.
+    pub qlog: Option<PathBuf>,
 }
 
 impl Default for EndpointOptions {
@@ -35,6 +38,7 @@ impl Default for EndpointOptions {
             spin: Duration::ZERO,
             host: HostKind::default(),
             io: IoKind::default(),
+            qlog: None,
         }
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn start(
         io: options.io,
         endpoint,
         app,
+        qlog: options.qlog.clone(),
     };
     let (shards, ends) = match Shards::start(&config) {
         // A host without IPv6: a client that was told no address takes the other family.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::{Connection, State};
+use crate::observer::LogEvent;
 use crate::wire::varint::VARINT_MAX;
 use crate::wire::{Epoch, REASON_LEN_MAX};
 use crate::{CloseReason, Event, Side, Time, TransportError};
@@ -60,6 +61,7 @@ impl Closing {
 impl Connection {
     /// Closes the connection with the application's code, at most 2^62 - 1.
     pub(crate) fn close(&mut self, now: Time, code: u64, reason: &[u8]) {
+        self.told.log.at(now);
         let reason = Bytes::copy_from_slice(&reason[..reason.len().min(REASON_LEN_MAX)]);
         let frame = CloseFrame { code: code.min(VARINT_MAX), application: true, reason };
         self.start_closing(now, Some(frame), CloseReason::Local { code });
@@ -118,6 +120,7 @@ impl Connection {
     /// The application hears of it, unless it is a server's that never heard of the connection. Nothing will be sent or read
     /// again; what the connection holds goes now, not when the peer has noticed.
     fn tell_closed(&mut self, reason: CloseReason) {
+        self.told.log.record_now(&LogEvent::Closed(&reason));
         let is_orderly = matches!(reason, CloseReason::Peer { application: true, .. });
         if self.id.side == Side::Client || !self.is_handshaking() {
             // Unless the peer closed in order what can be read is lost with the streams: only what has been achieved is
@@ -125,10 +128,10 @@ impl Connection {
             while let Some(event) = self.streams.poll_event() {
                 let is_opened = matches!(event, Event::StreamOpened(_));
                 if matches!(event, Event::StreamDelivered(_)) || is_orderly && is_opened {
-                    self.events.push_back(event);
+                    self.told.events.push_back(event);
                 }
             }
-            self.events.push_back(Event::Closed(reason));
+            self.told.events.push_back(Event::Closed(reason));
         }
         self.handshake = None;
         self.keys.forget_early();

@@ -122,7 +122,7 @@ impl Connection {
         self.keys.set_reset_token(parameters.reset_token.filter(|_| self.id.side == Side::Client));
         self.keys.enable_one_rtt();
         self.state = State::Open;
-        self.events.push_back(Event::Connected { guuid: self.id.guuid, remote: self.path.remote, alpn });
+        self.told.events.push_back(Event::Connected { guuid: self.id.guuid, remote: self.path.remote, alpn });
         if self.id.side == Side::Server {
             self.pending.handshake_done = true;
             self.confirm();

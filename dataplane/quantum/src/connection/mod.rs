@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::crypto::session::{KeyPair, Session};
+use crate::observer::{ConnectionLog, Log, LogEvent};
 use crate::path::Path;
 use crate::recovery::{AckOutcome, ReceivedPackets, Recovery, RecoveryConfig};
 use crate::sent_frame::SentFrame;
@@ -73,6 +74,13 @@ pub(crate) struct ConnectionId {
     pub(crate) side: Side,
 }
 
+/// What is told outside: to the application, and to a log.
+#[derive(Debug, Default)]
+struct Told {
+    events: VecDeque<Event>,
+    log: Log,
+}
+
 /// One connection.
 pub(crate) struct Connection {
     id: ConnectionId,
@@ -89,7 +97,7 @@ pub(crate) struct Connection {
     pending: Pending,
     /// Forward error correction.
     fec: Fec,
-    events: VecDeque<Event>,
+    told: Told,
     stats: ConnectionStats,
     /// Frames acknowledged and lost, reused from call to call.
     outcome: AckOutcome,
@@ -139,7 +147,7 @@ impl Connection {
                 ack_only_run: 0,
             },
             fec: Fec::new(now, &config.fec),
-            events: VecDeque::new(),
+            told: Told::default(),
             stats: ConnectionStats::default(),
             outcome: AckOutcome::default(),
         };
@@ -165,6 +173,7 @@ impl Connection {
                 frame => self.streams.on_acked(&frame),
             }
         }
+        self.log_recovery(&outcome.lost_numbers);
         for frame in outcome.lost.drain(..) {
             match frame {
                 SentFrame::MtuProbe { size } => self.path.discovery.on_probe_lost(now, size),
@@ -181,6 +190,22 @@ impl Connection {
         }
         outcome.clear();
         self.outcome = outcome;
+    }
+
+    /// Tells the log, if there is one.
+    fn log_recovery(&mut self, lost: &[u64]) {
+        if self.told.log.is_on() {
+            for &number in lost {
+                self.told.log.record_now(&LogEvent::PacketLost { number });
+            }
+            let stats = self.stats();
+            self.told.log.record_now(&LogEvent::Metrics(&stats));
+        }
+    }
+
+    /// From here on the connection is observed.
+    pub(crate) fn observe(&mut self, now: Time, log: Option<Box<dyn ConnectionLog>>) {
+        self.told.log.start(now, log, self.path.remote);
     }
 
     /// What the frame carried is to be sent again, as far as it still matters.
@@ -230,7 +255,7 @@ impl Connection {
 
     /// The next event.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front().or_else(|| if self.is_open() { self.streams.poll_event() } else { None })
+        self.told.events.pop_front().or_else(|| if self.is_open() { self.streams.poll_event() } else { None })
     }
 
     /// Counters and gauges.

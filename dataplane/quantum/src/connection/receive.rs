@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::{Connection, FIRST_NUMBER, State};
 use crate::crypto::reset::is_reset;
+use crate::observer::{LogEvent, PacketInfo};
 use crate::recovery::ReceivedInfo;
 use crate::wire::{Ack, Epoch, Flags, Frame, FrameIter, Header, SackBlocks, VERSION, VersionNegotiation, expand};
 use crate::{CloseReason, Side, Time, TransportError, TransportErrorCode};
@@ -110,6 +111,11 @@ impl Connection {
     /// Takes in an authentic packet: its number, plaintext and size.
     pub(crate) fn take_in(&mut self, now: Time, arrival: &Arrival, number: u64, (payload, size): (&[u8], u64)) {
         let epoch = arrival.header.epoch;
+        if self.told.log.is_on() {
+            let (blocks, size) = (arrival.blocks.as_slice(), size as usize);
+            let packet = PacketInfo { number, epoch, size, blocks, frames: payload };
+            self.told.log.record(now, &LogEvent::PacketReceived(packet));
+        }
         self.stats.packets_received += 1;
         self.stats.bytes_received += size;
         self.path.on_received(arrival.remote, size);

@@ -106,6 +106,7 @@ impl Connection {
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Time) {
+        self.told.log.at(now);
         match &self.state {
             State::Closing(closing) => {
                 if closing.until() <= now {

@@ -65,6 +65,7 @@ impl Connection {
     pub(crate) fn poll_transmit(&mut self, now: Time, buf: &mut [u8]) -> Option<Transmit> {
         self.timers.paced_until = None;
         let full = usize::from(self.path.discovery.size());
+        self.told.log.at(now);
         let space = buf.len().min(UDP_PAYLOAD_MAX);
         if let Some(len) = self.write_mtu_probe(now, &mut buf[..space]) {
             return Some(self.transmit(len, len));
@@ -395,6 +396,7 @@ impl Connection {
         header.encode(out);
         blocks.encode(&mut out[HEADER_LEN..]);
         let (header, payload) = out[..head + payload_len].split_at_mut(head);
+        self.told.log.sent((number, epoch), blocks, head + payload_len, &payload[..payload_len - TAG_LEN]);
         key.seal(number, header, payload);
         Some(head + payload_len)
     }

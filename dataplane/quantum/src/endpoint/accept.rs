@@ -74,6 +74,7 @@ impl Endpoint {
         } else if !validated && self.slots.half_open() >= self.config.handshakes_without_cookie {
             self.ask_for_cookie(now, target, guuid, &keys);
         } else if let Some(mut connection) = self.start_server(now, source, guuid, (keys, validated)) {
+            self.observe_connection(now, &mut connection);
             connection.take_in(now, arrival, number, (payload, size));
             let handle = self.slots.insert(connection);
             self.touch(handle);

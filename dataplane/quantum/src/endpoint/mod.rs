@@ -18,7 +18,7 @@ use crate::crypto::cookie::CookieKey;
 use crate::crypto::session::Provider;
 use crate::crypto::tls::TlsProvider;
 use crate::wire::{Header, HeaderError, decode_version_negotiation};
-use crate::{ConnectOptions, EndpointConfig, EndpointStats, Event, Side, Time};
+use crate::{ConnectOptions, EndpointConfig, EndpointStats, Event, Observer, Side, Time};
 
 pub use handle::{ConnectionRef, OpenError, Read, WriteError};
 use recent::RecentIds;
@@ -99,6 +99,7 @@ pub struct Endpoint {
     stateless: Stateless,
     recent: RecentIds,
     cookies: CookieKey,
+    observer: Option<Arc<dyn Observer>>,
     stats: EndpointStats,
     /// The latest time that was told.
     now: Time,
@@ -126,9 +127,22 @@ impl Endpoint {
             eventful: VecDeque::new(),
             stateless: Stateless::default(),
             recent: RecentIds::default(),
+            observer: None,
             stats: EndpointStats::default(),
             now: Time::ZERO,
             is_closed: false,
+        }
+    }
+
+    /// Has connections that begin from here on observed.
+    pub fn observe(&mut self, observer: Arc<dyn Observer>) {
+        self.observer = Some(observer);
+    }
+
+    fn observe_connection(&self, now: Time, connection: &mut Connection) {
+        if let Some(observer) = &self.observer {
+            let id = connection.id();
+            connection.observe(now, observer.open(id.guuid, id.side));
         }
     }
 
@@ -155,7 +169,9 @@ impl Endpoint {
             session: self.provider.connect(&options, parameters)?,
             seed: self.rng.next_u64(),
         };
-        let handle = self.slots.insert(Connection::new(now, &self.config, start));
+        let mut connection = Connection::new(now, &self.config, start);
+        self.observe_connection(now, &mut connection);
+        let handle = self.slots.insert(connection);
         self.touch(handle);
         Ok(handle)
     }

@@ -74,6 +74,7 @@ impl Recovery {
         }
         packet.lost = true;
         outcome.sizes.on_lost(number, size > SYN_SIZE);
+        outcome.lost_numbers.push(number);
         if matches!(packet.frames.first(), Some(SentFrame::Source { .. })) {
             outcome.lost_sources.push((number, std::mem::take(&mut packet.frames)));
         } else {

@@ -101,6 +101,8 @@ pub(crate) struct AckOutcome {
     pub(crate) lost_sources: Vec<(u64, SentFrames)>,
     /// Whether packets arrived that are larger than what every path carries.
     pub(crate) sizes: Evidence,
+    /// Numbers of the packets that are lost.
+    pub(crate) lost_numbers: Vec<u64>,
     /// Something was acknowledged for the first time.
     pub(crate) newly_acked: bool,
     /// The round-trip time was sampled.
@@ -116,6 +118,7 @@ impl AckOutcome {
         self.lost.clear();
         self.lost_sources.clear();
         self.sizes = Evidence::default();
+        self.lost_numbers.clear();
         (self.newly_acked, self.rtt_sampled, self.probe) = (false, false, false);
     }
 }

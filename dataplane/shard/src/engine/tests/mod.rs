@@ -62,6 +62,7 @@ fn start_at(listen: &str, tls: Option<&Tls>, shards: usize, host: HostKind, app:
         io: IoKind::Uring,
         endpoint,
         app,
+        qlog: None,
     })
     .unwrap()
 }
@@ -282,6 +283,7 @@ fn a_port_in_use_and_a_dead_server_are_told() {
         io: IoKind::Uring,
         endpoint: EndpointConfig { server: Some(Arc::clone(&tls.server)), ..EndpointConfig::default() },
         app: AppKind::Control,
+        qlog: None,
     };
     let error = Shards::start(&config).expect_err("the port is taken");
     assert!(error.to_string().contains("in use"), "{error}");
