@@ -47,7 +47,9 @@ fn endpoints(folder: &Path) -> ([Endpoint; 2], ConnectOptions) {
     let client = Endpoint::new(Arc::new(EndpointConfig::default()), [1; 32]);
     let mut ends = [client, Endpoint::new(Arc::new(config), [2; 32])];
     let observer = Arc::new(Qlog::new(folder).unwrap());
-    ends.iter_mut().for_each(|end| end.observe(observer.clone()));
+    for end in &mut ends {
+        end.observe(observer.clone());
+    }
     let options = ConnectOptions {
         guuid: GuuidGenerator::new([3; 32]).next(1_735_689_600_000),
         remote: address(1),

@@ -291,10 +291,8 @@ impl Duel {
                 Event::Connected { .. } if end.connected => return Err(Fault::new("connected twice")),
                 Event::Connected { .. } => end.connected = true,
                 Event::Closed(_) => end.closed = true,
-                Event::StreamOpened(id) => {
-                    if end.streams.insert(id, Stream::default()).is_some() {
-                        return Err(Fault::new(format!("{id:?} was opened twice")));
-                    }
+                Event::StreamOpened(id) if end.streams.insert(id, Stream::default()).is_some() => {
+                    return Err(Fault::new(format!("{id:?} was opened twice")));
                 }
                 _ => {}
             }
@@ -383,5 +381,5 @@ impl Duel {
 
 /// The byte at that offset of what that end writes.
 const fn byte(id: StreamId, place: usize, offset: u64) -> u8 {
-    (offset ^ offset >> 8 ^ id.0 * 31 ^ place as u64 * 101) as u8
+    (offset ^ (offset >> 8) ^ (id.0 * 31) ^ (place as u64 * 101)) as u8
 }
