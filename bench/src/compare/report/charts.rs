@@ -180,7 +180,7 @@ pub(super) fn unlimited(campaign: &Campaign<'_>) -> Vec<Bars> {
             Some((goodput.median() / 1e3, figure::spread(goodput, |mbit| three(mbit / 1e3))))
         }),
     ];
-    all.into_iter().filter(|bars| !bars.bars.is_empty()).collect()
+    all.into_iter().filter(|bars| !bars.rows.is_empty()).collect()
 }
 
 fn of(
@@ -201,7 +201,7 @@ fn of(
             None => failed(campaign, group, name),
         }
     };
-    Bars { title: title.to_owned(), axis, bars: groups.iter().map(bar).collect(), said_width: 150.0 }
+    Bars { title: title.to_owned(), axis, rows: groups.iter().map(bar).collect(), said_width: 150.0 }
 }
 
 fn failed(campaign: &Campaign<'_>, group: &Group<'_>, name: String) -> Bar {
@@ -224,7 +224,7 @@ pub(super) fn fairness(campaign: &Campaign<'_>) -> Vec<Bars> {
     let chart = |path: &Path| Bars {
         title: tables::describe(path),
         axis: "goodput of the flows, Mbit/s",
-        bars: campaign.of(Workload::Fairness).filter(|group| group.path.name == path.name).map(bar).collect(),
+        rows: campaign.of(Workload::Fairness).filter(|group| group.path.name == path.name).map(bar).collect(),
         said_width: 150.0,
     };
     campaign.paths(Workload::Fairness).into_iter().map(chart).collect()

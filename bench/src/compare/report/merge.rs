@@ -278,10 +278,12 @@ impl<'a> Campaign<'a> {
 
     /// The paths of a workload: first those that only differ in round trip and loss, by these; then others as measured.
     pub(super) fn paths(&self, workload: Workload) -> Vec<&'a Path> {
-        let mut seen = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         let mut paths: Vec<&Path> = Vec::new();
         for group in self.of(workload) {
-            seen.entry(group.path.name.as_str()).or_insert_with(|| paths.push(group.path));
+            if seen.insert(group.path.name.as_str()) {
+                paths.push(group.path);
+            }
         }
         paths.sort_by(|one, other| match (plain(one), plain(other)) {
             (true, true) => one.rtt_ms.total_cmp(&other.rtt_ms).then(one.loss_percent.total_cmp(&other.loss_percent)),

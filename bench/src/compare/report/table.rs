@@ -134,13 +134,14 @@ impl Table {
     pub(super) fn markdown(&self) -> String {
         let mut text = format!("**{}**\n\n", escape(&self.title));
         let head: Vec<String> = self.head.iter().map(|head| escape(head)).collect();
-        text.push_str(&format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len())));
+        text.extend(["| ", &head.join(" | "), " |\n|", &"---|".repeat(head.len()), "\n"]);
         for row in &self.rows {
             let fields: Vec<String> = row.iter().map(markdown_field).collect();
-            text.push_str(&format!("| {} |\n", fields.join(" | ")));
+            text.extend(["| ", &fields.join(" | "), " |\n"]);
         }
         for (index, note) in self.notes.iter().enumerate() {
-            text.push_str(&format!("{}[{}] {}", if index == 0 { "\n" } else { "<br>\n" }, index + 1, escape(note)));
+            let before = if index == 0 { "\n" } else { "<br>\n" };
+            text.extend([before, &format!("[{}] ", index + 1), &escape(note)]);
         }
         text.push('\n');
         text

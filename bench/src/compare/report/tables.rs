@@ -18,7 +18,7 @@ pub(super) fn latency_by_loss(campaign: &Campaign<'_>) -> Vec<Table> {
         let columns = losses
             .iter()
             .map(|loss| (format!("{} %", figure::setting(*loss)), campaign.plain(Workload::Messages, rtt_ms, *loss)));
-        latencies(campaign, title, columns.collect())
+        latencies(campaign, title, &columns.collect::<Vec<_>>())
     };
     rtts.into_iter().map(table).collect()
 }
@@ -28,15 +28,15 @@ pub(super) fn latency_elsewhere(campaign: &Campaign<'_>) -> Option<Table> {
     let paths = campaign.paths(Workload::Messages).into_iter().filter(|path| !plain(path));
     let columns: Vec<_> = paths.map(|path| (figure::line(&path.name), Some(path))).collect();
     let title = "Bursts, jitter and networks as people have them: p50 / p99 / p99.9 in ms".to_owned();
-    (!columns.is_empty()).then(|| latencies(campaign, title, columns))
+    (!columns.is_empty()).then(|| latencies(campaign, title, &columns))
 }
 
-fn latencies(campaign: &Campaign<'_>, title: String, columns: Vec<(String, Option<&Path>)>) -> Table {
+fn latencies(campaign: &Campaign<'_>, title: String, columns: &[(String, Option<&Path>)]) -> Table {
     let mut table = Table::new(title, &["peer"]);
     table.head.extend(columns.iter().map(|(name, _)| name.clone()));
     for peer in campaign.peers(Workload::Messages) {
         let mut row = vec![Entry::text(figure::line(peer))];
-        for (_, path) in &columns {
+        for (_, path) in columns {
             let group = path.and_then(|path| campaign.get(Workload::Messages, &path.name, peer));
             row.push(field(&mut table, campaign, group, |group| {
                 let requests = group.requests()?;
@@ -56,7 +56,7 @@ fn latencies(campaign: &Campaign<'_>, title: String, columns: Vec<(String, Optio
 pub(super) fn quantiles(requests: &Requests) -> String {
     let mut text = format!("{} / {}", ms(requests.quantile_ms(0.5)), ms(requests.quantile_ms(0.99)));
     if requests.histogram.len() >= P999_REQUESTS_MIN {
-        text.push_str(&format!(" / {}", ms(requests.quantile_ms(0.999))));
+        text.extend([" / ", &ms(requests.quantile_ms(0.999))]);
     }
     text
 }

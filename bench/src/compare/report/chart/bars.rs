@@ -30,21 +30,21 @@ pub(in crate::compare::report) struct Bars {
     pub(in crate::compare::report) title: String,
     /// With the unit.
     pub(in crate::compare::report) axis: &'static str,
-    pub(in crate::compare::report) bars: Vec<Bar>,
+    pub(in crate::compare::report) rows: Vec<Bar>,
     /// Room for what is said behind the bars, in pixels.
     pub(in crate::compare::report) said_width: f64,
 }
 
 impl Bars {
     pub(in crate::compare::report) fn draw(&self) -> Markup {
-        let height = self.bars.len() as f64 * ROW + 46.0;
+        let height = self.rows.len() as f64 * ROW + 46.0;
         let frame = Frame { width: 520.0, height, left: 138.0, right: self.said_width, top: 4.0, bottom: 42.0 };
-        let sums = self.bars.iter().map(|bar| bar.parts.iter().map(|(_, value, _)| value).sum());
+        let sums = self.rows.iter().map(|bar| bar.parts.iter().map(|(_, value, _)| value).sum());
         let scale = Scale::linear(sums);
-        let about: Vec<String> = self.bars.iter().map(|bar| format!("{}: {}", bar.name, bar.said)).collect();
+        let about: Vec<String> = self.rows.iter().map(|bar| format!("{}: {}", bar.name, bar.said)).collect();
         let inside = html! {
             (ticks(frame, &scale, self.axis))
-            @for (nth, bar) in self.bars.iter().enumerate() {
+            @for (nth, bar) in self.rows.iter().enumerate() {
                 (row(frame, &scale, bar, frame.top + ROW * (nth as f64 + 0.5)))
             }
         };

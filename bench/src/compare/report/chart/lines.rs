@@ -183,7 +183,7 @@ fn path(places: impl Iterator<Item = Option<(f64, f64)>>) -> String {
     for place in places {
         if let Some((x, y)) = place {
             path.push(if drawing { 'L' } else { 'M' });
-            path.push_str(&format!("{} {}", at(x), at(y)));
+            path.extend([at(x), " ".to_owned(), at(y)]);
         }
         drawing = place.is_some();
     }

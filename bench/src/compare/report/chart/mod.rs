@@ -5,6 +5,8 @@ pub(super) mod label;
 pub(super) mod lines;
 pub(super) mod scale;
 
+use std::fmt::Write;
+
 use maud::{Markup, PreEscaped, html};
 
 use super::peer::Family;
@@ -78,9 +80,12 @@ pub(super) fn style(grid: &str, axis: &str) -> String {
     );
     for family in Family::ALL {
         let (class, colour) = (family.class(), family.colour());
-        css.push_str(&format!(
-            ".line.{class},.leader.{class},.whisker.{class}{{stroke:{colour}}}.mark.{class},.name.{class}{{fill:{colour}}}"
-        ));
+        write!(
+            css,
+            ".line.{class},.leader.{class},.whisker.{class}{{stroke:{colour}}}\
+             .mark.{class},.name.{class}{{fill:{colour}}}"
+        )
+        .expect("a string takes every text");
     }
     css
 }

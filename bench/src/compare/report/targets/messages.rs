@@ -131,7 +131,7 @@ fn clean(campaign: &Campaign<'_>) -> Vec<Verdict> {
     verdicts
 }
 
-/// A PROBE_RTT of 200 ms each ten seconds would delay one request of fifty.
+/// A `PROBE_RTT` of 200 ms each ten seconds would delay one request of fifty.
 fn spikes(campaign: &Campaign<'_>) -> Vec<Verdict> {
     let rtts = campaign.settings(Workload::Messages, |path| path.rtt_ms);
     rtts.into_iter().map(|rtt_ms| tail(campaign, (rtt_ms, 0.0), 0.999, P99)).collect()

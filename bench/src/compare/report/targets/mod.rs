@@ -60,6 +60,9 @@ pub(super) fn evaluate(campaign: &Campaign<'_>) -> Vec<Kind> {
     kinds.extend(bulk::evaluate(campaign));
     kinds.extend(cost::evaluate(campaign));
     kinds.extend(unlimited::evaluate(campaign));
+    for kind in kinds.iter_mut().filter(|kind| kind.verdicts.is_empty()) {
+        kind.verdicts.push(Verdict::unmeasured("all", "see the title", "not part of this run"));
+    }
     kinds
 }
 
@@ -90,13 +93,15 @@ pub(super) fn table(kind: &Kind) -> Table {
             State::Met => table.rows.push(row(Entry::good("met"))),
             State::Missed => table.rows.push(row(Entry::bad("missed"))),
             State::NotMeasured => {
-                let same = lacking.iter_mut().find(|(_, _, why)| *why == verdict.measured);
+                // The figure behind the equals sign is that of one place.
+                let target = verdict.target.split_once(" = ").map_or(verdict.target.as_str(), |(target, _)| target);
+                let same = lacking.iter_mut().find(|(_, known, why)| *known == target && *why == verdict.measured);
                 match same {
                     Some((places, ..)) => {
                         places.push_str("; ");
                         places.push_str(&verdict.place);
                     }
-                    None => lacking.push((verdict.place.clone(), &verdict.target, &verdict.measured)),
+                    None => lacking.push((verdict.place.clone(), target, &verdict.measured)),
                 }
             }
         }

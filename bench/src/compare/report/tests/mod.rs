@@ -293,3 +293,13 @@ fn a_folder_with_bad_results_gives_an_error_that_names_the_file() {
         page::page(&Campaign::new(&sample::results(sample::campaign())), &[]).len()
     );
 }
+
+#[test]
+fn targets_without_a_measurement_stand_together_and_none_is_left_out() {
+    let empty = sample::results(Vec::new());
+    let kinds = targets::evaluate(&Campaign::new(&empty));
+    assert!(kinds.iter().all(|kind| !kind.verdicts.is_empty()));
+    let p99 = targets::table(&kinds[0]).markdown();
+    assert_eq!(p99.lines().filter(|line| line.contains("not measured |")).count(), 1, "{p99}");
+    assert!(p99.contains("20 ms, 1 %; 20 ms, 5 %") && p99.contains("| p99 &lt;= 1.15 x RTT + 2 ms |"), "{p99}");
+}
