@@ -26,8 +26,10 @@ const RING_ENTRIES: u32 = 256;
 const COMPLETION_ENTRIES: u32 = 1024;
 /// Transmits on their way at most.
 const SEND_SLOTS: usize = 64;
-/// Datagrams of one call of `receive`.
+/// Datagrams of one call of `receive`, and bytes: more would leave the processor's cache before they are read, and keep
+/// acknowledgements waiting.
 const RECEIVES_MAX: usize = 32;
+const RECEIVED_BYTES_MAX: usize = 256 << 10;
 
 /// Refused datagrams that wait to be looked at.
 const UNREACHABLE_MAX: usize = 256;
@@ -321,8 +323,10 @@ impl Port for UringPort {
 
     fn receive(&mut self, take: &mut dyn FnMut(Received<'_>)) -> bool {
         self.reap();
+        let mut room = RECEIVED_BYTES_MAX;
         for _ in 0..RECEIVES_MAX {
-            let Some((id, len)) = self.filled.pop_front() else { break };
+            let Some((id, len)) = self.filled.pop_front_if(|_| room > 0) else { break };
+            room = room.saturating_sub(len);
             let memory = &mut *self.memory;
             if let Some((bytes, datagrams)) = deliver(memory.buffers.filled(id, len), &memory.receive_message, take) {
                 self.counters.receives += 1;
