@@ -84,7 +84,8 @@ impl Default for EndpointConfig {
             connections_max: 100_000,
             handshakes_without_cookie: 256,
             path: PathConfig::default(),
-            segments_max: 16,
+            // As many packets of 1200 bytes as a UDP payload holds.
+            segments_max: 54,
             congestion: CongestionControl::default(),
             fec: FecConfig::default(),
         }

@@ -105,7 +105,7 @@ impl RangeSet {
     }
 
     /// The ranges, newest first.
-    pub(crate) fn iter_newest_first(&self) -> impl ExactSizeIterator<Item = (u64, u64)> + '_ {
+    pub(crate) fn iter_newest_first(&self) -> impl ExactSizeIterator<Item = (u64, u64)> + Clone + '_ {
         self.ranges.iter().rev().copied()
     }
 

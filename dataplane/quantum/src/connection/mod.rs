@@ -28,7 +28,6 @@ use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Side, Time};
 use close::Closing;
 use handshake::Handshake;
 use keys::KeyRing;
-use receive::Ranges;
 pub(crate) use receive::{Arrival, Verdict};
 use repair::Fec;
 use skip::SkippedNumbers;

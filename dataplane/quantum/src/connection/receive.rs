@@ -265,14 +265,19 @@ impl Connection {
 
     fn on_ack_frame(&mut self, now: Time, epoch: Epoch, ack: Ack<'_>, ce: bool) -> Result<(), TransportError> {
         let delay = Duration::from_micros(ack.delay_micros);
-        let ranges: Ranges = ack.ranges.map(|range| (*range.start(), *range.end())).collect();
-        self.check_ranges(&ranges)?;
-        self.on_ack(now, epoch, &ranges, (delay, ce));
-        Ok(())
+        let mut ranges = std::mem::take(&mut self.outcome.ranges);
+        ranges.clear();
+        ranges.extend(ack.ranges.map(|range| (*range.start(), *range.end())));
+        let checked = self.check_ranges(&ranges);
+        if checked.is_ok() {
+            self.on_ack(now, epoch, &ranges, (delay, ce));
+        }
+        self.outcome.ranges = ranges;
+        checked
     }
 
     /// Numbers that were never sent, and ranges that are not apart and descending, are a fault.
-    pub(super) fn check_ranges(&self, ranges: &Ranges) -> Result<(), TransportError> {
+    pub(super) fn check_ranges(&self, ranges: &[(u64, u64)]) -> Result<(), TransportError> {
         let mut above = self.pending.number + 1;
         for &(first, last) in ranges {
             if first > last || last + 1 >= above || first < FIRST_NUMBER {
@@ -286,7 +291,7 @@ impl Connection {
         Ok(())
     }
 
-    fn on_ack(&mut self, now: Time, epoch: Epoch, ranges: &Ranges, report: (Duration, bool)) {
+    fn on_ack(&mut self, now: Time, epoch: Epoch, ranges: &[(u64, u64)], report: (Duration, bool)) {
         let mut outcome = std::mem::take(&mut self.outcome);
         self.recovery.on_ack(now, (epoch, ranges), report, &mut outcome);
         self.outcome = outcome;

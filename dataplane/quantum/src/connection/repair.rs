@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Connection;
-use super::receive::Context;
+use super::receive::{Context, Ranges};
 use crate::fec::{PathView, Protector, Restorer};
 use crate::sent_frame::{SentFrame, SentFrames};
 use crate::stats::FecStats;
@@ -129,7 +129,7 @@ impl Connection {
 
     /// RECOVERED: what those packets carried has arrived.
     pub(super) fn on_recovered(&mut self, now: Time, ranges: AckRanges<'_>) -> Result<(), TransportError> {
-        let ranges = ranges.map(|range| (*range.start(), *range.end())).collect();
+        let ranges: Ranges = ranges.map(|range| (*range.start(), *range.end())).collect();
         self.check_ranges(&ranges)?;
         let mut outcome = std::mem::take(&mut self.outcome);
         self.recovery.on_recovered(&ranges, &mut outcome);
@@ -164,6 +164,7 @@ impl Connection {
                     return Ok(());
                 }
             }
+            self.fec.restorer.give_back(symbol);
         }
         Ok(())
     }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::{Connection, FIRST_NUMBER, State};
+use crate::recovery::AckOutcome;
 use crate::wire::expand;
 use crate::{CloseReason, EndpointConfig, Side, Time};
 
 /// A server that has heard nothing for so long asks whether the client is still there, once: a client that was killed is
 /// noticed soon, if its host answers in its place.
 const QUIET: Duration = Duration::from_secs(2);
+/// Memory that only saves allocations goes so long after the last content came.
+const RELEASE_AFTER: Duration = Duration::from_secs(2);
 /// How long a peer has to leave probes unanswered after its host first said that nothing listens at its port, or three probe
 /// timeouts if they are longer.
 const UNREACHABLE_FOR: Duration = Duration::from_millis(500);
@@ -24,6 +27,8 @@ pub(crate) struct Timers {
     active_at: Time,
     /// When to ask a peer that has gone quiet.
     quiet_at: Option<Time>,
+    /// When memory that is kept for reuse goes.
+    release_at: Option<Time>,
     /// Since when the peer's host has said that nothing listens there, and nothing else came.
     unreachable_since: Option<Time>,
     /// The pacer lets the next packet go then.
@@ -39,6 +44,7 @@ impl Timers {
             received_at: now,
             active_at: now,
             quiet_at: None,
+            release_at: None,
             unreachable_since: None,
             paced_until: None,
         }
@@ -65,6 +71,7 @@ impl Timers {
 
     /// Something more came than acknowledgements and what keeps a connection alive.
     pub(super) fn on_content(&mut self, now: Time, side: Side) {
+        self.release_at = Some(now + RELEASE_AFTER);
         if side == Side::Server && self.keepalive.is_some() {
             self.quiet_at = Some(now + QUIET);
         }
@@ -96,6 +103,7 @@ impl Connection {
             Some(self.timers.handshake.unwrap_or_else(|| self.timers.idle())),
             self.timers.keepalive(),
             self.timers.quiet_at,
+            self.timers.release_at,
             self.timers.paced_until,
             self.ack_due().filter(|_| may_send),
             self.recovery.next_timeout().filter(|_| may_send),
@@ -135,6 +143,12 @@ impl Connection {
         if self.timers.quiet_at.is_some_and(|due| due <= now) {
             self.pending.ping = true;
             self.timers.quiet_at = None;
+        }
+        if self.timers.release_at.is_some_and(|due| due <= now) {
+            self.timers.release_at = None;
+            self.streams.release();
+            self.outcome = AckOutcome::default();
+            self.fec.protector.shrink();
         }
         self.on_fec_timeout(now);
         if !self.is_amplification_limited() && self.recovery.next_timeout().is_some_and(|due| due <= now) {

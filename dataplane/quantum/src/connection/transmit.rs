@@ -177,7 +177,7 @@ impl Connection {
     }
 
     fn write_packet(&mut self, now: Time, epoch: Epoch, content: Content, out: &mut [u8]) -> Option<usize> {
-        let mut draft = Draft::default();
+        let mut draft = Draft { frames: self.recovery.frames(), ..Draft::default() };
         if epoch.is_one_rtt() {
             self.pass_skipped_number();
         } else {
@@ -259,9 +259,9 @@ impl Connection {
         let delay_micros = u64::try_from(self.received.ack_delay(now).as_micros()).unwrap_or(u64::MAX);
         let mut tells_all = true;
         if self.has_ack_frame(now, epoch) {
-            let ranges: Vec<(u64, u64)> = self.received.ranges().collect();
-            let written = writer.ack(ranges.iter().map(|&(first, last)| first..=last), delay_micros, None);
-            tells_all = written == ranges.len();
+            let ranges = self.received.ranges();
+            let written = writer.ack(ranges.clone().map(|(first, last)| first..=last), delay_micros, None);
+            tells_all = written == ranges.count();
         }
         if tells_all {
             draft.frames.push(SentFrame::Ack { largest });

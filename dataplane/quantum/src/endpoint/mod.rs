@@ -92,6 +92,8 @@ pub struct Endpoint {
     slots: Slots,
     /// When connections want the time told, or earlier: one entry for each that is scheduled.
     timers: BTreeSet<(Time, ConnectionHandle)>,
+    /// Those whose time has come; empty between calls.
+    due: Vec<ConnectionHandle>,
     /// Connections that may have something to send, in turn.
     transmitting: VecDeque<ConnectionHandle>,
     /// Connections that may have events.
@@ -123,6 +125,7 @@ impl Endpoint {
             rng: StdRng::from_seed(seed),
             slots: Slots::default(),
             timers: BTreeSet::new(),
+            due: Vec::new(),
             transmitting: VecDeque::new(),
             eventful: VecDeque::new(),
             stateless: Stateless::default(),
@@ -249,7 +252,7 @@ impl Endpoint {
     /// Does what is due. To be called when the time of [`poll_timeout`](Self::poll_timeout) has come.
     pub fn handle_timeout(&mut self, now: Time) {
         self.now = self.now.max(now);
-        let mut due = Vec::new();
+        let mut due = std::mem::take(&mut self.due);
         while let Some(&(at, handle)) = self.timers.first().filter(|entry| entry.0 <= now) {
             self.timers.remove(&(at, handle));
             if let Some(slot) = self.slots.slot(handle) {
@@ -257,12 +260,13 @@ impl Endpoint {
                 due.push(handle);
             }
         }
-        for handle in due {
+        for handle in due.drain(..) {
             if let Some(connection) = self.slots.get_mut(handle) {
                 connection.handle_timeout(now);
             }
             self.touch(handle);
         }
+        self.due = due;
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next, for timers and pacing alike.

@@ -23,11 +23,14 @@ pub(super) struct Member {
     pub(super) fate: Fate,
 }
 
+/// The packets of a group.
+pub(super) type Members = SmallVec<[Member; 2]>;
+
 /// The group, and what became of its repair symbols.
 #[derive(Debug)]
 pub(super) struct Group {
     /// By number.
-    pub(super) members: SmallVec<[Member; 2]>,
+    pub(super) members: Members,
     /// The symbols; a single one if all are alike, none when all have left.
     pub(super) shards: Vec<Vec<u8>>,
     /// Symbols in all.

@@ -11,6 +11,7 @@ mod config;
 mod group;
 mod meter;
 mod plan;
+mod pool;
 mod protector;
 mod reports;
 mod restorer;

@@ -3,8 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::budget::{Budget, PathView};
-use super::group::{Fate, Group, Member};
+use super::group::{Fate, Group, Member, Members};
+use super::pool::Pool;
 use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code, plan};
 use crate::Time;
 use crate::sent_frame::{SentFrame, SentFrames};
@@ -24,8 +27,8 @@ const ACK_SLACK: Duration = Duration::from_millis(6);
 const RELEASE_CHECK: Duration = Duration::from_millis(20);
 /// A group that must have been restored waits so many times as long as another, for a second and a third report.
 const REPORTS_WAITED_FOR: u32 = 4;
-/// Buffers kept for reuse.
-const POOL_MAX: usize = 8;
+/// Groups without members, kept for reuse.
+const SPARE_GROUPS_MAX: usize = 64;
 
 /// A repair symbol that is to leave.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +76,8 @@ pub(crate) struct Protector {
     /// When to look for groups that have waited too long.
     release_at: Option<Time>,
     released: Vec<SentFrame>,
-    pool: Vec<Vec<u8>>,
+    pool: Pool,
+    spare_groups: Vec<(Members, Vec<Vec<u8>>)>,
     stats: FecStats,
 }
 
@@ -91,7 +95,8 @@ impl Protector {
             told: now,
             release_at: None,
             released: Vec::new(),
-            pool: Vec::new(),
+            pool: Pool::default(),
+            spare_groups: Vec::new(),
             stats: FecStats::default(),
         }
     }
@@ -148,8 +153,7 @@ impl Protector {
         } else if gap > 0 {
             self.open.ranges += 1;
         }
-        let mut shard = self.pool.pop().unwrap_or_default();
-        shard.clear();
+        let mut shard = self.pool.take();
         shard.extend_from_slice(&(symbol.len() as u16).to_be_bytes());
         shard.extend_from_slice(&number.to_be_bytes());
         shard.extend_from_slice(symbol);
@@ -179,7 +183,7 @@ impl Protector {
 
     /// Closes the group that is being gathered: its symbols are made and their times set.
     fn close(&mut self, now: Time, path: &PathView) {
-        let open = std::mem::take(&mut self.open);
+        let mut open = std::mem::take(&mut self.open);
         let size = open.symbol_len_max();
         let mut repairs = self.wanted(open.members.len(), path);
         if self.config.mode == FecMode::Adaptive {
@@ -190,45 +194,41 @@ impl Protector {
         if kept + repairs * size > self.config.memory_max {
             repairs = 0;
         }
-        let shards = Self::shards(&open.members, repairs);
-        if !shards.is_empty() {
+        let (mut members, mut shards) = self.spare_groups.pop().unwrap_or_default();
+        self.make_shards(&open.members, repairs, &mut shards);
+        if shards.is_empty() {
+            self.spare_groups.push((members, shards));
+        } else {
             self.budget.spend(repairs * size);
             self.stats.protected += open.members.len() as u64;
-            let members = open.members.iter();
-            let members = members.map(|&(number, _)| Member { number, fate: Fate::Waiting }).collect();
+            members.extend(open.members.iter().map(|&(number, _)| Member { number, fate: Fate::Waiting }));
             self.start(now, members, (shards, repairs), path);
         }
-        for (_, shard) in open.members {
-            if self.pool.len() < POOL_MAX {
-                self.pool.push(shard);
-            }
+        for (_, shard) in open.members.drain(..) {
+            self.pool.give_back(shard);
         }
+        self.open = Open { members: open.members, ..Open::default() };
     }
 
-    /// The symbols: for a packet alone its own, which serves for all, else the code's.
-    fn shards(members: &[(u64, Vec<u8>)], repairs: usize) -> Vec<Vec<u8>> {
+    /// Makes the symbols: for a packet alone its own, which serves for all, else the code's.
+    fn make_shards(&mut self, members: &[(u64, Vec<u8>)], repairs: usize, shards: &mut Vec<Vec<u8>>) {
         match members {
-            _ if repairs == 0 => Vec::new(),
-            [(_, shard)] => vec![shard[SHARD_HEAD_LEN..].to_vec()],
+            _ if repairs == 0 => {}
+            [(_, shard)] => shards.push(self.pool.copy(&shard[SHARD_HEAD_LEN..])),
             _ => {
-                let members: Vec<&[u8]> = members.iter().map(|(_, shard)| shard.as_slice()).collect();
-                code::encode(&members, repairs).unwrap_or_default()
+                let members: SmallVec<[&[u8]; 64]> = members.iter().map(|(_, shard)| shard.as_slice()).collect();
+                code::encode_into(&members, repairs, || self.pool.take(), shards);
             }
         }
     }
 
-    fn start(
-        &mut self,
-        now: Time,
-        members: smallvec::SmallVec<[Member; 2]>,
-        (shards, repairs): (Vec<Vec<u8>>, usize),
-        path: &PathView,
-    ) {
+    fn start(&mut self, now: Time, members: Members, (shards, repairs): (Vec<Vec<u8>>, usize), path: &PathView) {
         if self.groups.len() == GROUPS_MAX
             && let Some(mut oldest) = self.groups.pop_front()
         {
             oldest.release(&mut self.released);
             self.first_id += 1;
+            self.recycle(oldest);
         }
         let group = self.first_id + self.groups.len() as u64;
         let spacing = plan::spacing(path.rtt, path.burst.length);
@@ -275,7 +275,11 @@ impl Protector {
         if let Some(group) = self.group(id) {
             group.unsent -= 1;
             if group.unsent == 0 {
-                group.shards = Vec::new();
+                let mut shards = std::mem::take(&mut group.shards);
+                shards.drain(..).for_each(|shard| self.pool.give_back(shard));
+                if let Some(group) = self.group(id) {
+                    group.shards = shards;
+                }
             }
         }
         self.trim();
@@ -463,13 +467,30 @@ impl Protector {
         self.groups = VecDeque::new();
         self.schedule = VecDeque::new();
         self.released = Vec::new();
-        self.pool = Vec::new();
+        self.shrink();
     }
 
     fn trim(&mut self) {
         while self.groups.front().is_some_and(|group| group.is_settled() && group.unsent == 0) {
-            self.groups.pop_front();
+            if let Some(group) = self.groups.pop_front() {
+                self.recycle(group);
+            }
             self.first_id += 1;
         }
+    }
+
+    /// Keeps the memory of a group that is over.
+    fn recycle(&mut self, mut group: Group) {
+        group.shards.drain(..).for_each(|shard| self.pool.give_back(shard));
+        group.members.clear();
+        if self.spare_groups.len() < SPARE_GROUPS_MAX {
+            self.spare_groups.push((group.members, group.shards));
+        }
+    }
+
+    /// Nothing has been sent for a while: frees memory that holds nothing.
+    pub(crate) fn shrink(&mut self) {
+        self.pool = Pool::default();
+        self.spare_groups = Vec::new();
     }
 }

@@ -57,7 +57,7 @@ impl Reports {
     /// It arrived.
     pub(super) fn on_acked(&mut self, (first, last): (u64, u64)) {
         self.reports.retain(|report| !(first..=last).contains(&report.number));
-        if self.reports.is_empty() {
+        if self.reports.is_empty() && self.reports.capacity() > FRAME_MAX {
             self.reports = Vec::new();
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::pool::Pool;
 use super::reports::Reports;
 use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code};
 use crate::range_set::RangeSet;
@@ -26,7 +27,7 @@ const RESTORED_RANGES_MAX: usize = 256;
 /// What is kept for groups is of no use so long after the last packet.
 const KEPT_FOR: Duration = Duration::from_secs(2);
 
-type Numbers = SmallVec<[u64; 4]>;
+type Numbers = SmallVec<[u64; 16]>;
 
 /// A group that could not be restored yet.
 #[derive(Debug)]
@@ -61,6 +62,7 @@ pub(crate) struct Restorer {
     reports: Reports,
     /// What was restored and has to be taken apart.
     output: VecDeque<(u64, Vec<u8>)>,
+    pool: Pool,
     used_at: Option<Time>,
     stats: FecStats,
 }
@@ -79,6 +81,7 @@ impl Restorer {
             restored_floor: 0,
             reports: Reports::default(),
             output: VecDeque::new(),
+            pool: Pool::default(),
             used_at: None,
             stats: FecStats::default(),
         }
@@ -99,15 +102,18 @@ impl Restorer {
     ) -> Result<(), TransportError> {
         self.packets_since_repair += 1;
         if self.packets_since_repair >= KEPT_AFTER_REPAIR {
-            self.forget();
+            while self.kept > 0 {
+                self.drop_oldest();
+            }
             return Ok(());
         }
-        let mut shard = Vec::with_capacity(SHARD_HEAD_LEN + 300);
+        let mut shard = self.pool.take();
         shard.extend_from_slice(&[0; 2]);
         shard.extend_from_slice(&number.to_be_bytes());
         parts.for_each(|part| shard.extend_from_slice(part));
         let len = (shard.len() - SHARD_HEAD_LEN) as u16;
         if len == 0 {
+            self.give_back(shard);
             return Ok(());
         }
         shard[..2].copy_from_slice(&len.to_be_bytes());
@@ -124,9 +130,15 @@ impl Restorer {
         Ok(())
     }
 
+    /// Takes a buffer that is not needed any more.
+    pub(crate) fn give_back(&mut self, buffer: Vec<u8>) {
+        self.pool.give_back(buffer);
+    }
+
     fn drop_oldest(&mut self) {
         if let Some((_, shard)) = self.symbols.pop_front() {
             self.kept -= shard.len();
+            self.give_back(shard);
         } else {
             self.drop_waiting(0);
         }
@@ -165,7 +177,8 @@ impl Restorer {
             return Ok(());
         }
         if let [member] = members[..] {
-            self.restore(member, repair.data.to_vec());
+            let symbol = self.pool.copy(repair.data);
+            self.restore(member, symbol);
             return Ok(());
         }
         self.used_at = Some(now);
@@ -194,7 +207,7 @@ impl Restorer {
         if !fits || group.symbols.iter().any(|&(other, _)| other == index) {
             return Err(violation("a repair symbol twice, or of another length than the others"));
         }
-        group.symbols.push((index, repair.data.to_vec()));
+        group.symbols.push((index, self.pool.copy(repair.data)));
         self.kept += repair.data.len();
         self.try_waiting(place, received)?;
         while self.kept > self.memory_max {
@@ -205,6 +218,12 @@ impl Restorer {
 
     /// Restores what a waiting group lacks, if it can; the group goes if it lacks nothing any more.
     fn try_waiting(&mut self, place: usize, received: &ReceivedPackets) -> Result<(), TransportError> {
+        let waiting = &self.waiting[place];
+        let lacks = |&&number: &&u64| self.symbols.binary_search_by_key(&number, |(other, _)| *other).is_err();
+        let lacking = waiting.members.iter().filter(lacks).count();
+        if lacking > waiting.symbols.len() && waiting.members.iter().any(|&number| self.is_missing(number, received)) {
+            return Ok(());
+        }
         let View { shards, missing, waiting } = self.view(place, received);
         if missing.is_empty() {
             let dropped = self.drop_waiting(place);
@@ -320,6 +339,7 @@ impl Restorer {
         self.stats.wasted += self.waiting.iter().map(|group| group.symbols.len() as u64).sum::<u64>();
         self.symbols = VecDeque::new();
         self.waiting = VecDeque::new();
+        self.pool = Pool::default();
         self.kept = 0;
         self.used_at = None;
     }

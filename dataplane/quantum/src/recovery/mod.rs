@@ -103,6 +103,8 @@ pub(crate) struct AckOutcome {
     pub(crate) sizes: Evidence,
     /// Numbers of the packets that are lost.
     pub(crate) lost_numbers: Vec<u64>,
+    /// The ranges of the acknowledgement, for the caller.
+    pub(crate) ranges: Vec<(u64, u64)>,
     /// Something was acknowledged for the first time.
     pub(crate) newly_acked: bool,
     /// The round-trip time was sampled.
@@ -187,6 +189,11 @@ impl Recovery {
             is_window_limited: false,
             counters: Counters::default(),
         }
+    }
+
+    /// An empty list of frames for the next packet.
+    pub(crate) fn frames(&mut self) -> SentFrames {
+        self.sent.frames()
     }
 
     /// A packet left. Numbers ascend.

@@ -172,7 +172,7 @@ impl ReceivedPackets {
     }
 
     /// All ranges to report, newest first, at most 256.
-    pub(crate) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> + Clone + '_ {
         // The newest range is reported even if the peer knows it: block 0 ends at the largest number.
         let fallback = if self.report.is_empty() { self.seen.newest().map(|range| (range.1, range.1)) } else { None };
         let detached = self.report.newest().zip(self.seen.newest()).filter(|(report, seen)| report.1 < seen.1);

@@ -11,6 +11,9 @@ use crate::wire::Epoch;
 /// that its ranges are reported for longer.
 const ACK_ONLY_MAX: usize = 256;
 
+/// Lists of frames that needed memory of their own and are kept for reuse.
+const SPARE_FRAMES_MAX: usize = 64;
+
 /// A packet in flight.
 #[derive(Debug)]
 pub(crate) struct SentPacket {
@@ -54,6 +57,7 @@ pub(crate) struct SentPackets {
     awaited: usize,
     /// When a packet with nothing but repair symbols left last.
     last_repair: Option<Time>,
+    spare_frames: Vec<SentFrames>,
 }
 
 impl SentPackets {
@@ -110,8 +114,18 @@ impl SentPackets {
     /// Forgets resolved packets that have no elder, and shows each, in the order of their numbers.
     pub(crate) fn trim(&mut self, mut last_look: impl FnMut(&SentPacket)) {
         while self.flight.front().is_some_and(|packet| packet.resolved) {
-            self.flight.pop_front().iter().for_each(&mut last_look);
+            let Some(mut packet) = self.flight.pop_front() else { return };
+            last_look(&packet);
+            if packet.frames.spilled() && self.spare_frames.len() < SPARE_FRAMES_MAX {
+                packet.frames.clear();
+                self.spare_frames.push(packet.frames);
+            }
         }
+    }
+
+    /// An empty list of frames for the next packet.
+    pub(crate) fn frames(&mut self) -> SentFrames {
+        self.spare_frames.pop().unwrap_or_default()
     }
 
     /// The newest acknowledgement that one of the ranges (newest first) acknowledges: it and all before it are forgotten.

@@ -37,7 +37,9 @@ impl Streams {
             .ok_or(TransportError::new(TransportErrorCode::FrameEncoding, "stream offset beyond 2^62 - 1"))?;
         if self.locate(id)? {
             self.advance(id, end, fin)?;
-            self.with(id, |stream| stream.receiving.on_data(offset, data, fin));
+            let mut chunks = std::mem::take(&mut self.chunks);
+            self.with(id, |stream| stream.receiving.on_data(offset, data, fin, &mut chunks));
+            self.chunks = chunks;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! `connection_window` bytes more in all, by which the windows of streams grow that are too small for the path, and as much
 //! again, by which their send buffers do.
 
+mod chunks;
 mod credit;
 mod frames;
 mod ids;
@@ -25,6 +26,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use self::chunks::Chunks;
 use self::credit::{Granted, Received};
 use self::ids::{IdMap, Ids, Named};
 use self::receive::Receiving;
@@ -73,6 +75,8 @@ pub(crate) struct Streams {
     /// Bytes by which their send buffers have.
     send_grown_bytes: usize,
     lines: Lines,
+    /// Memory for what is received.
+    chunks: Chunks,
     events: VecDeque<Event>,
     stats: StreamsStats,
     /// The connection is over.
@@ -120,6 +124,7 @@ impl Streams {
             grown_bytes: 0,
             send_grown_bytes: 0,
             lines: Lines::default(),
+            chunks: Chunks::default(),
             events: VecDeque::new(),
             stats: StreamsStats::default(),
             closed: false,
@@ -130,9 +135,19 @@ impl Streams {
     pub(crate) fn clear(&mut self) {
         self.live = IdMap::default();
         self.lines = Lines::default();
+        self.chunks = Chunks::default();
         self.events = VecDeque::new();
         self.stats = StreamsStats { resent_bytes: self.stats.resent_bytes, ..StreamsStats::default() };
         self.closed = true;
+    }
+
+    /// Nothing has come for a while: frees memory that holds nothing.
+    pub(crate) fn release(&mut self) {
+        self.chunks = Chunks::default();
+        for stream in self.live.values_mut() {
+            stream.receiving.release();
+            stream.sending.release();
+        }
     }
 
     /// The peer closed the connection: what it had sent before stays readable, all else goes as in [`clear`](Self::clear).

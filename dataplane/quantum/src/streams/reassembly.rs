@@ -1,42 +1,42 @@
 //! Puts the bytes of a stream back in order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
+
+use super::chunks::{CHUNK_BYTES, Chunks};
 
 /// Bytes of a page: what is out of order is kept in pages of the stream, so its memory does not depend on how many fragments
 /// it came in. A page costs an eighth more for the map of what it holds.
 const PAGE_BYTES: usize = 4096;
 
-/// A chunk in order that is smaller takes what follows, if that is small too, so that many small frames are no many
-/// allocations.
-const PACKED_BYTES: usize = 2048;
-
-/// What counts as small beside [`PACKED_BYTES`].
-const SMALL_BYTES: usize = 512;
-
 /// Received bytes of a stream that have not been read. Of bytes that come twice the first ones count.
 ///
 /// What lies beyond the bytes in order takes at most `(window + 2 * PAGE_BYTES) * 9/8` bytes, whatever the fragments; what is
-/// in order at most about twice its size (allocations that grew) and a handle for every [`SMALL_BYTES`].
+/// in order at most twice its size, or [`CHUNK_BYTES`] more than that.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
     /// In order, ready to be read.
     ready: VecDeque<BytesMut>,
+    /// What follows `ready`, and room for more.
+    tail: BytesMut,
+    /// The tail is part of a chunk of [`CHUNK_BYTES`].
+    is_tail_large: bool,
     /// Offset of the first byte to be read.
     read_offset: u64,
-    /// Offset behind the last byte in `ready`.
+    /// Offset behind the last byte in `tail`.
     ready_end: u64,
-    /// Out of order, by offset / `PAGE_BYTES`. Every page holds at least one byte beyond `ready_end`.
-    pages: BTreeMap<u64, Page>,
+    /// Out of order, each by offset / `PAGE_BYTES`, in order. Every page holds at least one byte beyond `ready_end`.
+    pages: VecDeque<(u64, Box<Page>)>,
     /// Bytes that `pages` hold.
     paged_bytes: usize,
 }
 
+/// A part of a stream that is not complete.
 #[derive(Debug)]
-struct Page {
-    bytes: BytesMut,
+pub(super) struct Page {
+    bytes: [u8; PAGE_BYTES],
     filled: Filled,
 }
 
@@ -73,19 +73,30 @@ impl Reassembly {
     pub(super) fn memory(&self) -> usize {
         let ready: usize = self.ready.iter().map(BytesMut::capacity).sum();
         let handles = self.ready.capacity() * size_of::<BytesMut>();
-        ready + handles + self.pages.len() * (PAGE_BYTES + size_of::<Page>())
+        ready + self.tail.capacity() + handles + self.pages.len() * size_of::<Page>()
     }
 
     /// Drops what is kept.
     pub(super) fn clear(&mut self) {
         self.ready = VecDeque::new();
+        self.tail = BytesMut::new();
         self.read_offset = self.ready_end;
-        self.pages = BTreeMap::new();
+        self.pages = VecDeque::new();
         self.paged_bytes = 0;
     }
 
+    /// Drops memory that holds nothing.
+    pub(super) fn release(&mut self) {
+        if self.tail.is_empty() {
+            self.tail = BytesMut::new();
+        }
+        if self.pages.is_empty() {
+            self.pages = VecDeque::new();
+        }
+    }
+
     /// Takes in what is missing of `data`. The caller bounds `offset` by the stream's window.
-    pub(super) fn insert(&mut self, offset: u64, data: &[u8]) {
+    pub(super) fn insert(&mut self, offset: u64, data: &[u8], chunks: &mut Chunks) {
         let known = self.ready_end.saturating_sub(offset).min(data.len() as u64);
         let (offset, data) = (offset + known, &data[known as usize..]);
         if data.is_empty() {
@@ -93,21 +104,28 @@ impl Reassembly {
         }
         let end = offset + data.len() as u64;
         let follows = offset == self.ready_end;
-        if follows && self.pages.first_key_value().is_none_or(|(number, _)| page_start(*number) >= end) {
-            self.push_ready(data);
+        if follows && self.pages.front().is_none_or(|(number, _)| page_start(*number) >= end) {
+            self.append(data, chunks);
         } else {
-            self.insert_paged(offset, data);
+            self.insert_paged(offset, data, chunks);
         }
-        if follows {
-            self.drain_pages();
+        if follows && !self.pages.is_empty() {
+            self.drain_pages(chunks);
         }
     }
 
     /// At most `max` bytes in order.
     pub(super) fn read(&mut self, max: usize) -> Option<Bytes> {
-        let front = self.ready.front_mut()?;
-        let whole = front.len() <= max;
-        let bytes = if whole { self.ready.pop_front()? } else { front.split_to(max) };
+        let bytes = match self.ready.front_mut() {
+            Some(front) if front.len() <= max => self.ready.pop_front()?,
+            Some(front) => front.split_to(max),
+            None if self.tail.is_empty() => return None,
+            None if !self.is_tail_large && self.tail.len() == self.tail.capacity().min(max) => {
+                // Small and complete: it needs no counter of references.
+                std::mem::take(&mut self.tail)
+            }
+            None => self.tail.split_to(self.tail.len().min(max)),
+        };
         if self.ready.is_empty() && self.ready.capacity() > 64 {
             self.ready = VecDeque::new();
         }
@@ -116,16 +134,28 @@ impl Reassembly {
     }
 
     /// Appends what follows `ready_end`.
-    fn push_ready(&mut self, data: &[u8]) {
+    fn append(&mut self, data: &[u8], chunks: &mut Chunks) {
+        if self.tail.capacity() - self.tail.len() < data.len() {
+            // As much as has come so far: few chunks for much, little memory for little.
+            let len = (self.ready_end.min(CHUNK_BYTES as u64) as usize).max(data.len());
+            let full = std::mem::replace(&mut self.tail, BytesMut::new());
+            self.ready.extend(chunks.retire(full, self.is_tail_large));
+            (self.tail, self.is_tail_large) = (chunks.take(len), len >= CHUNK_BYTES);
+        }
+        self.tail.extend_from_slice(data);
         self.ready_end += data.len() as u64;
-        pack(&mut self.ready, data);
     }
 
-    fn insert_paged(&mut self, mut offset: u64, mut data: &[u8]) {
+    fn insert_paged(&mut self, mut offset: u64, mut data: &[u8], chunks: &mut Chunks) {
         while !data.is_empty() {
             let start = (offset % PAGE_BYTES as u64) as usize;
             let len = data.len().min(PAGE_BYTES - start);
-            let page = self.pages.entry(offset / PAGE_BYTES as u64).or_insert_with(Page::new);
+            let number = offset / PAGE_BYTES as u64;
+            let place = self.pages.partition_point(|(other, _)| *other < number);
+            if self.pages.get(place).is_none_or(|(other, _)| *other != number) {
+                self.pages.insert(place, (number, chunks.take_page()));
+            }
+            let page = &mut self.pages[place].1;
             let before = page.filled.count;
             page.insert(start, &data[..len]);
             self.paged_bytes += page.filled.count - before;
@@ -135,40 +165,24 @@ impl Reassembly {
     }
 
     /// Moves what follows `ready_end` out of the pages.
-    fn drain_pages(&mut self) {
-        while let Some(mut entry) = self.pages.first_entry() {
-            let base = page_start(*entry.key());
-            if base > self.ready_end {
-                break;
-            }
-            let start = (self.ready_end - base) as usize;
-            let page = entry.get_mut();
-            let end = page.filled.run_end(start, true);
+    fn drain_pages(&mut self, chunks: &mut Chunks) {
+        while let Some((number, mut page)) = self.pages.pop_front() {
+            let base = page_start(number);
+            let start = self.ready_end.saturating_sub(base) as usize;
+            let end = if base > self.ready_end { start } else { page.filled.run_end(start, true) };
             if start == end {
-                break;
+                self.pages.push_front((number, page));
+                return;
             }
-            if end - start == PAGE_BYTES {
-                self.paged_bytes -= PAGE_BYTES;
-                self.ready_end += PAGE_BYTES as u64;
-                self.ready.push_back(entry.remove().bytes);
-                continue;
-            }
-            page.filled.clear(start..end);
-            let empty = page.filled.count == 0;
-            // Copied: a chunk that shared the page would keep all of it for a few bytes.
-            let page = if empty { &entry.remove() } else { self.pages.first_key_value().expect("it was just there").1 };
             self.paged_bytes -= end - start;
-            self.ready_end += (end - start) as u64;
-            pack(&mut self.ready, &page.bytes[start..end]);
+            self.append(&page.bytes[start..end], chunks);
+            page.filled.clear(start..end);
+            if page.filled.count == 0 {
+                chunks.give_back_page(page);
+            } else {
+                self.pages.push_front((number, page));
+            }
         }
-    }
-}
-
-/// Appends `data` to the last chunk if both are small, as a chunk of its own otherwise.
-fn pack(chunks: &mut VecDeque<BytesMut>, data: &[u8]) {
-    match chunks.back_mut() {
-        Some(last) if last.len() < PACKED_BYTES && data.len() < SMALL_BYTES => last.extend_from_slice(data),
-        _ => chunks.push_back(BytesMut::from(data)),
     }
 }
 
@@ -177,8 +191,8 @@ fn page_start(number: u64) -> u64 {
 }
 
 impl Page {
-    fn new() -> Self {
-        Self { bytes: BytesMut::zeroed(PAGE_BYTES), filled: Filled { words: [0; PAGE_BYTES / 64], count: 0 } }
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self { bytes: [0; PAGE_BYTES], filled: Filled { words: [0; PAGE_BYTES / 64], count: 0 } })
     }
 
     /// Copies those bytes of `data` that the page lacks to `start`.
@@ -245,12 +259,12 @@ mod tests {
         fn whatever_the_fragments_the_first_bytes_to_come_are_read_in_order(
             fragments in prop::collection::vec((0_u64..20_000, 1_usize..3_000, any::<bool>(), 1_usize..3_000), 1..80),
         ) {
-            let mut reassembly = Reassembly::default();
+            let (mut reassembly, mut chunks) = (Reassembly::default(), Chunks::default());
             let mut expected: Vec<Option<u8>> = vec![None; 32_000];
             let mut read = Vec::new();
             for (number, (offset, len, tiny, max)) in fragments.into_iter().enumerate() {
                 let data = vec![number as u8; if tiny { 1 + len % 9 } else { len }];
-                reassembly.insert(offset, &data);
+                reassembly.insert(offset, &data, &mut chunks);
                 for (at, byte) in data.iter().enumerate() {
                     expected[offset as usize + at].get_or_insert(*byte);
                 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::chunks::Chunks;
 use super::credit::Granted;
 use super::reassembly::Reassembly;
 use super::send::Signal;
@@ -72,14 +73,14 @@ impl Receiving {
     }
 
     /// Takes in a STREAM frame that has been checked.
-    pub(super) fn on_data(&mut self, offset: u64, data: &[u8], fin: bool) {
+    pub(super) fn on_data(&mut self, offset: u64, data: &[u8], fin: bool, chunks: &mut Chunks) {
         let end = offset + data.len() as u64;
         self.highest = self.highest.max(end);
         if fin {
             self.final_size = Some(end);
         }
         match self.state {
-            State::Open => self.reassembly.insert(offset, data),
+            State::Open => self.reassembly.insert(offset, data, chunks),
             State::Stopped { .. } if self.final_size.is_some() => self.state = State::Over,
             _ => {}
         }
@@ -150,6 +151,11 @@ impl Receiving {
     /// Whether nothing more is to be done.
     pub(super) fn is_over(&self) -> bool {
         self.state == State::Over
+    }
+
+    /// Drops memory that holds nothing.
+    pub(super) fn release(&mut self) {
+        self.reassembly.release();
     }
 
     /// Bytes kept.

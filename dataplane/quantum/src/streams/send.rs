@@ -196,6 +196,11 @@ impl Sending {
         matches!(self.state, State::Delivered | State::Reset { signal: Signal::Acked, .. })
     }
 
+    /// Drops memory that holds nothing.
+    pub(super) fn release(&mut self) {
+        self.buffer.shrink();
+    }
+
     /// Bytes kept.
     pub(super) fn buffered(&self) -> usize {
         self.buffer.len()

@@ -100,6 +100,13 @@ impl SendBuffer {
         while self.chunks.front().is_some_and(|chunk| chunk.end() <= self.start) {
             self.chunks.pop_front();
         }
+        if self.chunks.capacity() > 4 * CHUNKS_UNPACKED {
+            self.shrink();
+        }
+    }
+
+    /// Frees memory that holds nothing.
+    pub(super) fn shrink(&mut self) {
         if self.chunks.is_empty() {
             self.chunks = VecDeque::new();
         }

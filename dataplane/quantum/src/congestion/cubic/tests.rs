@@ -87,7 +87,7 @@ fn slow_start_doubles_the_window_each_round() {
     let mut rig = Rig::new();
     for round in 1..=6 {
         rig.round(RTT);
-        assert_eq!(rig.cubic.window(), 10 * PACKET << round);
+        assert_eq!(rig.cubic.window(), (10 * PACKET) << round);
     }
     assert_eq!(rig.state(), "slow_start");
 }

@@ -15,16 +15,23 @@ const fn factor(repair: usize, shard: usize) -> u8 {
 
 /// The repair shards of `shards`, filled up with zeros to the longest.
 pub fn encode(shards: &[&[u8]], repairs: usize) -> Vec<Vec<u8>> {
+    let mut out = Vec::with_capacity(repairs);
+    encode_into(shards, repairs, Vec::new, &mut out);
+    out
+}
+
+/// As [`encode`], into empty buffers that `buffer` gives.
+pub fn encode_into(shards: &[&[u8]], repairs: usize, mut buffer: impl FnMut() -> Vec<u8>, out: &mut Vec<Vec<u8>>) {
     let len = shards.iter().map(|shard| shard.len()).max().unwrap_or(0);
     let kernel = Kernel::best();
-    let repair = |repair| {
-        let mut sum = vec![0; len];
+    for repair in 0..repairs {
+        let mut sum = buffer();
+        sum.resize(len, 0);
         for (shard, data) in shards.iter().enumerate() {
             kernel.mul_add(&mut sum, data, factor(repair, shard));
         }
-        sum
-    };
-    (0..repairs).map(repair).collect()
+        out.push(sum);
+    }
 }
 
 /// The missing shards, from as many of the repair shards, all of one length.

@@ -39,12 +39,19 @@ pub type Restored = (usize, Vec<u8>);
 /// The `repairs` repair shards of `shards`, which may have different lengths: each is taken as filled up with zeros to the
 /// longest, and to an even length where the code needs it. Repair shards are as long as that. None if there are too many.
 pub fn encode(shards: &[&[u8]], repairs: usize) -> Option<Vec<Vec<u8>>> {
+    let mut out = Vec::new();
+    encode_into(shards, repairs, Vec::new, &mut out);
+    (!out.is_empty()).then_some(out)
+}
+
+/// As [`encode`], but the repair shards are put into `out`, in empty buffers that `buffer` gives. None if there are too many.
+pub fn encode_into(shards: &[&[u8]], repairs: usize, buffer: impl FnMut() -> Vec<u8>, out: &mut Vec<Vec<u8>>) {
     if shards.is_empty() || repairs == 0 || repairs > REPAIRS_MAX || shards.len() + repairs > SHARDS_MAX {
-        return None;
+        return;
     }
     match choose(shards.len(), repairs) {
-        Code::Cauchy => Some(cauchy::encode(shards, repairs)),
-        Code::Large => large::encode(shards, repairs),
+        Code::Cauchy => cauchy::encode_into(shards, repairs, buffer, out),
+        Code::Large => out.extend(large::encode(shards, repairs).into_iter().flatten()),
     }
 }
 
