@@ -42,7 +42,7 @@ pub use event::Event;
 pub use fec::{FecConfig, FecMode};
 pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
 pub use observer::{ConnectionLog, LogEvent, Observer, PacketInfo};
-pub use path::PathConfig;
+pub use path::{EcnState, PathConfig};
 pub use stats::{CongestionStats, ConnectionStats, EndpointStats, FecStats, PathStats, StreamsStats};
 pub use stream_id::{Side, StreamId};
 pub use time::Time;

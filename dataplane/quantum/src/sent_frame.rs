@@ -39,6 +39,10 @@ pub(crate) enum SentFrame {
     Repair {
         group: u64,
     },
+    /// The packet reported so many congestion marks.
+    EcnCounts {
+        ce: u64,
+    },
     /// The packet tried whether one of its size arrives.
     MtuProbe {
         size: u16,
@@ -72,6 +76,7 @@ impl SentFrame {
             | Self::Ack { .. }
             | Self::Source { .. }
             | Self::Repair { .. }
+            | Self::EcnCounts { .. }
             | Self::MtuProbe { .. }
             | Self::Recovered { .. } => false,
         }

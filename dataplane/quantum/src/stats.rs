@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::EcnState;
+
 /// What a connection has done and how its path looks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConnectionStats {
@@ -46,6 +48,10 @@ pub struct PathStats {
     pub datagram_size: u16,
     /// Times that packets of a size which had arrived did not any more (RFC 8899 section 4.3).
     pub black_holes: u64,
+    /// Whether packets carry ECN marks.
+    pub ecn: EcnState,
+    /// Packets sent that met congestion, as the peer counted.
+    pub congestion_marks: u64,
 }
 
 /// What forward error correction did on a connection.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quantum::{ConnectionStats, EndpointConfig, Event, PathConfig, Read, StreamId, Time};
-use quantum_sim::{Cipher, LinkConfig, Pair};
+use quantum::{ConnectionStats, EcnState, EndpointConfig, Event, PathConfig, Read, StreamId, Time};
+use quantum_sim::{Cipher, EcnEffects, LinkConfig, Pair};
 
 const RATE: u64 = 20_000_000;
 
@@ -166,4 +166,77 @@ fn short_messages_send_no_probes() {
     assert_eq!(stats.path.datagram_size, 1200);
     let sent = bulk.pair.link_stats();
     assert!(sent.bytes_sent < sent.sent * 800, "{sent:?}");
+}
+
+/// Sends for so long over a link that does this with ECN bits.
+fn with_ecn(ecn: EcnEffects, loss_percent: f64, seconds: u64, seed: u64) -> (f64, ConnectionStats, Bulk) {
+    let link = LinkConfig { ecn, ..link(loss_percent, 1472) };
+    let mut bulk = Bulk::new(&link, &EndpointConfig::default(), seed);
+    let rate = bulk.run(Duration::from_secs(seconds));
+    let stats = bulk.stats();
+    println!("{ecn:?}, {loss_percent} % loss: {:?}, {:.2} Mbit/s", stats.path, rate / 1e6);
+    (rate, stats, bulk)
+}
+
+#[test]
+fn a_path_that_carries_marks_is_found_capable_at_any_loss() {
+    for (loss, seed) in [(0.0, 1), (1.0, 2), (5.0, 3), (10.0, 4), (10.0, 5), (30.0, 6)] {
+        let (_, stats, _) = with_ecn(EcnEffects::default(), loss, 5, seed);
+        assert_eq!((stats.path.ecn, stats.path.congestion_marks), (EcnState::Capable, 0));
+    }
+}
+
+#[test]
+fn congestion_marks_are_counted_exactly_and_heeded() {
+    // A queue of a tenth of what the path holds: STARTUP fills it.
+    let marking = EcnEffects { mark_above_bytes: Some(12_500), ..EcnEffects::default() };
+    for (loss, seed) in [(0.0, 1), (5.0, 2)] {
+        let (rate, _, mut bulk) = with_ecn(marking, loss, 5, seed);
+        // The last reports arrive.
+        let until = bulk.pair.now() + Duration::from_secs(1);
+        while bulk.pair.now() < until {
+            bulk.pair.step(until, |_, _, _| {});
+        }
+        let (stats, link) = (bulk.stats(), bulk.pair.link_stats());
+        println!(
+            "{} marked by the link, {} told; {} lost",
+            link.marked, stats.path.congestion_marks, stats.packets_lost
+        );
+        assert!(link.marked > 0 && stats.path.ecn == EcnState::Capable, "{link:?} {:?}", stats.path);
+        assert!(rate > RATE as f64 * 0.75, "{rate}");
+        if loss == 0.0 {
+            assert_eq!(stats.path.congestion_marks, link.marked);
+        }
+    }
+}
+
+#[test]
+fn a_path_that_clears_marks_is_found_out_and_sent_none() {
+    let clearing = EcnEffects { clears: true, ..EcnEffects::default() };
+    for (loss, seed) in [(0.0, 1), (10.0, 2)] {
+        let (rate, stats, _) = with_ecn(clearing, loss, 5, seed);
+        assert_eq!(stats.path.ecn, EcnState::Failed);
+        assert!(rate > RATE as f64 * 0.7, "{rate}");
+    }
+}
+
+#[test]
+fn a_path_that_drops_marked_packets_costs_a_probe_timeout_and_no_more() {
+    let dropping = EcnEffects { drops: true, ..EcnEffects::default() };
+    for (loss, seed) in [(0.0, 1), (10.0, 2)] {
+        let (rate, stats, bulk) = with_ecn(dropping, loss, 5, seed);
+        assert_eq!(stats.path.ecn, EcnState::Failed);
+        let dropped = bulk.pair.link_stats().dropped_ecn;
+        println!("{dropped} dropped, {} probe timeouts", stats.probe_timeouts);
+        assert!((1..=32).contains(&dropped), "{dropped}");
+        assert!(rate > RATE as f64 * 0.65, "{rate}");
+    }
+}
+
+#[test]
+fn marks_can_be_turned_off() {
+    let path = PathConfig { ecn: false, ..PathConfig::default() };
+    let mut bulk = Bulk::new(&link(0.0, 1472), &EndpointConfig { path, ..EndpointConfig::default() }, 1);
+    bulk.run(Duration::from_secs(1));
+    assert_eq!(bulk.stats().path.ecn, EcnState::Off);
 }

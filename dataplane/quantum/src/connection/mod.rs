@@ -168,6 +168,7 @@ impl Connection {
                 SentFrame::Source { number } => self.fec.protector.on_acked(number),
                 SentFrame::Repair { group } => self.fec.protector.on_repair_acked(group),
                 SentFrame::Recovered { first, last } => self.fec.restorer.on_report_acked(first, last),
+                SentFrame::EcnCounts { ce } => self.path.marks.on_report_acked(ce),
                 SentFrame::MtuProbe { size } => self.on_mtu_probe_acked(now, size),
                 frame => self.streams.on_acked(&frame),
             }
@@ -179,7 +180,7 @@ impl Connection {
                 frame => self.resend(&frame),
             }
         }
-        self.take_evidence(&outcome.sizes);
+        self.take_evidence(&outcome.sizes, &outcome.marks);
         for (number, frames) in outcome.lost_sources.drain(..) {
             self.hold(now, number, frames);
         }

@@ -1,13 +1,15 @@
 //! What a connection does for the sake of its path.
 
+use std::time::Duration;
+
 use super::transmit::Draft;
 use super::{Connection, SYN_SIZE};
 use crate::Time;
 use crate::crypto::session::TAG_LEN;
-use crate::path::Evidence;
+use crate::path::{ECT0, Evidence};
 use crate::recovery::Allowance;
 use crate::sent_frame::SentFrame;
-use crate::wire::{Epoch, Flags, FrameWriter, HEADER_LEN, SackBlocks};
+use crate::wire::{EcnCounts, Epoch, Flags, FrameWriter, HEADER_LEN, SackBlocks};
 
 impl Connection {
     /// Writes a packet that finds out whether one of its size arrives.
@@ -39,11 +41,41 @@ impl Connection {
         full.min(usize::from(SYN_SIZE))
     }
 
-    /// Takes in what an acknowledgement or a timeout told of the path.
-    pub(super) fn take_evidence(&mut self, sizes: &Evidence) {
-        if self.path.discovery.on_evidence(sizes) {
+    /// Takes in what an acknowledgement or a timeout told of the path: of large packets, and of marked ones.
+    pub(super) fn take_evidence(&mut self, sizes: &Evidence, marks: &Evidence) {
+        let is_too_large = self.path.discovery.on_evidence(sizes);
+        if is_too_large {
             self.recovery.set_datagram_size(self.path.discovery.size());
         }
+        self.path.ecn.on_evidence(marks, is_too_large);
+    }
+
+    /// Decides whether the next packets are marked. What is sent because of a probe timeout is not, so that a path which drops
+    /// what is marked is told from one that drops everything. Gives the bits.
+    pub(super) fn begin_marking(&mut self) -> u8 {
+        if self.recovery.probes_pending() > 0 {
+            self.path.ecn.on_probe_timeout();
+        }
+        let is_confirmed = self.is_open() && self.handshake.is_none();
+        self.path.is_marking = is_confirmed && self.recovery.probes_pending() == 0 && self.path.ecn.marks();
+        if self.path.is_marking { ECT0 } else { 0 }
+    }
+
+    /// An acknowledgement came in an ACK frame, and maybe the counts of marks with it.
+    pub(super) fn on_ack_with_counts(
+        &mut self,
+        now: Time,
+        (epoch, ranges): (Epoch, &[(u64, u64)]),
+        (delay, echo): (Duration, bool),
+        counts: Option<EcnCounts>,
+    ) {
+        let ce = self.path.ecn.tells_congestion(echo, counts);
+        // Counts in an acknowledgement that was overtaken are old.
+        let is_newest = ranges.first().map(|range| range.1) > self.recovery.largest_acked();
+        if let Some(counts) = counts.filter(|_| is_newest && epoch.is_one_rtt()) {
+            self.path.ecn.on_counts(counts);
+        }
+        self.on_ack(now, epoch, ranges, (delay, ce));
     }
 
     /// A probe of that size arrived.

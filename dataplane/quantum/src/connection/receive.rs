@@ -10,12 +10,10 @@ use smallvec::SmallVec;
 use super::{Connection, FIRST_NUMBER, State};
 use crate::crypto::reset::is_reset;
 use crate::observer::{LogEvent, PacketInfo};
+use crate::path::ECN_CE;
 use crate::recovery::ReceivedInfo;
 use crate::wire::{Ack, Epoch, Flags, Frame, FrameIter, Header, SackBlocks, VERSION, VersionNegotiation, expand};
 use crate::{CloseReason, Side, Time, TransportError, TransportErrorCode};
-
-/// The two ECN bits of a packet that met congestion.
-const ECN_CE: u8 = 0b11;
 
 /// A packet as it was found in a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +151,8 @@ impl Connection {
         if header.flags.contains(Flags::ACK) {
             let ranges = self.expand_blocks(header.ack, blocks)?;
             if !has_ack_frame {
-                self.on_ack(now, header.epoch, &ranges, (Duration::ZERO, context.ce));
+                let ce = self.path.ecn.tells_congestion(context.ce, None);
+                self.on_ack(now, header.epoch, &ranges, (Duration::ZERO, ce));
             }
         } else if !blocks.is_empty() {
             return Err(violation("SACK blocks without an acknowledgement"));
@@ -176,8 +175,8 @@ impl Connection {
         if has_content {
             self.timers.on_content(now, self.id.side);
         }
-        if number >= FIRST_NUMBER {
-            self.received.on_received(now, number, info);
+        if number >= FIRST_NUMBER && self.received.on_received(now, number, info) && header.epoch.is_one_rtt() {
+            self.path.marks.on_received(*ecn);
         }
         if header.epoch.is_one_rtt() {
             if !symbol.is_empty() && self.fec.restorer.keeps_symbols() {
@@ -270,7 +269,7 @@ impl Connection {
         ranges.extend(ack.ranges.map(|range| (*range.start(), *range.end())));
         let checked = self.check_ranges(&ranges);
         if checked.is_ok() {
-            self.on_ack(now, epoch, &ranges, (delay, ce));
+            self.on_ack_with_counts(now, (epoch, &ranges), (delay, ce), ack.ecn);
         }
         self.outcome.ranges = ranges;
         checked
@@ -291,7 +290,7 @@ impl Connection {
         Ok(())
     }
 
-    fn on_ack(&mut self, now: Time, epoch: Epoch, ranges: &[(u64, u64)], report: (Duration, bool)) {
+    pub(super) fn on_ack(&mut self, now: Time, epoch: Epoch, ranges: &[(u64, u64)], report: (Duration, bool)) {
         let mut outcome = std::mem::take(&mut self.outcome);
         self.recovery.on_ack(now, (epoch, ranges), report, &mut outcome);
         self.outcome = outcome;

@@ -66,9 +66,10 @@ impl Connection {
         self.timers.paced_until = None;
         let full = usize::from(self.path.discovery.size());
         self.told.log.at(now);
+        let ecn = self.begin_marking();
         let space = buf.len().min(UDP_PAYLOAD_MAX);
         if let Some(len) = self.write_mtu_probe(now, &mut buf[..space]) {
-            return Some(self.transmit(len, len));
+            return Some(self.transmit(len, len, ecn));
         }
         let (mut len, mut segment_size) = (0, 0);
         for _ in 0..self.config.segments_max.max(1) {
@@ -84,11 +85,11 @@ impl Connection {
             }
             self.path.discovery.on_full();
         }
-        (len > 0).then(|| self.transmit(len, segment_size))
+        (len > 0).then(|| self.transmit(len, segment_size, ecn))
     }
 
-    fn transmit(&self, len: usize, segment_size: usize) -> Transmit {
-        Transmit { remote: self.path.remote, local: self.path.local, len, segment_size, ecn: 0 }
+    fn transmit(&self, len: usize, segment_size: usize, ecn: u8) -> Transmit {
+        Transmit { remote: self.path.remote, local: self.path.local, len, segment_size, ecn }
     }
 
     /// Writes the next packet, if there is one to send.
@@ -247,7 +248,7 @@ impl Connection {
     /// Whether an acknowledgement takes a frame: there is much to report, or it is late.
     fn has_ack_frame(&self, now: Time, epoch: Epoch) -> bool {
         let is_late = self.received.ack_delay(now) >= ACK_DELAY_TOLD;
-        self.received.needs_ack_frame() || epoch.is_one_rtt() && is_late
+        self.received.needs_ack_frame() || epoch.is_one_rtt() && (is_late || self.path.marks.wants_report())
     }
 
     /// Completes the header's acknowledgement with a frame, if it cannot say everything.
@@ -258,10 +259,14 @@ impl Connection {
         let Some(largest) = self.received.largest() else { return };
         let delay_micros = u64::try_from(self.received.ack_delay(now).as_micros()).unwrap_or(u64::MAX);
         let mut tells_all = true;
+        let counts = self.path.marks.counts().filter(|_| epoch.is_one_rtt());
         if self.has_ack_frame(now, epoch) {
             let ranges = self.received.ranges();
-            let written = writer.ack(ranges.clone().map(|(first, last)| first..=last), delay_micros, None);
+            let written = writer.ack(ranges.clone().map(|(first, last)| first..=last), delay_micros, counts);
             tells_all = written == ranges.count();
+            if let Some(counts) = counts.filter(|_| written > 0 && self.path.marks.has_news()) {
+                draft.frames.push(SentFrame::EcnCounts { ce: counts.ce });
+            }
         }
         if tells_all {
             draft.frames.push(SentFrame::Ack { largest });
@@ -407,6 +412,9 @@ impl Connection {
             self.pending.ack_only_run = 0;
             self.timers.on_sent_eliciting(now);
         }
+        if self.path.is_marking {
+            self.path.ecn.on_sent(self.pending.number - 1, draft.ack_eliciting);
+        }
         self.recovery.on_sent(
             now,
             Outgoing {
@@ -415,6 +423,7 @@ impl Connection {
                 size: size as u16,
                 ack_eliciting: draft.ack_eliciting,
                 repair_only: draft.repair_only,
+                marked: self.path.is_marking,
                 in_flight: draft.ack_eliciting,
                 frames: draft.frames,
             },

@@ -9,10 +9,12 @@ pub struct PathConfig {
     /// Up to this size, at most 2048 bytes, a connection that fills its packets tries larger ones (RFC 8899). 1472 is what
     /// Ethernet carries over IPv4; over IPv6 it is taken for 20 bytes less. `datagram_size` or less: none is tried.
     pub datagram_size_max: u16,
+    /// Lets the network mark packets instead of dropping them (RFC 3168), where it does so.
+    pub ecn: bool,
 }
 
 impl Default for PathConfig {
     fn default() -> Self {
-        Self { datagram_size: 1200, datagram_size_max: 1472 }
+        Self { datagram_size: 1200, datagram_size_max: 1472, ecn: true }
     }
 }

@@ -12,6 +12,8 @@ pub(crate) struct Evidence {
     plain_acked: u64,
     /// The least number of a suspect that is lost, and how many there are.
     lost: Option<(u64, u64)>,
+    /// Suspects that arrived, and that are lost.
+    suspects: (u64, u64),
 }
 
 impl Evidence {
@@ -19,14 +21,26 @@ impl Evidence {
     pub(crate) fn on_acked(&mut self, number: u64, is_suspect: bool) {
         let acked = if is_suspect { &mut self.suspect_acked } else { &mut self.plain_acked };
         *acked = number.max(*acked);
+        self.suspects.0 += u64::from(is_suspect);
     }
 
     /// A packet is lost. Numbers ascend, and what arrived is told before.
     pub(crate) fn on_lost(&mut self, number: u64, is_suspect: bool) {
+        self.suspects.1 += u64::from(is_suspect);
         if is_suspect && number > self.suspect_acked {
             let (first, count) = self.lost.unwrap_or((number, 0));
             self.lost = Some((first, count + 1));
         }
+    }
+
+    /// The greatest number of any packet that arrived; zero: none.
+    pub(crate) fn newest_acked(&self) -> u64 {
+        self.suspect_acked.max(self.plain_acked)
+    }
+
+    /// Suspects that arrived, and that are lost.
+    pub(crate) fn suspects(&self) -> (u64, u64) {
+        self.suspects
     }
 }
 

@@ -2,12 +2,15 @@
 
 mod config;
 mod discovery;
+mod ecn;
 mod evidence;
 
 use std::net::{IpAddr, SocketAddr};
 
 pub use config::PathConfig;
 pub(crate) use discovery::Discovery;
+pub use ecn::EcnState;
+pub(crate) use ecn::{ECN_CE, ECT0, Ecn, ReceivedMarks};
 pub(crate) use evidence::Evidence;
 
 use crate::PathStats;
@@ -25,6 +28,12 @@ pub(crate) struct Path {
     pub(crate) validated: bool,
     /// UDP payload of the largest packet.
     pub(crate) discovery: Discovery,
+    /// Whether packets are marked.
+    pub(crate) ecn: Ecn,
+    /// The packets that are being written are.
+    pub(crate) is_marking: bool,
+    /// Marks of the peer's packets.
+    pub(crate) marks: ReceivedMarks,
     /// Bytes received before the address was validated, for the amplification limit.
     received_bytes: u64,
     pub(crate) sent_bytes: u64,
@@ -33,21 +42,37 @@ pub(crate) struct Path {
 impl Path {
     /// A path to the peer at `remote`, of which nothing is known but whether it is there.
     pub(crate) fn new(remote: SocketAddr, local: Option<IpAddr>, validated: bool) -> Self {
-        Self { remote, local, validated, discovery: Discovery::new(SYN_SIZE), received_bytes: 0, sent_bytes: 0 }
+        Self {
+            remote,
+            local,
+            validated,
+            discovery: Discovery::new(SYN_SIZE),
+            ecn: Ecn::default(),
+            is_marking: false,
+            marks: ReceivedMarks::new(),
+            received_bytes: 0,
+            sent_bytes: 0,
+        }
     }
 
-    /// The handshake is over: packets may have other sizes, up to what the peer takes.
-    pub(crate) fn start_discovery(&mut self, config: &PathConfig, peer_max: u16) {
+    /// The handshake is over: packets may have other sizes, up to what the peer takes, and be marked.
+    pub(crate) fn start_exploring(&mut self, config: &PathConfig, peer_max: u16) {
         let size = config.datagram_size.clamp(SYN_SIZE, DATAGRAM_SIZE_MAX).min(peer_max);
         let is_v6 = matches!(self.remote.ip().to_canonical(), IpAddr::V6(_));
         let shorter = if is_v6 { V6_HEADER_EXTRA } else { 0 };
         let ceiling = config.datagram_size_max.min(DATAGRAM_SIZE_MAX).saturating_sub(shorter);
         self.discovery.start(size, ceiling.min(peer_max));
+        self.ecn.start(config.ecn);
     }
 
     /// Gauges and counters.
     pub(crate) fn stats(&self) -> PathStats {
-        PathStats { datagram_size: self.discovery.size(), black_holes: self.discovery.black_holes() }
+        PathStats {
+            datagram_size: self.discovery.size(),
+            black_holes: self.discovery.black_holes(),
+            ecn: self.ecn.state(),
+            congestion_marks: self.ecn.marked(),
+        }
     }
 
     /// Bytes came from `remote`.

@@ -66,7 +66,7 @@ impl Recovery {
 
     fn declare_lost(&mut self, now: Time, index: usize, outcome: &mut AckOutcome) {
         let Some(packet) = self.sent.resolve(index, false) else { return };
-        let (number, size, stamp) = (packet.number, packet.size, packet.stamp);
+        let (number, size, stamp, marked) = (packet.number, packet.size, packet.stamp, packet.marked);
         if packet.frames.first().is_some_and(SentFrame::is_exploring) {
             // It went where packets may not pass: no sign of congestion, nor of what the path loses (RFC 9000 section 14.4).
             outcome.lost.extend(packet.frames.drain(..));
@@ -75,6 +75,7 @@ impl Recovery {
         packet.lost = true;
         outcome.sizes.on_lost(number, size > SYN_SIZE);
         outcome.lost_numbers.push(number);
+        outcome.marks.on_lost(number, marked);
         if matches!(packet.frames.first(), Some(SentFrame::Source { .. })) {
             outcome.lost_sources.push((number, std::mem::take(&mut packet.frames)));
         } else {

@@ -85,6 +85,8 @@ pub(crate) struct Outgoing {
     pub(crate) ack_eliciting: bool,
     /// It carries nothing but repair symbols.
     pub(crate) repair_only: bool,
+    /// The network may mark it: ECT(0).
+    pub(crate) marked: bool,
     /// It counts against the window; everything ack-eliciting does.
     pub(crate) in_flight: bool,
     pub(crate) frames: SentFrames,
@@ -105,6 +107,8 @@ pub(crate) struct AckOutcome {
     pub(crate) lost_numbers: Vec<u64>,
     /// The ranges of the acknowledgement, for the caller.
     pub(crate) ranges: Vec<(u64, u64)>,
+    /// Whether packets arrived that the network may mark.
+    pub(crate) marks: Evidence,
     /// Something was acknowledged for the first time.
     pub(crate) newly_acked: bool,
     /// The round-trip time was sampled.
@@ -119,8 +123,8 @@ impl AckOutcome {
         self.acked.clear();
         self.lost.clear();
         self.lost_sources.clear();
-        self.sizes = Evidence::default();
         self.lost_numbers.clear();
+        (self.sizes, self.marks) = (Evidence::default(), Evidence::default());
         (self.newly_acked, self.rtt_sampled, self.probe) = (false, false, false);
     }
 }
@@ -219,6 +223,7 @@ impl Recovery {
             size: packet.size,
             ack_eliciting: packet.ack_eliciting,
             repair_only: packet.repair_only,
+            marked: packet.marked,
             resolved: false,
             acked: false,
             lost: false,
@@ -290,6 +295,7 @@ impl Recovery {
                 {
                     outcome.acked.extend(packet.frames.drain(..));
                     outcome.sizes.on_acked(packet.number, packet.size > SYN_SIZE);
+                    outcome.marks.on_acked(packet.number, packet.marked);
                     self.sampler.on_acked(now, packet.size, &packet.stamp);
                     // A repair symbol is acknowledged at leisure: it says nothing about the path's time.
                     eliciting |= packet.ack_eliciting && !packet.repair_only;
@@ -301,6 +307,11 @@ impl Recovery {
         let (number, time_sent, repair_only) = newest?;
         self.largest_acked = self.largest_acked.max(Some(number));
         (number == ranges[0].1 && eliciting && !repair_only).then(|| now - time_sent)
+    }
+
+    /// The largest number that was acknowledged.
+    pub(crate) fn largest_acked(&self) -> Option<u64> {
+        self.largest_acked
     }
 
     /// What the path loses.

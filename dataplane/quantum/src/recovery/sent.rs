@@ -23,6 +23,8 @@ pub(crate) struct SentPacket {
     pub(crate) ack_eliciting: bool,
     /// It carries nothing but repair symbols: nobody waits for it, and nothing of it is sent again.
     pub(crate) repair_only: bool,
+    /// The network may mark it: ECT(0).
+    pub(crate) marked: bool,
     /// Acknowledged, lost or discarded: it waits for its elders to go, so that the queue stays sorted.
     pub(crate) resolved: bool,
     /// Acknowledged, which ends a period of persistent congestion.

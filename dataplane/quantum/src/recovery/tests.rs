@@ -22,6 +22,7 @@ fn packet(number: u64) -> Outgoing {
         size: 1000,
         ack_eliciting: true,
         repair_only: false,
+        marked: false,
         in_flight: true,
         frames,
     }

@@ -101,7 +101,11 @@ impl BackToBack {
         let (server, client) = tls();
         let config = EndpointConfig {
             fec: FecConfig { mode: setup.fec, ..FecConfig::default() },
-            path: PathConfig { datagram_size: setup.datagram_size, datagram_size_max: setup.datagram_size },
+            path: PathConfig {
+                datagram_size: setup.datagram_size,
+                datagram_size_max: setup.datagram_size,
+                ..PathConfig::default()
+            },
             ..EndpointConfig::default()
         };
         let buffer_len = config.segments_max * usize::from(setup.datagram_size);

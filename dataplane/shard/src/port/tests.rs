@@ -28,11 +28,15 @@ fn open() -> Pair {
 }
 
 pub(super) fn open_at(listen: SocketAddr) -> Pair {
+    open_with(listen, TRANSMIT_LEN)
+}
+
+pub(super) fn open_with(listen: SocketAddr, transmit_len: usize) -> Pair {
     let socket = socket::bind_alone(listen).unwrap();
     let address = socket.local_addr().unwrap();
     let doorbell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
     let ring = doorbell.try_clone().unwrap();
-    let port = UringPort::new(socket, ring, UringSettings { transmit_len: TRANSMIT_LEN }).unwrap();
+    let port = UringPort::new(socket, ring, UringSettings { transmit_len }).unwrap();
     Pair { port, doorbell, address }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quantum::Transmit;
 
-use super::tests::{Pair, TRANSMIT_LEN, open_at, skip};
+use super::tests::{Pair, TRANSMIT_LEN, open_at, open_with, skip};
 use super::*;
 use crate::work::Port;
 
@@ -203,4 +203,18 @@ fn more_transmits_than_slots_wait_for_their_turn_and_all_arrive() {
         }
     }
     assert_eq!(a.port.counters().send_errors, 0);
+}
+
+#[test]
+fn what_is_too_large_for_the_interface_is_lost_and_no_error() {
+    if skip() {
+        return;
+    }
+    // No interface takes more than the largest UDP payload.
+    let (mut a, mut b) = (open_with("127.0.0.1:0".parse().unwrap(), 66_000), open_at("127.0.0.1:0".parse().unwrap()));
+    transmit(&mut a.port, &[7; 65_900], to(b.address, 65_900));
+    transmit(&mut a.port, &[8; 100], to(b.address, 100));
+    let found = arrivals(&mut b.port, 100);
+    assert!(found.len() == 1 && found[0].data == [8; 100], "{found:?}");
+    assert_eq!((a.port.counters().send_errors, a.port.counters().sends), (0, 2));
 }

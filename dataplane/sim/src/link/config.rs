@@ -34,6 +34,19 @@ pub struct LinkConfig {
     pub mtu: Option<usize>,
     /// When nothing passes.
     pub blackouts: Vec<Blackout>,
+    /// What becomes of ECN bits.
+    pub ecn: EcnEffects,
+}
+
+/// What a path does with the ECN bits of datagrams, and because of them. The default carries them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EcnEffects {
+    /// Marks datagrams that would be the queue's bytes beyond this instead of letting them wait in silence (RFC 3168).
+    pub mark_above_bytes: Option<u64>,
+    /// Clears the bits of every datagram.
+    pub clears: bool,
+    /// Drops every datagram that has any of them.
+    pub drops: bool,
 }
 
 /// Gilbert-Elliott loss: a chain of a good and a bad state that steps with each packet, good at first.

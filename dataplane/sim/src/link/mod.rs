@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use quantum::Time;
 
-pub use config::{BadLink, Blackout, Burst, LinkConfig, RandomOutage};
+pub use config::{BadLink, Blackout, Burst, EcnEffects, LinkConfig, RandomOutage};
 pub use stats::LinkStats;
 
 use crate::Rng;
@@ -34,6 +34,20 @@ pub struct Datagram<M> {
     pub meta: M,
 }
 
+/// What a path does with what accompanies a datagram.
+pub trait Meta: Clone {
+    /// The two ECN bits; none if it has no such bits.
+    fn ecn(&self) -> u8 {
+        0
+    }
+
+    /// Changes them.
+    fn set_ecn(&mut self, _ecn: u8) {}
+}
+
+impl Meta for () {}
+impl Meta for u64 {}
+
 /// One direction of a path. Datagrams go in by [`process`](Self::process) and come out of [`poll`](Self::poll) when they are
 /// due; [`next_time`](Self::next_time) says when to poll again.
 ///
@@ -50,7 +64,7 @@ pub struct Link<M> {
     sequence_delivered: u64,
 }
 
-impl<M: Clone> Link<M> {
+impl<M: Meta> Link<M> {
     /// A path with the effects of `config`, whose randomness comes from `seed`.
     ///
     /// # Errors
@@ -166,14 +180,20 @@ impl<M: Clone> Link<M> {
 
 /// The effects that `config` asks for, from the sender to the receiver: the bottleneck and its queue come first, what happens
 /// to a packet on the way after.
-fn nodes<M: Clone>(config: &LinkConfig, seed: u64) -> Vec<Node<M>> {
+fn nodes<M: Meta>(config: &LinkConfig, seed: u64) -> Vec<Node<M>> {
     let rng = |purpose: u64| Rng::derive(seed, purpose);
     let mut nodes = Vec::new();
     if let Some(mtu) = config.mtu {
         nodes.push(Node::Mtu(mtu));
     }
     if let Some(rate) = config.rate_bits_per_s {
-        nodes.push(Node::Queue(queue::Queue::new(rate, config.queue_bytes_max())));
+        nodes.push(Node::Queue(queue::Queue::new(rate, config.queue_bytes_max(), config.ecn.mark_above_bytes)));
+    }
+    if config.ecn.drops {
+        nodes.push(Node::DropMarked);
+    }
+    if config.ecn.clears {
+        nodes.push(Node::Bleach);
     }
     if !config.blackouts.is_empty() {
         nodes.push(Node::Blackout(config.blackouts.clone()));

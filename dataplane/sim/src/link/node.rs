@@ -2,7 +2,7 @@
 
 use quantum::Time;
 
-use super::{Blackout, Datagram, LinkStats, delay, loss, mangle, queue, reorder};
+use super::{Blackout, Datagram, LinkStats, Meta, delay, loss, mangle, queue, reorder};
 
 /// A datagram on its way, and when it is where it is.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub(super) struct Flow<M> {
 #[derive(Debug)]
 pub(super) enum Node<M> {
     Mtu(usize),
+    /// Clears ECN bits.
+    Bleach,
+    /// Drops what has any.
+    DropMarked,
     Queue(queue::Queue<M>),
     Blackout(Vec<Blackout>),
     Outage(loss::Outage),
@@ -28,11 +32,16 @@ pub(super) enum Node<M> {
     Delay(delay::Delay<M>),
 }
 
-impl<M: Clone> Node<M> {
+impl<M: Meta> Node<M> {
     /// Takes what comes at `flow.at`; what leaves at once goes to `out`.
-    pub(super) fn push(&mut self, flow: Flow<M>, stats: &mut LinkStats, out: &mut Vec<Flow<M>>) {
+    pub(super) fn push(&mut self, mut flow: Flow<M>, stats: &mut LinkStats, out: &mut Vec<Flow<M>>) {
         let dropped = match self {
             Self::Mtu(mtu) => (flow.datagram.payload.len() > *mtu).then_some(&mut stats.dropped_mtu),
+            Self::Bleach => {
+                flow.datagram.meta.set_ecn(0);
+                None
+            }
+            Self::DropMarked => (flow.datagram.meta.ecn() != 0).then_some(&mut stats.dropped_ecn),
             Self::Blackout(windows) => {
                 windows.iter().any(|window| window.covers(flow.at)).then_some(&mut stats.dropped_blackout)
             }

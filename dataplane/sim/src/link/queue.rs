@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use quantum::Time;
 
-use super::LinkStats;
 use super::node::Flow;
+use super::{LinkStats, Meta};
 
+/// ECN bits (RFC 3168 section 5).
+const ECT1: u8 = 0b01;
+const ECT0: u8 = 0b10;
+const CE: u8 = 0b11;
 const NANOS_PER_S: u128 = 1_000_000_000;
 
 /// Serialises datagrams at a rate. What waits, the datagram being sent included, holds at most `bytes_max`; a datagram always
@@ -16,6 +20,8 @@ const NANOS_PER_S: u128 = 1_000_000_000;
 pub(super) struct Queue<M> {
     rate_bits_per_s: u64,
     bytes_max: u64,
+    /// What comes while more waits is marked.
+    mark_above: Option<u64>,
     bytes: u64,
     /// The integral of `bytes` over time, in byte nanoseconds, and up to when it goes.
     byte_ns: u64,
@@ -26,11 +32,12 @@ pub(super) struct Queue<M> {
     waiting: VecDeque<Flow<M>>,
 }
 
-impl<M> Queue<M> {
-    pub(super) const fn new(rate_bits_per_s: u64, bytes_max: u64) -> Self {
+impl<M: Meta> Queue<M> {
+    pub(super) const fn new(rate_bits_per_s: u64, bytes_max: u64, mark_above: Option<u64>) -> Self {
         Self {
             rate_bits_per_s,
             bytes_max,
+            mark_above,
             bytes: 0,
             byte_ns: 0,
             summed_to: Time::ZERO,
@@ -48,6 +55,10 @@ impl<M> Queue<M> {
             return;
         }
         self.bytes += len;
+        if self.mark_above.is_some_and(|most| self.bytes > most) && [ECT0, ECT1].contains(&flow.datagram.meta.ecn()) {
+            flow.datagram.meta.set_ecn(CE);
+            stats.marked += 1;
+        }
         stats.queue_bytes_peak = stats.queue_bytes_peak.max(self.bytes);
         let send_ns = u128::from(len) * 8 * NANOS_PER_S / u128::from(self.rate_bits_per_s);
         self.free_at = self.free_at.max(flow.at) + Duration::from_nanos(u64::try_from(send_ns).unwrap_or(u64::MAX));

@@ -17,6 +17,10 @@ pub struct LinkStats {
     pub dropped_blackout: u64,
     /// Dropped because they were larger than the path's MTU.
     pub dropped_mtu: u64,
+    /// Dropped because of their ECN bits.
+    pub dropped_ecn: u64,
+    /// Marked in the queue before the bottleneck: congestion experienced.
+    pub marked: u64,
     /// Copies made.
     pub duplicated: u64,
     /// Datagrams of which a bit was flipped.
@@ -37,6 +41,11 @@ pub struct LinkStats {
 impl LinkStats {
     /// Datagrams dropped, for whatever cause.
     pub const fn dropped(&self) -> u64 {
-        self.dropped_loss + self.dropped_burst + self.dropped_queue + self.dropped_blackout + self.dropped_mtu
+        self.dropped_loss
+            + self.dropped_burst
+            + self.dropped_queue
+            + self.dropped_blackout
+            + self.dropped_mtu
+            + self.dropped_ecn
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use quantum::Time;
 
-use super::{Blackout, Burst, Datagram, Link, LinkConfig, RandomOutage};
+use super::{Blackout, Burst, Datagram, EcnEffects, Link, LinkConfig, LinkStats, Meta, RandomOutage};
 
 const MS: u64 = 1_000_000;
 
@@ -241,4 +241,50 @@ proptest! {
         prop_assert_eq!(first, second);
         prop_assert_eq!(first_link.stats(), second_link.stats());
     }
+}
+
+/// A datagram's ECN bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bits(u8);
+
+impl Meta for Bits {
+    fn ecn(&self) -> u8 {
+        self.0
+    }
+
+    fn set_ecn(&mut self, ecn: u8) {
+        self.0 = ecn;
+    }
+}
+
+/// What becomes of ten datagrams of 1,000 bytes with these bits, sent at once over 10 Mbit/s.
+fn bits_after(ecn: EcnEffects, bits: u8) -> (Vec<u8>, LinkStats) {
+    let config = LinkConfig { rate_bits_per_s: Some(10_000_000), ecn, ..LinkConfig::default() };
+    let mut link = Link::new(&config, 1).expect("the test's settings make sense");
+    for _ in 0..10 {
+        link.process(Time::ZERO, Datagram { payload: vec![0; 1_000], meta: Bits(bits) });
+    }
+    let end = Time::ZERO + Duration::from_secs(1);
+    let found = std::iter::from_fn(|| link.poll(end)).map(|datagram| datagram.meta.0).collect();
+    (found, link.stats().clone())
+}
+
+#[test]
+fn a_queue_marks_what_would_wait_behind_more_than_its_threshold() {
+    let marking = EcnEffects { mark_above_bytes: Some(4_000), ..EcnEffects::default() };
+    let (found, stats) = bits_after(marking, 0b10);
+    assert_eq!(found, [vec![0b10; 4], vec![0b11; 6]].concat());
+    assert_eq!(stats.marked, 6);
+    // Who does not understand marks is not marked.
+    assert_eq!(bits_after(marking, 0).0, [0; 10]);
+}
+
+#[test]
+fn paths_that_clear_or_drop_marks_do_so() {
+    let clears = EcnEffects { clears: true, ..EcnEffects::default() };
+    assert_eq!(bits_after(clears, 0b10).0, [0; 10]);
+    let drops = EcnEffects { drops: true, ..EcnEffects::default() };
+    let (found, stats) = bits_after(drops, 0b10);
+    assert!(found.is_empty() && stats.dropped_ecn == 10 && stats.dropped() == 10);
+    assert_eq!(bits_after(drops, 0).0.len(), 10);
 }

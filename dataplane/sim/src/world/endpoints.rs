@@ -43,7 +43,11 @@ impl Factory {
         let mut rng = Rng::derive(seed, 300);
         let config = EndpointConfig {
             node_key: rng.seed(),
-            path: PathConfig { datagram_size: scenario.datagram_size, datagram_size_max: scenario.datagram_size_max },
+            path: PathConfig {
+                datagram_size: scenario.datagram_size,
+                datagram_size_max: scenario.datagram_size_max,
+                ..PathConfig::default()
+            },
             // Enough for a handshake on the worst of the paths, blackout included.
             handshake_timeout: Duration::from_mins(1),
             stream_window: 16 << 10 << rng.below(5),
@@ -82,7 +86,7 @@ impl Factory {
 
     /// Bytes that the buffer of a transmit has to have.
     pub(super) fn buffer_len(&self) -> usize {
-        let PathConfig { datagram_size, datagram_size_max } = self.config.path;
+        let PathConfig { datagram_size, datagram_size_max, .. } = self.config.path;
         self.config.segments_max * usize::from(datagram_size.max(datagram_size_max))
     }
 

@@ -21,7 +21,7 @@ pub use pair::Pair;
 pub use scenario::Scenario;
 
 use crate::app::{Client, Fault, Server};
-use crate::{Cipher, Datagram, Link, LinkStats};
+use crate::{Cipher, Datagram, Link, LinkStats, Meta};
 use checks::{Connections, Limits};
 use observer::Observer;
 use trace::TraceHash;
@@ -64,6 +64,16 @@ struct Route {
     from: SocketAddr,
     to: SocketAddr,
     ecn: u8,
+}
+
+impl Meta for Route {
+    fn ecn(&self) -> u8 {
+        self.ecn
+    }
+
+    fn set_ecn(&mut self, ecn: u8) {
+        self.ecn = ecn;
+    }
 }
 
 /// An endpoint and its application.

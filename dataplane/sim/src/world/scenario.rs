@@ -6,7 +6,7 @@ use quantum::Time;
 
 use super::incident::{Incident, IncidentKind};
 use crate::app::Plan;
-use crate::{Blackout, Burst, LinkConfig, RandomOutage, Rng};
+use crate::{Blackout, Burst, EcnEffects, LinkConfig, RandomOutage, Rng};
 
 /// UDP payload that every path carries, and that the best ones do.
 const MTU_MIN: u64 = 1_200;
@@ -54,6 +54,7 @@ impl Scenario {
         }
         let plans = (0..clients).map(|client| Plan::draw(&mut Rng::derive(seed, 200 + client))).collect();
         let incidents = Incident::draw(&mut Rng::derive(seed, 400), clients);
+        (up.ecn, down.ecn) = (ecn(&mut Rng::derive(seed, 501)), ecn(&mut Rng::derive(seed, 502)));
         let datagram_size = datagram_size as u16;
         // Two thirds of the worlds find out how large packets may be.
         let finds_out = Rng::derive(seed, 500).below(3) > 0;
@@ -103,6 +104,17 @@ fn path(rng: &mut Rng, datagram_size: u64) -> LinkConfig {
         corrupt_percent,
         mtu: Some((datagram_size + rng.below(MTU_MAX - datagram_size + 1)) as usize),
         blackouts,
+        ecn: EcnEffects::default(),
+    }
+}
+
+/// Half of the paths carry ECN bits as they should, others clear them or drop what has any.
+fn ecn(rng: &mut Rng) -> EcnEffects {
+    match rng.below(8) {
+        0 => EcnEffects { clears: true, ..EcnEffects::default() },
+        1 => EcnEffects { drops: true, ..EcnEffects::default() },
+        2..6 => EcnEffects { mark_above_bytes: Some(rng.below(64) * PACKET), ..EcnEffects::default() },
+        _ => EcnEffects::default(),
     }
 }
 

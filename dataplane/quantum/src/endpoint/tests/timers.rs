@@ -68,7 +68,11 @@ fn no_timer_is_due_again_at_the_moment_at_which_it_was_served() {
             send_buffer_max: 1 << rng.random_range(10..18),
             handshakes_without_cookie: rng.random_range(0..2),
             segments_max: rng.random_range(1..40),
-            path: PathConfig { datagram_size: rng.random_range(1_200..=1_500), datagram_size_max: 1_500 },
+            path: PathConfig {
+                datagram_size: rng.random_range(1_200..=1_500),
+                datagram_size_max: 1_500,
+                ..PathConfig::default()
+            },
             idle_timeout: Duration::from_secs(rng.random_range(3..40)),
             fec: if rng.random() { with_fec().fec } else { config().fec },
             keepalive: (rng.random_range(0..3) > 0).then(|| Duration::from_millis(rng.random_range(500..9_000))),

@@ -200,6 +200,7 @@ impl Path {
             size,
             ack_eliciting: true,
             repair_only: false,
+            marked: false,
             in_flight: true,
             frames,
         };
