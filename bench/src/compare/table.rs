@@ -9,7 +9,7 @@ use hdrhistogram::serialization::Deserializer;
 
 use super::model::{Cell, Outcome, Workload};
 
-/// Every path by every peer, rounds together: latencies as p50 / p99 in ms, goodput and shares in Mbit/s, failures as such.
+/// Every path by every peer, rounds together: latencies as p50 / p99 in ms (one in flight: us), goodput and shares in Mbit/s, failures as such.
 pub(super) fn table(cells: &[Cell]) -> String {
     let mut workloads: Vec<Workload> = cells.iter().map(|cell| cell.workload).collect();
     workloads.sort_unstable();
@@ -39,7 +39,7 @@ fn one(workload: Workload, cells: &[Cell]) -> String {
     for path in paths {
         let _ = write!(text, "{path:<16}");
         for peer in &peers {
-            let said = at.get(&(path, *peer)).map_or_else(String::new, |outcomes| say(outcomes));
+            let said = at.get(&(path, *peer)).map_or_else(String::new, |outcomes| say(workload, outcomes));
             let _ = write!(text, " {said:>18}");
         }
         text.push('\n');
@@ -52,13 +52,13 @@ fn title(workload: Workload) -> &'static str {
         Workload::Messages => "p50 / p99 ms",
         Workload::Bulk => "bulk Mbit/s",
         Workload::Concurrent => "64 in flight /s",
-        Workload::PingPong => "1: p50 / p99 ms",
+        Workload::PingPong => "one: p50/p99 us",
         Workload::BulkUnlimited => "no limit Mbit/s",
         Workload::Fairness => "shares Mbit/s",
     }
 }
 
-fn say(outcomes: &[&Outcome]) -> String {
+fn say(workload: Workload, outcomes: &[&Outcome]) -> String {
     let (mut merged, mut per_s, mut errors) = (crate::load::histogram(), Vec::new(), 0);
     let (mut goodput, mut shares, mut failed) = (Vec::new(), String::new(), 0);
     for outcome in outcomes {
@@ -84,10 +84,12 @@ fn say(outcomes: &[&Outcome]) -> String {
     } else if per_s.is_empty() {
         String::new()
     } else {
-        let ms = |share: f64| merged.value_at_quantile(share) as f64 / 1e6;
-        let rate = mean(&per_s);
-        // At the open loop's 200 per second the latencies are what counts, at thousands the rate.
-        if rate > 5000.0 { format!("{rate:.0}") } else { format!("{:.1} / {:.1}", ms(0.5), ms(0.99)) }
+        let quantile = |share: f64| merged.value_at_quantile(share) as f64 / 1e3;
+        match workload {
+            Workload::Concurrent => format!("{:.0}", mean(&per_s)),
+            Workload::PingPong => format!("{:.0} / {:.0}", quantile(0.5), quantile(0.99)),
+            _ => format!("{:.1} / {:.1}", quantile(0.5) / 1e3, quantile(0.99) / 1e3),
+        }
     };
     if errors > 0 {
         let _ = write!(said, " ({errors}!)");
