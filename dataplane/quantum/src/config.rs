@@ -53,12 +53,8 @@ pub struct EndpointConfig {
     pub idle_timeout: Duration,
     /// Sends a PING after so long without anything sent, while a connection is kept.
     pub keepalive: Option<Duration>,
-    /// Ends a handshake that takes longer.
-    pub handshake_timeout: Duration,
     /// Connections at most; a client beyond it is refused.
     pub connections_max: usize,
-    /// Half-open handshakes up to which no cookie is asked for.
-    pub handshakes_without_cookie: usize,
     /// The network path: how large packets may be.
     pub path: PathConfig,
     /// Segments of one [`Transmit`](crate::Transmit) at most (generic segmentation offload).
@@ -67,6 +63,47 @@ pub struct EndpointConfig {
     pub congestion: CongestionControl,
     /// Forward error correction.
     pub fec: FecConfig,
+    /// Handshakes and keys.
+    pub security: SecurityConfig,
+    /// Unreliable datagrams.
+    pub datagrams: DatagramConfig,
+}
+
+/// Settings of unreliable datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramConfig {
+    /// Bytes of the longest DATAGRAM frame that is taken; 0: none is, and the peer is told so.
+    pub frame_bytes_max: u16,
+    /// Bytes of datagrams that wait to be sent at most, with 64 bytes more for each; beyond them the oldest is dropped.
+    pub send_bytes_max: usize,
+    /// Bytes of datagrams that wait for the application at most, with 64 bytes more for each; beyond them the oldest is dropped.
+    pub receive_bytes_max: usize,
+    /// Forward error correction protects them like streams, if the connection has it.
+    pub protected: bool,
+}
+
+impl Default for DatagramConfig {
+    fn default() -> Self {
+        Self { frame_bytes_max: 2048, send_bytes_max: 64 << 10, receive_bytes_max: 64 << 10, protected: true }
+    }
+}
+
+/// Settings of handshakes and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecurityConfig {
+    /// Ends a handshake that takes longer.
+    pub handshake_timeout: Duration,
+    /// Half-open handshakes up to which no cookie is asked for.
+    pub handshakes_without_cookie: usize,
+    /// Packets that a key seals before the connection changes to the next one; half of the AEAD's confidentiality limit if that is
+    /// less (2^27 packets with AES-GCM).
+    pub key_update_packets: u64,
+}
+
+impl Default for SecurityConfig {
+    fn default() -> Self {
+        Self { handshake_timeout: Duration::from_secs(10), handshakes_without_cookie: 256, key_update_packets: 1 << 23 }
+    }
 }
 
 impl Default for EndpointConfig {
@@ -80,14 +117,14 @@ impl Default for EndpointConfig {
             send_buffer_max: 1 << 20,
             idle_timeout: Duration::from_mins(1),
             keepalive: Some(Duration::from_secs(10)),
-            handshake_timeout: Duration::from_secs(10),
             connections_max: 100_000,
-            handshakes_without_cookie: 256,
             path: PathConfig::default(),
             // As many packets of 1200 bytes as a UDP payload holds.
             segments_max: 54,
             congestion: CongestionControl::default(),
             fec: FecConfig::default(),
+            security: SecurityConfig::default(),
+            datagrams: DatagramConfig::default(),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::wire::VERSION;
+
 /// Codes of transport errors, as `CONNECTION_CLOSE` carries them (RFC 9000 section 20.1, reduced to what exists here).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
@@ -30,6 +32,10 @@ pub enum TransportErrorCode {
     ProtocolViolation = 0xa,
     /// More handshake data than is buffered.
     CryptoBufferExceeded = 0xd,
+    /// A key update that was not allowed, or not followed.
+    KeyUpdate = 0xe,
+    /// A key has been used as often as it may be.
+    AeadLimitReached = 0xf,
     /// A TLS alert; the alert's number is added to the code on the wire.
     Crypto = 0x100,
 }
@@ -84,7 +90,10 @@ pub enum CloseReason {
     /// The peer does not know the connection any more (a stateless reset): it restarted, for instance.
     Reset,
     /// The peer speaks other versions of the protocol only.
-    VersionMismatch,
+    VersionMismatch {
+        /// Bit `n` is set if the peer speaks version `n`. It is what the network said: nothing proves it.
+        versions: u32,
+    },
 }
 
 impl fmt::Display for CloseReason {
@@ -100,7 +109,12 @@ impl fmt::Display for CloseReason {
             Self::Unreachable => f.write_str("nothing listens at the peer's address (any more)"),
             Self::HandshakeTimeout => f.write_str("the handshake did not complete in time; is UDP open on the way?"),
             Self::Reset => f.write_str("the peer does not know the connection any more"),
-            Self::VersionMismatch => f.write_str("the peer speaks no version of Quantum that this side speaks"),
+            Self::VersionMismatch { versions } => {
+                let spoken = (0..32).filter(|version| versions >> version & 1 == 1);
+                let spoken: Vec<String> = spoken.map(|version: u32| version.to_string()).collect();
+                let spoken = if spoken.is_empty() { "none".to_owned() } else { spoken.join(", ") };
+                write!(f, "the peer speaks these versions of Quantum: {spoken}; this side speaks {VERSION}")
+            }
         }
     }
 }

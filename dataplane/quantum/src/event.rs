@@ -28,6 +28,8 @@ pub enum Event {
     StreamStopped(StreamId, u64),
     /// The peer allows more streams; an open that was refused can be tried again.
     StreamsAvailable,
+    /// There is a datagram to receive. Comes again only after a receive found nothing.
+    DatagramReceived,
     /// The connection is over. Last event of a connection, the only one if it never connected.
     Closed(CloseReason),
 }

@@ -31,8 +31,9 @@ mod fuzz_tests;
 #[cfg(test)]
 mod security_tests;
 
-pub use config::{Alpn, ConnectOptions, EndpointConfig};
+pub use config::{Alpn, ConnectOptions, DatagramConfig, EndpointConfig, SecurityConfig};
 pub use congestion::CongestionControl;
+pub use connection::DatagramError;
 pub use crypto::session;
 pub use endpoint::{
     ConnectError, ConnectionHandle, ConnectionRef, Endpoint, OpenError, Read, Received, Transmit, WriteError,
@@ -43,6 +44,9 @@ pub use fec::{FecConfig, FecMode};
 pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
 pub use observer::{ConnectionLog, LogEvent, Observer, PacketInfo};
 pub use path::{EcnState, PathConfig};
-pub use stats::{CongestionStats, ConnectionStats, EndpointStats, FecStats, PathStats, StreamsStats};
+pub use stats::{
+    CongestionStats, ConnectionStats, DatagramStats, EndpointStats, FecStats, PathStats, ProtectionStats, StreamsStats,
+};
 pub use stream_id::{Side, StreamId};
+pub use streams::Priority;
 pub use time::Time;

@@ -17,9 +17,13 @@ const STREAMS_MAX: u64 = 0x08;
 const ACK_DELAY_MAX_US: u64 = 0x0b;
 const RESET_TOKEN: u64 = 0x0c;
 const FEC_MEMBERS_MAX: u64 = 0x1f;
+/// RFC 9221 section 3.
+const DATAGRAM_FRAME_MAX: u64 = 0x20;
+/// Ids of known parameters are below this.
+const IDS_MAX: usize = 0x21;
 
 /// Parameters whose value is an integer.
-const KNOWN: [u64; 7] = [
+const KNOWN: [u64; 8] = [
     IDLE_TIMEOUT_MS,
     DATAGRAM_SIZE_MAX,
     CONNECTION_WINDOW,
@@ -27,6 +31,7 @@ const KNOWN: [u64; 7] = [
     STREAMS_MAX,
     ACK_DELAY_MAX_US,
     FEC_MEMBERS_MAX,
+    DATAGRAM_FRAME_MAX,
 ];
 
 /// What one side of a connection announces.
@@ -40,6 +45,8 @@ pub(crate) struct TransportParameters {
     pub(crate) ack_delay_max: Duration,
     /// Packets of a group of forward error correction that it takes at most; none: it takes no repair symbols.
     pub(crate) fec_members_max: u64,
+    /// Bytes of the longest DATAGRAM frame that it takes; none: it takes no datagrams.
+    pub(crate) datagram_frame_max: u64,
     pub(crate) reset_token: Option<[u8; 16]>,
 }
 
@@ -53,6 +60,7 @@ impl TransportParameters {
             stream_window: config.stream_window,
             streams_max: config.streams_max,
             ack_delay_max: ACK_DELAY_MAX,
+            datagram_frame_max: u64::from(config.datagrams.frame_bytes_max),
             fec_members_max: if config.fec.mode == FecMode::Off { 0 } else { REPAIR_MEMBERS_MAX },
             reset_token,
         }
@@ -70,7 +78,8 @@ impl TransportParameters {
             (ACK_DELAY_MAX_US, self.ack_delay_max.as_micros() as u64),
         ];
         let fec = (self.fec_members_max > 0).then_some((FEC_MEMBERS_MAX, self.fec_members_max));
-        for (id, value) in values.into_iter().chain(fec) {
+        let datagrams = (self.datagram_frame_max > 0).then_some((DATAGRAM_FRAME_MAX, self.datagram_frame_max));
+        for (id, value) in values.into_iter().chain(fec).chain(datagrams) {
             put_varint(&mut out, id);
             put_varint(&mut out, varint::len(value) as u64);
             put_varint(&mut out, value);
@@ -88,7 +97,7 @@ impl TransportParameters {
         if input.len() > PARAMETERS_BYTES_MAX {
             return Err(fault("transport parameters are too long"));
         }
-        let mut values: [Option<u64>; 32] = [None; 32];
+        let mut values: [Option<u64>; IDS_MAX] = [None; IDS_MAX];
         let mut reset_token = None;
         while !input.is_empty() {
             let id = take_varint(&mut input)?;
@@ -122,6 +131,7 @@ impl TransportParameters {
             stream_window: need(STREAM_WINDOW)?,
             streams_max: need(STREAMS_MAX)?.min(1 << 60),
             ack_delay_max: Duration::from_micros(get(ACK_DELAY_MAX_US).unwrap_or(0).min(1 << 24)),
+            datagram_frame_max: get(DATAGRAM_FRAME_MAX).unwrap_or(0),
             fec_members_max: get(FEC_MEMBERS_MAX).unwrap_or(0),
             reset_token,
         })
@@ -158,8 +168,8 @@ mod tests {
     #[test]
     fn cut_or_doubled_parameters_are_refused() {
         let encoded = TransportParameters::local(&EndpointConfig::default(), Some([7; 16])).encode();
-        // The last three, the delay of acknowledgements, forward error correction and the token, may be absent.
-        let whole = [encoded.len() - 18 - 4 - 4, encoded.len() - 18 - 4, encoded.len() - 18];
+        // The last four, the delay of acknowledgements, forward error correction, datagrams and the token, may be absent.
+        let whole = [18 + 4 + 4 + 4, 18 + 4 + 4, 18 + 4, 18].map(|absent| encoded.len() - absent);
         for len in 0..encoded.len() {
             assert_eq!(TransportParameters::decode(&encoded[..len]).is_ok(), whole.contains(&len), "cut at {len}");
         }

@@ -31,6 +31,8 @@ pub(crate) enum SentFrame {
     },
     HandshakeDone,
     Ping,
+    /// A datagram: never sent again.
+    Datagram,
     /// The packet is a source of forward error correction: its protected frames can be restored. Comes first.
     Source {
         number: u64,
@@ -71,6 +73,7 @@ impl SentFrame {
             | Self::StreamDataBlocked(_)
             | Self::MaxStreams
             | Self::HandshakeDone
+            | Self::Datagram
             | Self::Ping => true,
             Self::Crypto { .. }
             | Self::Ack { .. }

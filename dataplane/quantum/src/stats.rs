@@ -17,10 +17,6 @@ pub struct ConnectionStats {
     pub bytes_received: u64,
     /// Sent packets declared lost.
     pub packets_lost: u64,
-    /// Packets declared lost that arrived after all.
-    pub spurious_losses: u64,
-    /// Times that everything sent over three probe timeouts was lost (RFC 9002 section 7.6).
-    pub persistent_congestions: u64,
     /// Packets that carried frames again that had been sent before.
     pub retransmissions: u64,
     /// Probe timeouts that fired.
@@ -39,6 +35,36 @@ pub struct ConnectionStats {
     pub path: PathStats,
     /// What forward error correction did.
     pub fec: FecStats,
+    /// What the keys of 1-RTT did.
+    pub protection: ProtectionStats,
+    /// What became of datagrams.
+    pub datagrams: DatagramStats,
+}
+
+/// What became of the datagrams of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramStats {
+    /// Sent.
+    pub sent: u64,
+    /// Sent and acknowledged, or restored by the peer.
+    pub delivered: u64,
+    /// Never sent: others took their room, or they do not fit any more.
+    pub send_dropped: u64,
+    /// Received, those dropped included.
+    pub received: u64,
+    /// Received and dropped, since the application took none for too long.
+    pub receive_dropped: u64,
+}
+
+/// What the keys of 1-RTT did on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProtectionStats {
+    /// Key phases begun by this side.
+    pub updates: u64,
+    /// Key phases begun by the peer.
+    pub updates_by_peer: u64,
+    /// Packets that failed authentication.
+    pub not_opened: u64,
 }
 
 /// What a connection knows of its network path.
@@ -95,6 +121,10 @@ pub struct StreamsStats {
 /// What the congestion controller knows and allows (contract 1.7, `BBRStats`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CongestionStats {
+    /// Packets declared lost that arrived after all.
+    pub spurious_losses: u64,
+    /// Times that everything sent over three probe timeouts was lost (RFC 9002 section 7.6).
+    pub persistent_congestions: u64,
     /// BBR: `startup`, `drain`, `probe_bw_down`, `probe_bw_cruise`, `probe_bw_refill`, `probe_bw_up`, `probe_rtt`. CUBIC:
     /// `slow_start`, `conservative_slow_start`, `congestion_avoidance`.
     pub state: &'static str,

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use quantum::session::{KeyPair, PacketKey, Provider, Session, SessionError, TAG_LEN};
+use quantum::session::{KeyPair, KeyUpdates, PacketKey, Provider, Session, SessionError, TAG_LEN};
 use quantum::wire::{Epoch, Header};
 use quantum::{Alpn, ConnectError, ConnectOptions, Guuid, Side};
 
@@ -189,6 +189,23 @@ impl Session for NullSession {
     fn alpn(&self) -> Option<Alpn> {
         self.alpn
     }
+
+    fn key_updates(&mut self) -> Option<Box<dyn KeyUpdates>> {
+        Some(Box::new(NullKeyUpdates { side: self.side, phase: 0 }))
+    }
+}
+
+/// Keys that differ from phase to phase.
+struct NullKeyUpdates {
+    side: Side,
+    phase: u64,
+}
+
+impl KeyUpdates for NullKeyUpdates {
+    fn next_keys(&mut self) -> KeyPair {
+        self.phase += 1;
+        phase_keys(Epoch::OneRtt0, self.side, self.phase)
+    }
 }
 
 /// Seals a packet again that was changed: what a hostile peer with the connection's keys can do. Nothing, if it is none.
@@ -197,12 +214,21 @@ pub(crate) fn seal_again(sender: Side, segment: &mut [u8]) {
     let Some(start) = segment.len().checked_sub(usize::from(header.payload_len)) else { return };
     if usize::from(header.payload_len) >= TAG_LEN {
         let (head, payload) = segment.split_at_mut(start);
-        keys(header.epoch, sender).local.seal(u64::from(header.sequence), head, payload);
+        let pair = match header.epoch {
+            Epoch::OneRtt1 => phase_keys(Epoch::OneRtt0, sender, 1),
+            epoch => keys(epoch, sender),
+        };
+        pair.local.seal(u64::from(header.sequence), head, payload);
     }
 }
 
 fn keys(epoch: Epoch, side: Side) -> KeyPair {
-    let key = |side: Side| Box::new(NullKey { salt: u64::from(epoch.bits()) << 1 | u64::from(side == Side::Server) });
+    phase_keys(epoch, side, 0)
+}
+
+fn phase_keys(epoch: Epoch, side: Side, phase: u64) -> KeyPair {
+    let salt = phase << 4 | u64::from(epoch.bits()) << 1;
+    let key = |side: Side| Box::new(NullKey { salt: salt | u64::from(side == Side::Server) });
     let other = if side == Side::Client { Side::Server } else { Side::Client };
     KeyPair { local: key(side), remote: key(other) }
 }
@@ -245,6 +271,10 @@ impl PacketKey for NullKey {
     }
 
     fn packets_max(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn failures_max(&self) -> u64 {
         u64::MAX
     }
 }

@@ -137,6 +137,7 @@ impl Connection {
         self.keys.forget_early();
         self.recovery.forget();
         self.fec.forget();
+        self.pending.datagrams.forget();
         if is_orderly {
             self.streams.clear_unreadable();
         } else {

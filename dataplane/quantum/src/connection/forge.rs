@@ -33,7 +33,11 @@ impl Forged {
 impl Connection {
     /// Seals the packet; `None` if the keys of its epoch are not there.
     pub(crate) fn forge(&mut self, forged: &Forged) -> Option<Vec<u8>> {
-        let key = self.keys.local(forged.epoch)?;
+        let is_other_phase = forged.epoch.is_one_rtt() && forged.epoch != self.keys.epoch_on_wire(forged.epoch);
+        let key = match self.keys.phases() {
+            Some(phases) if is_other_phase => phases.next_local()?,
+            _ => self.keys.local(forged.epoch)?,
+        };
         let number = forged.number.unwrap_or(self.pending.number);
         self.pending.number = self.pending.number.max(number + 1);
         let mut blocks = SackBlocks::new();
@@ -74,5 +78,10 @@ impl Connection {
     /// Ranges kept to tell duplicates, and to report.
     pub(crate) fn ranges_kept(&self) -> (usize, usize) {
         self.received.ranges_kept()
+    }
+
+    /// Its 1-RTT key has sealed all but so many of the packets that it may.
+    pub(crate) fn wear_key(&mut self, left: u64) {
+        self.keys.phases().expect("the handshake is complete").wear(left);
     }
 }

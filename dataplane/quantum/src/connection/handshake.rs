@@ -100,12 +100,15 @@ impl Connection {
 
     /// TLS is through. The server confirms at once; the client is confirmed when it hears so.
     fn on_session_complete(&mut self, now: Time) {
-        let Some(handshake) = self.handshake.as_deref() else { return };
+        let Some(handshake) = self.handshake.as_deref_mut() else { return };
         let parameters = handshake.session.peer_parameters().unwrap_or_default();
         let Some(alpn) = handshake.session.alpn() else {
             self.fail_tls(now, 120, "the peer agreed on no application protocol".to_owned());
             return;
         };
+        if let (Some(source), Some(phases)) = (handshake.session.key_updates(), self.keys.phases()) {
+            phases.set_source(source);
+        }
         let parameters = match TransportParameters::decode(&parameters) {
             Ok(parameters) => parameters,
             Err(error) => return self.fail(now, &error),
@@ -116,6 +119,7 @@ impl Connection {
             streams_max: parameters.streams_max,
         });
         self.fec.protector.accept(parameters.fec_members_max);
+        self.pending.datagrams.accept(parameters.datagram_frame_max);
         self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
         self.path.start_exploring(&self.config.path, parameters.datagram_size_max);
         self.timers.on_connected(self.id.side, &self.config, parameters.idle_timeout);

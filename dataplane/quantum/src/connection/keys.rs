@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::key_phase::{KeyPhases, Phase};
 use super::receive::Arrival;
+use crate::Time;
 use crate::crypto::session::{KeyPair, PacketKey};
+use crate::stats::ProtectionStats;
 use crate::wire::Epoch;
 
 /// Packets that are kept until their keys are there; one more is dropped like a lost one.
@@ -17,11 +20,11 @@ pub(crate) struct EarlyPacket {
     pub(crate) segment: Vec<u8>,
 }
 
-/// Keys by epoch. Keys of an epoch that is over are dropped.
+/// Keys by epoch. Keys of an epoch that is over are dropped. [`Epoch::OneRtt0`] stands for 1-RTT in whatever phase it is.
 pub(crate) struct KeyRing {
     initial: Option<KeyPair>,
     handshake: Option<KeyPair>,
-    one_rtt: Option<KeyPair>,
+    one_rtt: Option<KeyPhases>,
     /// Data of 1-RTT may be opened: a server's only once the client has proved that it finished the handshake.
     one_rtt_enabled: bool,
     /// The newest epoch that an authentic packet came in: the peer surely has its keys.
@@ -49,8 +52,8 @@ impl KeyRing {
         match epoch {
             Epoch::Initial => self.initial = Some(keys),
             Epoch::Handshake => self.handshake = Some(keys),
-            Epoch::OneRtt0 => self.one_rtt = Some(keys),
-            // Key update and 0-RTT have their seats on the wire; no session gives keys for them.
+            Epoch::OneRtt0 => self.one_rtt = Some(KeyPhases::new(keys)),
+            // Later phases come from the session's secrets; no session gives keys for 0-RTT.
             Epoch::OneRtt1 | Epoch::ZeroRtt => {}
         }
     }
@@ -71,22 +74,50 @@ impl KeyRing {
 
     /// Seals packets of the epoch.
     pub(crate) fn local(&self, epoch: Epoch) -> Option<&dyn PacketKey> {
-        Some(&*self.pair(epoch)?.local)
+        match epoch {
+            Epoch::Initial => Some(&*self.initial.as_ref()?.local),
+            Epoch::Handshake => Some(&*self.handshake.as_ref()?.local),
+            Epoch::OneRtt0 | Epoch::OneRtt1 => Some(self.one_rtt.as_ref().filter(|_| self.one_rtt_enabled)?.local()),
+            Epoch::ZeroRtt => None,
+        }
     }
 
-    /// Opens packets of the epoch.
-    pub(crate) fn remote(&self, epoch: Epoch) -> Option<&dyn PacketKey> {
-        Some(&*self.pair(epoch)?.remote)
+    /// Opens the packet of that epoch and number; the key's phase if it is one of 1-RTT.
+    pub(crate) fn opener(&mut self, now: Time, epoch: Epoch, number: u64) -> Option<(&dyn PacketKey, Option<Phase>)> {
+        match epoch {
+            Epoch::Initial => Some((&*self.initial.as_ref()?.remote, None)),
+            Epoch::Handshake => Some((&*self.handshake.as_ref()?.remote, None)),
+            Epoch::OneRtt0 | Epoch::OneRtt1 => {
+                let phases = self.one_rtt.as_mut().filter(|_| self.one_rtt_enabled)?;
+                phases.opener(now, epoch, number).map(|(key, phase)| (key, Some(phase)))
+            }
+            Epoch::ZeroRtt => None,
+        }
+    }
+
+    /// The phases of 1-RTT, once their keys are there.
+    pub(crate) fn phases(&mut self) -> Option<&mut KeyPhases> {
+        self.one_rtt.as_mut()
+    }
+
+    /// What a packet of that epoch says in its header: the phase, if it is 1-RTT.
+    pub(crate) fn epoch_on_wire(&self, epoch: Epoch) -> Epoch {
+        if epoch.is_one_rtt() { self.one_rtt.as_ref().map_or(epoch, KeyPhases::epoch) } else { epoch }
+    }
+
+    /// Counters.
+    pub(crate) fn stats(&self) -> ProtectionStats {
+        self.one_rtt.as_ref().map(KeyPhases::stats).unwrap_or_default()
     }
 
     /// Whether packets of the epoch can be sent and opened.
     pub(crate) fn has(&self, epoch: Epoch) -> bool {
-        self.pair(epoch).is_some()
+        self.local(epoch).is_some()
     }
 
     /// An authentic packet of the epoch came.
     pub(crate) fn on_proven(&mut self, epoch: Epoch) {
-        self.proven = self.proven.max(epoch);
+        self.proven = self.proven.max(if epoch.is_one_rtt() { Epoch::OneRtt0 } else { epoch });
     }
 
     /// The newest epoch that the peer surely has keys for.
@@ -127,14 +158,5 @@ impl KeyRing {
     /// Nothing will be opened any more.
     pub(crate) fn forget_early(&mut self) {
         self.early = VecDeque::new();
-    }
-
-    fn pair(&self, epoch: Epoch) -> Option<&KeyPair> {
-        match epoch {
-            Epoch::Initial => self.initial.as_ref(),
-            Epoch::Handshake => self.handshake.as_ref(),
-            Epoch::OneRtt0 if self.one_rtt_enabled => self.one_rtt.as_ref(),
-            Epoch::OneRtt0 | Epoch::OneRtt1 | Epoch::ZeroRtt => None,
-        }
     }
 }

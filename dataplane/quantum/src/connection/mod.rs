@@ -2,9 +2,12 @@
 
 mod close;
 mod crypto_stream;
+mod datagrams;
 #[cfg(test)]
 pub(crate) mod forge;
 mod handshake;
+mod key_phase;
+mod key_update;
 mod keys;
 mod path;
 mod receive;
@@ -26,6 +29,8 @@ use crate::streams::{Streams, StreamsConfig};
 use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Side, Time};
 
 use close::Closing;
+pub use datagrams::DatagramError;
+use datagrams::Datagrams;
 use handshake::Handshake;
 use keys::KeyRing;
 pub(crate) use receive::{Arrival, Verdict};
@@ -62,6 +67,7 @@ struct Pending {
     skipped: SkippedNumbers,
     ping: bool,
     handshake_done: bool,
+    datagrams: Datagrams,
     /// Acknowledgements sent since something ack-eliciting was.
     ack_only_run: u32,
 }
@@ -143,6 +149,7 @@ impl Connection {
                 skipped: SkippedNumbers::new(start.seed),
                 ping: false,
                 handshake_done: false,
+                datagrams: Datagrams::new(config.datagrams),
                 ack_only_run: 0,
             },
             fec: Fec::new(now, &config.fec),
@@ -165,6 +172,7 @@ impl Connection {
                         send.on_acked(offset, len);
                     }
                 }
+                SentFrame::Datagram => self.pending.datagrams.on_acked(),
                 SentFrame::Source { number } => self.fec.protector.on_acked(number),
                 SentFrame::Repair { group } => self.fec.protector.on_repair_acked(group),
                 SentFrame::Recovered { first, last } => self.fec.restorer.on_report_acked(first, last),
@@ -264,6 +272,8 @@ impl Connection {
         self.recovery.stats(&mut stats);
         stats.streams = self.streams.stats();
         stats.path = self.path.stats();
+        stats.protection = self.keys.stats();
+        stats.datagrams = self.pending.datagrams.stats();
         self.fec.stats(&mut stats.fec);
         stats.fec.loss = self.recovery.losses().rate();
         stats.fec.burst = self.recovery.losses().burst().length;

@@ -18,7 +18,7 @@ impl Connection {
             return None;
         }
         let size = self.path.discovery.probe(now).filter(|&size| usize::from(size) <= out.len())?;
-        if !matches!(self.recovery.allowance(now), Allowance::Bytes(_)) || self.has_used_up_its_key(now) {
+        if !matches!(self.recovery.allowance(now), Allowance::Bytes(_)) || !self.renew_keys(now) {
             return None;
         }
         let full = usize::from(size);

@@ -43,6 +43,8 @@ pub(crate) enum Verdict {
 pub(super) struct Context {
     pub(super) number: u64,
     pub(super) epoch: Epoch,
+    /// It did not come, and was restored.
+    pub(super) restored: bool,
     /// It echoes a congestion mark.
     pub(super) ce: bool,
 }
@@ -78,12 +80,15 @@ impl Connection {
         if self.received.is_duplicate(number) {
             return Verdict::Duplicate;
         }
-        let Some(key) = self.keys.remote(header.epoch) else {
+        let Some((key, phase)) = self.keys.opener(now, header.epoch, number) else {
             self.keys.keep_early(arrival, segment);
             return Verdict::Dropped;
         };
         let (head, payload) = segment.split_at_mut(segment.len() - usize::from(header.payload_len));
-        let Some(len) = key.open(number, head, payload) else { return Verdict::Unauthentic };
+        let Some(len) = key.open(number, head, payload) else { return self.on_not_opened(now, phase) };
+        if !self.on_opened_by(now, phase, number) {
+            return Verdict::Taken;
+        }
         let plaintext = segment.len() - usize::from(header.payload_len);
         let size = segment.len() as u64;
         self.take_in(now, arrival, number, (&segment[plaintext..plaintext + len], size));
@@ -95,7 +100,7 @@ impl Connection {
         let is_answer = (FIRST_NUMBER..self.pending.number).any(|number| number as u32 == negotiation.sequence);
         let is_first = self.stats.packets_received == 0 && self.is_handshaking();
         if self.id.side == Side::Client && is_first && is_answer && !negotiation.supports(VERSION) {
-            self.end(CloseReason::VersionMismatch);
+            self.end(CloseReason::VersionMismatch { versions: negotiation.versions });
         }
     }
 
@@ -145,11 +150,12 @@ impl Connection {
             ce: *ecn == ECN_CE,
             epoch: header.epoch,
         };
-        let context = Context { number, epoch: header.epoch, ce: header.flags.contains(Flags::ECE) };
+        let context = Context { number, epoch: header.epoch, restored: false, ce: header.flags.contains(Flags::ECE) };
         // An ACK frame repeats what the header reports, and knows the delay as well. It comes first.
         let has_ack_frame = matches!(FrameIter::new(payload).next(), Some(Ok(Frame::Ack(_))));
         if header.flags.contains(Flags::ACK) {
             let ranges = self.expand_blocks(header.ack, blocks)?;
+            self.check_phase(header.epoch, &ranges)?;
             if !has_ack_frame {
                 let ce = self.path.ecn.tells_congestion(context.ce, None);
                 self.on_ack(now, header.epoch, &ranges, (Duration::ZERO, ce));
@@ -188,7 +194,7 @@ impl Connection {
     }
 
     pub(super) fn on_frame(&mut self, now: Time, context: Context, frame: Frame<'_>) -> Result<(), TransportError> {
-        let Context { number, epoch, ce } = context;
+        let Context { number, epoch, restored, ce } = context;
         let allowed = match frame {
             Frame::Padding(_) | Frame::Ping | Frame::Ack(_) => true,
             Frame::ConnectionClose { application, .. } => !application || epoch.is_one_rtt(),
@@ -221,6 +227,7 @@ impl Connection {
                 Ok(())
             }
             Frame::Repair(repair) => self.on_repair(now, number, &repair),
+            Frame::Datagram(data) => self.on_datagram(number, restored, data),
             Frame::Recovered(ranges) => self.on_recovered(now, ranges),
             frame => self.on_stream_frame(&frame),
         }
@@ -267,7 +274,7 @@ impl Connection {
         let mut ranges = std::mem::take(&mut self.outcome.ranges);
         ranges.clear();
         ranges.extend(ack.ranges.map(|range| (*range.start(), *range.end())));
-        let checked = self.check_ranges(&ranges);
+        let checked = self.check_ranges(&ranges).and_then(|()| self.check_phase(epoch, &ranges));
         if checked.is_ok() {
             self.on_ack_with_counts(now, (epoch, &ranges), (delay, ce), ack.ecn);
         }
@@ -291,6 +298,7 @@ impl Connection {
     }
 
     pub(super) fn on_ack(&mut self, now: Time, epoch: Epoch, ranges: &[(u64, u64)], report: (Duration, bool)) {
+        let epoch = if epoch.is_one_rtt() { Epoch::OneRtt0 } else { epoch };
         let mut outcome = std::mem::take(&mut self.outcome);
         self.recovery.on_ack(now, (epoch, ranges), report, &mut outcome);
         self.outcome = outcome;

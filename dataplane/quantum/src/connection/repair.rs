@@ -152,7 +152,7 @@ impl Connection {
     /// Takes apart what has been restored.
     pub(super) fn take_restored(&mut self, now: Time, context: Context) -> Result<(), TransportError> {
         while let Some((number, symbol)) = self.fec.restorer.take_restored() {
-            let context = Context { number, ..context };
+            let context = Context { number, restored: true, ..context };
             for frame in FrameIter::new(&symbol) {
                 let frame = frame?;
                 if !frame.is_protected() {

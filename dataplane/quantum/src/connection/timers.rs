@@ -38,7 +38,7 @@ pub(crate) struct Timers {
 impl Timers {
     pub(super) fn new(now: Time, config: &EndpointConfig) -> Self {
         Self {
-            handshake: Some(now + config.handshake_timeout),
+            handshake: Some(now + config.security.handshake_timeout),
             idle_timeout: config.idle_timeout,
             keepalive: None,
             received_at: now,

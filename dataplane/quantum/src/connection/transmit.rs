@@ -10,7 +10,7 @@ use crate::sent_frame::{SentFrame, SentFrames};
 use crate::wire::{
     Epoch, Flags, FrameWriter, HEADER_LEN, Header, REASON_LEN_MAX, SackBlock, SackBlocks, VERSION, crypto_capacity,
 };
-use crate::{Side, Time, Transmit, TransportError, TransportErrorCode};
+use crate::{Side, Time, Transmit, TransportErrorCode};
 
 /// An acknowledgement says how late it is if it is later than this: less is noise on any network.
 const ACK_DELAY_TOLD: Duration = Duration::from_micros(100);
@@ -18,8 +18,6 @@ const ACK_DELAY_TOLD: Duration = Duration::from_micros(100);
 const ACK_ONLY_RUN_MAX: u32 = 8;
 /// Room that is not worth another frame: a full packet is padded instead, so that it fits into a batch of equal ones.
 const PADDED_ROOM_MAX: usize = 16;
-/// Packets that a key has to seal still when the connection ends for its sake: the close and its repetitions.
-const KEY_RESERVE: u64 = 128;
 /// Bytes of a packet that closes, at most: header, tag, frame type, code, length and words.
 const CLOSE_SIZE_MAX: u64 = (HEADER_LEN + TAG_LEN + 1 + 8 + 2 + REASON_LEN_MAX) as u64;
 /// A packet with a repair symbol has an acknowledgement too if this is left: for header and tag, eight blocks, and a frame.
@@ -101,7 +99,7 @@ impl Connection {
             let (epoch, frame) = closing.take_due()?;
             return self.write_close(epoch, &frame, out);
         }
-        if self.is_closed() || self.is_amplification_limited() || self.has_used_up_its_key(now) {
+        if self.is_closed() || self.is_amplification_limited() || !self.renew_keys(now) {
             return None;
         }
         if let Some(epoch) = self.epoch_with_crypto() {
@@ -132,21 +130,11 @@ impl Connection {
         None
     }
 
-    /// Ends the connection before a key has sealed more packets than it may.
-    pub(super) fn has_used_up_its_key(&mut self, now: Time) -> bool {
-        let used_up =
-            self.keys.local(Epoch::OneRtt0).is_some_and(|key| self.pending.number + KEY_RESERVE >= key.packets_max());
-        if used_up {
-            let error = TransportError::new(TransportErrorCode::NoError, "the connection's key has sealed all it may");
-            self.fail(now, &error);
-        }
-        used_up
-    }
-
     fn has_data(&self) -> bool {
         self.pending.handshake_done
             || self.pending.ping
             || self.fec.restorer.wants_report()
+            || self.pending.datagrams.has_pending()
             || self.streams.has_pending()
     }
 
@@ -173,7 +161,8 @@ impl Connection {
         } else {
             epoch.unwrap_or(Epoch::OneRtt0)
         };
-        self.pending.ping |= epoch != Epoch::OneRtt0 || !self.has_data();
+        // A datagram may not fit into a packet of this size.
+        self.pending.ping |= epoch != Epoch::OneRtt0 || !self.has_data() || self.pending.datagrams.has_pending();
         self.write_packet(now, epoch, Content::All, out)
     }
 
@@ -334,14 +323,30 @@ impl Connection {
             draft.frames.push(SentFrame::HandshakeDone);
             draft.ack_eliciting = true;
         }
+        let datagrams_first = self.pending.datagrams.go_first(self.streams.has_pending());
+        if datagrams_first {
+            self.write_datagrams_into(writer, draft);
+        }
         let before = draft.frames.len();
         let filled = self.streams.fill(writer, &mut draft.frames);
         draft.ack_eliciting |= draft.frames.len() > before;
+        if !datagrams_first {
+            self.write_datagrams_into(writer, draft);
+        }
         draft.retransmits = filled.resent;
-        draft.protected = filled.protected;
+        draft.protected |= filled.protected;
+        if filled.urgent {
+            draft.flags |= Flags::URG;
+        }
         if filled.message_end {
             draft.flags |= Flags::PSH;
         }
+    }
+
+    fn write_datagrams_into(&mut self, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
+        let (protected, written) = self.write_datagrams(writer, &mut draft.frames);
+        draft.protected |= protected;
+        draft.ack_eliciting |= written;
     }
 
     fn write_repairs_into(&mut self, now: Time, other: bool, writer: &mut FrameWriter<'_>, draft: &mut Draft) {
@@ -391,7 +396,7 @@ impl Connection {
         self.pending.number += 1;
         let header = Header {
             version: VERSION,
-            epoch,
+            epoch: self.keys.epoch_on_wire(epoch),
             flags,
             guuid: self.id.guuid,
             sequence: number as u32,
@@ -403,6 +408,11 @@ impl Connection {
         let (header, payload) = out[..head + payload_len].split_at_mut(head);
         self.told.log.sent((number, epoch), blocks, head + payload_len, &payload[..payload_len - TAG_LEN]);
         key.seal(number, header, payload);
+        if epoch.is_one_rtt()
+            && let Some(phases) = self.keys.phases()
+        {
+            phases.on_sealed(number, flags.contains(Flags::ACK));
+        }
         Some(head + payload_len)
     }
 

@@ -14,8 +14,17 @@ pub trait PacketKey: Send {
     /// Opens `payload` in place and gives the length of the plaintext; `None` if it is not authentic.
     fn open(&self, number: u64, header: &[u8], payload: &mut [u8]) -> Option<usize>;
 
-    /// Packets that may be sealed before the key has to be changed.
+    /// Packets that may be sealed before the key has to be changed: the AEAD's confidentiality limit.
     fn packets_max(&self) -> u64;
+
+    /// Packets that may fail to open on a connection before it has to end: the AEAD's integrity limit.
+    fn failures_max(&self) -> u64;
+}
+
+/// Gives the keys of one 1-RTT phase after the other (RFC 9001 section 6.1).
+pub trait KeyUpdates: Send {
+    /// Keys of the next phase.
+    fn next_keys(&mut self) -> KeyPair;
 }
 
 /// Both directions of an epoch.
@@ -55,6 +64,10 @@ pub trait Session: Send {
 
     /// The application protocol, once it is agreed.
     fn alpn(&self) -> Option<Alpn>;
+
+    /// What gives the keys of the 1-RTT phases after the first one; asked for once, when the handshake is complete. Without it
+    /// a connection ends when its key has sealed all it may.
+    fn key_updates(&mut self) -> Option<Box<dyn KeyUpdates>>;
 }
 
 /// Makes handshakes and the keys of the first packets.

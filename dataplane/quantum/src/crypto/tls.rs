@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::quic::{self, KeyChange, Keys, Suite, Version};
+use rustls::quic::{self, KeyChange, Keys, Secrets, Suite, Version};
 
-use super::session::{KeyPair, PacketKey, Provider, Session, SessionError, TAG_LEN};
+use super::session::{KeyPair, KeyUpdates, PacketKey, Provider, Session, SessionError, TAG_LEN};
 use crate::wire::Epoch;
 use crate::{Alpn, ConnectError, ConnectOptions, Guuid, Side};
 
@@ -57,7 +57,7 @@ impl Provider for TlsProvider {
     fn accept(&self, parameters: Vec<u8>) -> Option<Box<dyn Session>> {
         let config = Arc::clone(self.server.as_ref()?);
         let connection = quic::ServerConnection::new(config, Version::V1, parameters).ok()?;
-        Some(Box::new(TlsSession(connection.into())))
+        Some(Box::new(TlsSession::new(connection.into())))
     }
 }
 
@@ -72,35 +72,61 @@ pub(crate) fn connect_with_alpn(
     let connection =
         quic::ClientConnection::new_with_alpn(Arc::clone(&options.tls), Version::V1, name, parameters, alpn)
             .map_err(|error| ConnectError::Tls(error.to_string()))?;
-    Ok(Box::new(TlsSession(connection.into())))
+    Ok(Box::new(TlsSession::new(connection.into())))
 }
 
-struct TlsSession(quic::Connection);
+struct TlsSession {
+    tls: quic::Connection,
+    /// From which the keys of later phases are made, once those of the first one were.
+    secrets: Option<Secrets>,
+}
+
+impl TlsSession {
+    fn new(tls: quic::Connection) -> Self {
+        Self { tls, secrets: None }
+    }
+}
 
 impl Session for TlsSession {
     fn read(&mut self, data: &[u8]) -> Result<(), SessionError> {
-        self.0
+        self.tls
             .read_hs(data)
-            .map_err(|error| SessionError { alert: self.0.alert().map_or(0x50, u8::from), reason: error.to_string() })
+            .map_err(|error| SessionError { alert: self.tls.alert().map_or(0x50, u8::from), reason: error.to_string() })
     }
 
     fn write(&mut self, out: &mut Vec<u8>) -> Option<(Epoch, KeyPair)> {
-        Some(match self.0.write_hs(out)? {
+        Some(match self.tls.write_hs(out)? {
             KeyChange::Handshake { keys } => (Epoch::Handshake, key_pair(keys)),
-            KeyChange::OneRtt { keys, next: _ } => (Epoch::OneRtt0, key_pair(keys)),
+            KeyChange::OneRtt { keys, next } => {
+                self.secrets = Some(next);
+                (Epoch::OneRtt0, key_pair(keys))
+            }
         })
     }
 
     fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.tls.is_handshaking()
     }
 
     fn peer_parameters(&self) -> Option<Vec<u8>> {
-        self.0.quic_transport_parameters().map(<[u8]>::to_vec)
+        self.tls.quic_transport_parameters().map(<[u8]>::to_vec)
     }
 
     fn alpn(&self) -> Option<Alpn> {
-        Alpn::from_name(self.0.alpn_protocol()?)
+        Alpn::from_name(self.tls.alpn_protocol()?)
+    }
+
+    fn key_updates(&mut self) -> Option<Box<dyn KeyUpdates>> {
+        Some(Box::new(TlsKeyUpdates(self.secrets.take()?)))
+    }
+}
+
+struct TlsKeyUpdates(Secrets);
+
+impl KeyUpdates for TlsKeyUpdates {
+    fn next_keys(&mut self) -> KeyPair {
+        let keys = self.0.next_packet_keys();
+        KeyPair { local: Box::new(TlsKey(keys.local)), remote: Box::new(TlsKey(keys.remote)) }
     }
 }
 
@@ -127,5 +153,9 @@ impl PacketKey for TlsKey {
     fn packets_max(&self) -> u64 {
         // The limit is for packets of up to 2^16 bytes; those of this crate have at most 2^11.
         self.0.confidentiality_limit().max(SHORT_PACKETS_MAX)
+    }
+
+    fn failures_max(&self) -> u64 {
+        self.0.integrity_limit()
     }
 }

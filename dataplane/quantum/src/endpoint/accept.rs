@@ -71,7 +71,7 @@ impl Endpoint {
         let validated = cookie.is_some_and(|token| self.cookies.verify(now, source.remote, guuid, token));
         if self.slots.len() >= self.config.connections_max {
             self.refuse(now, target, guuid, &keys);
-        } else if !validated && self.slots.half_open() >= self.config.handshakes_without_cookie {
+        } else if !validated && self.slots.half_open() >= self.config.security.handshakes_without_cookie {
             self.ask_for_cookie(now, target, guuid, &keys);
         } else if let Some(mut connection) = self.start_server(now, source, guuid, (keys, validated)) {
             self.observe_connection(now, &mut connection);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{ConnectionHandle, Endpoint};
 use crate::connection::Connection;
 use crate::wire::varint::VARINT_MAX;
-use crate::{ConnectionStats, Guuid, Side, StreamId, Time};
+use crate::{ConnectionStats, DatagramError, Guuid, Priority, Side, StreamId, Time};
 
 /// What came of a read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +116,32 @@ impl<'a> ConnectionRef<'a> {
     /// does unless told otherwise; bulk that nobody waits for can do without.
     pub fn protect(&mut self, id: StreamId, protected: bool) {
         self.get_mut().streams().protect(id, protected);
+    }
+
+    /// Where the stream stands among those of this side that want to send. Does nothing if its sending is over.
+    pub fn set_priority(&mut self, id: StreamId, priority: Priority) {
+        self.get_mut().streams().set_priority(id, priority);
+    }
+
+    /// Bytes of a datagram that can be sent at the moment, at most; none if the peer takes no datagrams. It changes with the
+    /// path's.
+    pub fn datagram_size_max(&self) -> Option<usize> {
+        self.get().datagram_size_max()
+    }
+
+    /// Sends a datagram, once and unreliably (RFC 9221), within what congestion control and pacing let go. If those that wait
+    /// have no room for it, the oldest is dropped.
+    ///
+    /// # Errors
+    /// See [`DatagramError`].
+    pub fn send_datagram(&mut self, data: Bytes) -> Result<(), DatagramError> {
+        self.get_mut().send_datagram(data)
+    }
+
+    /// The next datagram that came. Of those that are not taken in time the oldest are dropped. After `None`,
+    /// [`Event::DatagramReceived`](crate::Event::DatagramReceived) follows.
+    pub fn recv_datagram(&mut self) -> Option<Bytes> {
+        self.get_mut().recv_datagram()
     }
 
     /// Reads at most `max` bytes in order. What is read is credited to the peer. What a peer had sent in order before its

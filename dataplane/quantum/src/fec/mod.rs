@@ -21,7 +21,7 @@ mod tests;
 pub(crate) use budget::PathView;
 pub use config::{FecConfig, FecMode};
 pub(crate) use meter::{Burst, LossMeter};
-pub(crate) use protector::Protector;
+pub(crate) use protector::{Protector, RESERVE_MAX};
 pub(crate) use restorer::Restorer;
 
 /// Bytes before a packet's symbol in its shard, in a group of several: the symbol's length and the packet's number.

@@ -21,6 +21,9 @@ const RANGES_MAX: usize = 8;
 const GAP_MAX: u64 = 64;
 /// Groups that are remembered at most.
 const GROUPS_MAX: usize = 512;
+/// Bytes that a protected packet leaves free for its repair symbol's frame: of the ranges after the first two one-byte integers
+/// each, and a byte more for one long one.
+pub(crate) const RESERVE_MAX: usize = SHARD_HEAD_LEN + repair_head_len_max(1) + (RANGES_MAX - 1) * 2 + 1;
 /// Beyond the path's own time, an acknowledgement of repair symbols may take so long.
 const ACK_SLACK: Duration = Duration::from_millis(6);
 /// What is held back is looked at so long after a group's last symbol left, first, and then when it is time.
@@ -117,8 +120,7 @@ impl Protector {
         let wanted = self.members_max > 0 && self.wanted(1, path) > 0;
         let is_fixed = matches!(self.config.mode, FecMode::Fixed { .. });
         let gathers = wanted && (is_fixed || !self.budget.is_full(now, path));
-        // Of the ranges after the first two one-byte integers each, and a byte more for one long one.
-        gathers.then_some(SHARD_HEAD_LEN + repair_head_len_max(1) + (RANGES_MAX - 1) * 2 + 1)
+        gathers.then_some(RESERVE_MAX)
     }
 
     /// Symbols for a group of so many packets.
@@ -173,6 +175,13 @@ impl Protector {
         }
         let bytes = self.open.symbol_len_max() * self.wanted(members, path);
         if self.budget.allows(now, bytes, path) || matches!(self.config.mode, FecMode::Fixed { .. }) {
+            self.close(now, path);
+        }
+    }
+
+    /// What is being gathered is complete: the packets after it have other keys.
+    pub(crate) fn end_group(&mut self, now: Time, path: &PathView) {
+        if !self.open.members.is_empty() {
             self.close(now, path);
         }
     }

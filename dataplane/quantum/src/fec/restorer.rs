@@ -264,6 +264,12 @@ impl Restorer {
         !received.is_duplicate(number) && number >= self.restored_floor && !self.restored.contains(number)
     }
 
+    /// Whether the packet with that number, which has come, had been restored before, or may have been so long ago that nobody
+    /// knows.
+    pub(crate) fn was_restored(&self, number: u64) -> bool {
+        number < self.restored_floor || self.restored.contains(number)
+    }
+
     fn restore(&mut self, number: u64, symbol: Vec<u8>) {
         self.restored.insert(number);
         if self.restored.len() > RESTORED_RANGES_MAX

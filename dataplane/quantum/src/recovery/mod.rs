@@ -465,8 +465,8 @@ impl Recovery {
         stats.packets_sent = self.counters.packets_sent;
         stats.bytes_sent = self.counters.bytes_sent;
         stats.packets_lost = self.counters.packets_lost;
-        stats.spurious_losses = self.counters.spurious_losses;
-        stats.persistent_congestions = self.counters.persistent_congestions;
+        stats.congestion.spurious_losses = self.counters.spurious_losses;
+        stats.congestion.persistent_congestions = self.counters.persistent_congestions;
         stats.probe_timeouts = self.timer.fired();
         if self.rtt.min().is_some() {
             stats.rtt_smoothed = self.rtt.smoothed();

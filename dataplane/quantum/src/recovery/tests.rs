@@ -72,7 +72,7 @@ fn goodput_holds_under_random_loss_and_the_queue_stays_short() {
                 goodput / reach,
                 path.waits.queue_max,
                 path.waits.tail_drops,
-                path.stats().spurious_losses
+                path.stats().congestion.spurious_losses
             );
             assert!(
                 goodput >= share * reach,
@@ -105,7 +105,7 @@ fn a_blackout_is_overcome() {
     path.blackout = false;
     path.run(Duration::from_secs(4));
     assert!(path.run(Duration::from_secs(3)) > 9_000_000.0, "{:?}", path.stats());
-    assert!(path.stats().persistent_congestions > 0);
+    assert!(path.stats().congestion.persistent_congestions > 0);
 }
 
 #[test]
@@ -187,10 +187,10 @@ fn losses_that_were_only_late_are_counted_and_undone() {
     let lost = |recovery: &Recovery| recovery.sampler.lost();
     assert_eq!(lost(&recovery), 3000);
     ack(&mut recovery, at(52), &[(0, 5)]);
-    assert_eq!((stats(&recovery).spurious_losses, lost(&recovery)), (3, 0));
+    assert_eq!((stats(&recovery).congestion.spurious_losses, lost(&recovery)), (3, 0));
     assert_eq!(recovery.sampler.delivered(), 6000);
     ack(&mut recovery, at(53), &[(0, 5)]);
-    assert_eq!(stats(&recovery).spurious_losses, 3, "once each");
+    assert_eq!(stats(&recovery).congestion.spurious_losses, 3, "once each");
 }
 
 #[test]

@@ -1,14 +1,11 @@
 //! Frames of streams: those that come in, those that go out, and what became of them.
 
+use super::schedule::{TURN_BYTES_WHOLE, URGENT_RUN_BYTES};
 use super::{Stream, Streams};
 use crate::sent_frame::{SentFrame, SentFrames};
 use crate::wire::FrameWriter;
 use crate::wire::varint::VARINT_MAX;
 use crate::{Event, StreamId, TransportError, TransportErrorCode};
-
-/// A stream's turn lasts until it has sent so many bytes, about a packet's worth: not less, or many streams with much to
-/// send would cut each other into small frames; not more, or a small message would wait behind them.
-const TURN_BYTES: u64 = 1200;
 
 /// What a packet was filled with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +16,8 @@ pub(crate) struct Filled {
     pub(crate) resent: bool,
     /// It carries something that forward error correction is to protect.
     pub(crate) protected: bool,
+    /// It carries something of a latency-class stream.
+    pub(crate) urgent: bool,
 }
 
 /// Frames that came in.
@@ -121,8 +120,8 @@ impl Streams {
             || !self.lines.fresh.is_empty() && self.received.available() > 0
     }
 
-    /// Writes what is to be sent: control frames, then lost data, then data of the streams in turn, until the packet is full
-    /// or nothing is left. Adds to `sent` what it wrote.
+    /// Writes what is to be sent: control frames, then what urgent streams have, then the others, of each lost data first and
+    /// then data of the streams in turn, until the packet is full or nothing is left. Adds to `sent` what it wrote.
     pub(crate) fn fill(&mut self, writer: &mut FrameWriter<'_>, sent: &mut SentFrames) -> Filled {
         let mut filled = Filled::default();
         if self.closed {
@@ -131,8 +130,23 @@ impl Streams {
         let before = sent.len();
         self.fill_control(writer, sent);
         filled.protected = sent.len() > before;
-        self.fill_lost(writer, sent, &mut filled);
-        self.fill_fresh(writer, sent, &mut filled);
+        let rest_waits = self.lines.resend.has(false) || self.lines.fresh.has(false);
+        let classes = match self.lines.urgent_run_bytes {
+            URGENT_RUN_BYTES.. if rest_waits => [false, true],
+            _ => [true, false],
+        };
+        for urgent in classes {
+            let (start, count) = (writer.written(), sent.len());
+            self.fill_lost(urgent, writer, sent, &mut filled);
+            self.fill_fresh(urgent, writer, sent, &mut filled);
+            let has_written = sent.len() > count;
+            filled.urgent |= urgent && has_written;
+            if urgent && rest_waits {
+                self.lines.urgent_run_bytes += (writer.written() - start) as u64;
+            } else if has_written || !rest_waits {
+                self.lines.urgent_run_bytes = 0;
+            }
+        }
         filled
     }
 
@@ -146,15 +160,15 @@ impl Streams {
             remote.sent();
             sent.push(SentFrame::MaxStreams);
         }
-        while let Some(id) = self.lines.control.first() {
+        while let Some(id) = self.lines.control.first(false) {
             if self.with(id, |stream| stream.write_control(id, writer, sent)) != Some(true) {
                 break;
             }
         }
     }
 
-    fn fill_lost(&mut self, writer: &mut FrameWriter<'_>, sent: &mut SentFrames, filled: &mut Filled) {
-        while let Some(id) = self.lines.resend.first() {
+    fn fill_lost(&mut self, urgent: bool, writer: &mut FrameWriter<'_>, sent: &mut SentFrames, filled: &mut Filled) {
+        while let Some(id) = self.lines.resend.first(urgent) {
             let Some(stream) = self.live.get_mut(&id) else { break };
             let is_first_end = !stream.sending.has_lost();
             let Some(piece) = stream.sending.write_lost(id, writer) else { break };
@@ -163,24 +177,35 @@ impl Streams {
             filled.resent |= !is_first_end;
             filled.protected |= stream.protected;
             sent.push(SentFrame::Stream { id, offset: piece.offset, len: piece.len, fin: piece.fin });
-            self.lines.resend.requeue(id, &mut stream.resend);
+            self.lines.resend.requeue(id, &mut stream.resend, urgent);
             self.settle(id);
         }
     }
 
-    fn fill_fresh(&mut self, writer: &mut FrameWriter<'_>, sent: &mut SentFrames, filled: &mut Filled) {
-        while let Some(id) = self.lines.fresh.first() {
+    fn fill_fresh(&mut self, urgent: bool, writer: &mut FrameWriter<'_>, sent: &mut SentFrames, filled: &mut Filled) {
+        while let Some(id) = self.lines.fresh.first(urgent) {
             let credit = self.received.available();
             let Some(stream) = self.live.get_mut(&id).filter(|_| credit > 0) else { break };
-            let Some(piece) = stream.sending.write_fresh(id, credit, writer) else { break };
+            let turn = stream.priority.turn_bytes();
+            if let Some(beyond) = stream.turn_bytes.checked_sub(turn) {
+                // It has sent more in the turns before than was its share.
+                stream.turn_bytes = beyond;
+                self.lines.fresh.requeue(id, &mut stream.fresh, urgent);
+                continue;
+            }
+            let is_short = turn < TURN_BYTES_WHOLE && self.lines.fresh.has_several(urgent);
+            let most = if is_short { credit.min(turn - stream.turn_bytes) } else { credit };
+            let Some(piece) = stream.sending.write_fresh(id, most, writer) else { break };
             self.received.consume(u64::from(piece.len));
             filled.protected |= stream.protected;
             filled.message_end |= piece.message_end;
             sent.push(SentFrame::Stream { id, offset: piece.offset, len: piece.len, fin: piece.fin });
             stream.turn_bytes += u64::from(piece.len);
-            if stream.turn_bytes >= TURN_BYTES || !stream.sending.wants_fresh() {
+            if !stream.sending.wants_fresh() {
                 stream.turn_bytes = 0;
-                self.lines.fresh.requeue(id, &mut stream.fresh);
+            } else if let Some(beyond) = stream.turn_bytes.checked_sub(turn) {
+                stream.turn_bytes = beyond;
+                self.lines.fresh.requeue(id, &mut stream.fresh, urgent);
             }
             self.settle(id);
         }

@@ -30,6 +30,7 @@ use self::chunks::Chunks;
 use self::credit::{Granted, Received};
 use self::ids::{IdMap, Ids, Named};
 use self::receive::Receiving;
+pub use self::schedule::Priority;
 use self::schedule::{Line, Place};
 use self::send::Sending;
 use crate::stats::StreamsStats;
@@ -92,6 +93,8 @@ struct Lines {
     resend: Line,
     /// Bytes that have not been sent yet.
     fresh: Line,
+    /// Bytes of urgent streams that have been sent in a row while others waited.
+    urgent_run_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -105,6 +108,7 @@ struct Stream {
     turn_bytes: u64,
     /// Forward error correction protects what is sent on it.
     protected: bool,
+    priority: Priority,
     /// What the stream's share of the statistics was last.
     send_buffered: usize,
     receive_buffered: usize,
@@ -203,6 +207,14 @@ impl Streams {
         self.with(id, |stream| stream.protected = protected);
     }
 
+    /// Where the stream stands among those that want to send.
+    pub(crate) fn set_priority(&mut self, id: StreamId, priority: Priority) {
+        let Some(stream) = self.live.get_mut(&id) else { return };
+        stream.priority = priority;
+        self.lines.resend.requeue(id, &mut stream.resend, priority.urgent);
+        self.lines.fresh.requeue(id, &mut stream.fresh, priority.urgent);
+    }
+
     /// Reads at most `max` bytes (at least one). A stream that does not exist, is over or was stopped has
     /// [`Read::Finished`] to say.
     pub(crate) fn read(&mut self, id: StreamId, max: usize) -> Read {
@@ -249,6 +261,7 @@ impl Streams {
             fresh: Place::default(),
             turn_bytes: 0,
             protected: true,
+            priority: Priority::default(),
             send_buffered: 0,
             receive_buffered: 0,
         };
@@ -284,9 +297,10 @@ impl Streams {
         self.stats.receive_buffered_bytes += received;
         self.stats.receive_buffered_bytes -= std::mem::replace(&mut stream.receive_buffered, received);
         let wants_control = stream.wants_control();
-        self.lines.control.set(id, &mut stream.control, wants_control);
-        self.lines.resend.set(id, &mut stream.resend, stream.sending.wants_resend());
-        self.lines.fresh.set(id, &mut stream.fresh, stream.sending.wants_fresh());
+        let urgent = stream.priority.urgent;
+        self.lines.control.set(id, &mut stream.control, false, wants_control);
+        self.lines.resend.set(id, &mut stream.resend, urgent, stream.sending.wants_resend());
+        self.lines.fresh.set(id, &mut stream.fresh, urgent, stream.sending.wants_fresh());
         if stream.sending.is_over() && stream.receiving.is_over() {
             self.forget(id);
         }

@@ -4,6 +4,7 @@ mod delivery;
 mod flow;
 mod hostile;
 mod pipe;
+mod priority;
 
 use bytes::Bytes;
 

@@ -62,6 +62,10 @@ pub mod frame_type {
     pub const APPLICATION_CLOSE: u8 = 0x1d;
     /// `HANDSHAKE_DONE`.
     pub const HANDSHAKE_DONE: u8 = 0x1e;
+    /// DATAGRAM, to the end of the payload.
+    pub const DATAGRAM: u8 = 0x30;
+    /// DATAGRAM with a length.
+    pub const DATAGRAM_LEN: u8 = 0x31;
 }
 
 /// A frame, borrowing from the payload it was found in.
@@ -146,6 +150,8 @@ pub enum Frame<'a> {
     },
     /// The server has the client's Finished.
     HandshakeDone,
+    /// A message of the application that is sent once (RFC 9221).
+    Datagram(&'a [u8]),
 }
 
 impl Frame<'_> {
@@ -167,6 +173,7 @@ impl Frame<'_> {
             | Self::DataBlocked(_)
             | Self::StreamDataBlocked { .. }
             | Self::StreamsBlocked(_)
+            | Self::Datagram(_)
             | Self::HandshakeDone => true,
             Self::Padding(_)
             | Self::Ack(_)
@@ -269,6 +276,8 @@ fn read_frame<'a>(kind: u8, input: &mut &'a [u8]) -> Result<Frame<'a>, Transport
             Frame::ConnectionClose { code, application: kind == frame_type::APPLICATION_CLOSE, reason }
         }
         frame_type::HANDSHAKE_DONE => Frame::HandshakeDone,
+        frame_type::DATAGRAM => Frame::Datagram(std::mem::take(input)),
+        frame_type::DATAGRAM_LEN => Frame::Datagram(read_bytes(input)?),
         _ => return Err(malformed("unknown frame type")),
     })
 }

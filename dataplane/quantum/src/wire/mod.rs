@@ -22,7 +22,9 @@ pub use repair::{REPAIR_DISTANCE_MAX, REPAIR_MEMBERS_MAX, REPAIR_RANGES_MAX, Rep
 pub use version::{
     VERSION_NEGOTIATION_LEN, VersionNegotiation, decode_version_negotiation, encode_version_negotiation,
 };
-pub use writer::{FrameWriter, crypto_capacity, crypto_header_len, stream_capacity, stream_header_len};
+pub use writer::{
+    DATAGRAM_HEAD_LEN_MAX, FrameWriter, crypto_capacity, crypto_header_len, stream_capacity, stream_header_len,
+};
 
 #[cfg(test)]
 pub(crate) mod hostile_tests;

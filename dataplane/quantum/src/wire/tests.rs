@@ -162,10 +162,13 @@ fn stream_frames_read_in_all_eight_shapes() {
 fn padding_collapses_and_reserved_types_are_refused() {
     assert_eq!(frames(&[0, 0, 0, 1, 0]), Ok(vec![Frame::Padding(3), Frame::Ping, Frame::Padding(1)]));
     assert_eq!(frames(&[]), Ok(vec![]));
-    let known = (0x00..=0x12).chain([0x14, 0x15, 0x16, 0x1c, 0x1d, 0x1e]).collect::<Vec<u8>>();
+    let known = (0x00..=0x12).chain([0x14, 0x15, 0x16, 0x1c, 0x1d, 0x1e, 0x30, 0x31]).collect::<Vec<u8>>();
     for kind in (0..=255).filter(|kind| !known.contains(kind)) {
         assert!(rejected(&[kind, 1, 1, 1, 1, 1, 1, 1, 1]), "{kind:#x}");
     }
+    assert_eq!(frames(&[0x30, 7, 8]), Ok(vec![Frame::Datagram(&[7, 8])]));
+    assert_eq!(frames(&[0x31, 1, 7, 1]), Ok(vec![Frame::Datagram(&[7]), Frame::Ping]));
+    assert!(rejected(&[0x31, 2, 7]) && rejected(&[0x31]));
     let mut iter = FrameIter::new(&[0x13, 1, 1]);
     assert!(iter.next().is_some_and(|frame| frame.is_err()) && iter.next().is_none(), "nothing after an error");
 }

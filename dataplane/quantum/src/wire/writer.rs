@@ -22,6 +22,9 @@ pub const fn stream_header_len(id: StreamId, offset: u64, len: usize) -> usize {
     1 + varint::len(id.0) + offset_len + varint::len(len as u64)
 }
 
+/// Bytes of a DATAGRAM frame before its data, at most: type and length.
+pub const DATAGRAM_HEAD_LEN_MAX: usize = 3;
+
 /// How many bytes of data a STREAM frame of at most `space` bytes carries; `None` if not even an empty one fits.
 pub fn stream_capacity(id: StreamId, offset: u64, space: usize) -> Option<usize> {
     data_capacity(stream_header_len(id, offset, 0) - 1, space)
@@ -232,6 +235,20 @@ impl<'b> FrameWriter<'b> {
     #[must_use]
     pub fn handshake_done(&mut self) -> bool {
         self.integers(frame_type::HANDSHAKE_DONE, [])
+    }
+
+    /// Writes DATAGRAM, with its length.
+    #[must_use]
+    pub fn datagram(&mut self, data: &[u8]) -> bool {
+        let len = 1 + varint::len(data.len() as u64) + data.len();
+        if len > self.remaining() {
+            return false;
+        }
+        self.byte(frame_type::DATAGRAM_LEN);
+        self.integer(data.len() as u64);
+        self.buffer[self.written..][..data.len()].copy_from_slice(data);
+        self.written += data.len();
+        true
     }
 
     /// Writes REPAIR for the group with these members (ranges, newest first, all below `number`, that of the packet), and gives

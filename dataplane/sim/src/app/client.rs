@@ -188,6 +188,7 @@ impl Client {
             }
             Event::StreamStopped(id, code) => return Err(Fault::new(format!("{id:?} was stopped with {code}"))),
             Event::StreamsAvailable => self.open_blocked = false,
+            Event::DatagramReceived => return Err(Fault::new("a datagram that nobody sent")),
             Event::Closed(CloseReason::Local { code: CLOSE_CODE }) if self.is_done() => self.closed = true,
             Event::Closed(CloseReason::IdleTimeout | CloseReason::HandshakeTimeout | CloseReason::Reset)
                 if self.may_end_in_silence =>

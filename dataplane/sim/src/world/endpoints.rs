@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quantum::{Alpn, ConnectOptions, Endpoint, EndpointConfig, FecConfig, FecMode, GuuidGenerator, PathConfig};
+use quantum::{
+    Alpn, ConnectOptions, Endpoint, EndpointConfig, FecConfig, FecMode, GuuidGenerator, PathConfig, SecurityConfig,
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Scenario;
@@ -25,6 +27,18 @@ fn fec(rng: &mut Rng) -> FecConfig {
     };
     let memory_max = 8 << 10 << rng.below(6);
     FecConfig { mode, members_max: 1 + rng.below(64) as u8, memory_max, ..FecConfig::default() }
+}
+
+fn security(seed: u64) -> SecurityConfig {
+    let mut keys = Rng::derive(seed, 303);
+    SecurityConfig {
+        // Enough for a handshake on the worst of the paths, blackout included.
+        handshake_timeout: Duration::from_mins(1),
+        // A quarter of the servers want a cookie of everyone, others of the second half-open client on.
+        handshakes_without_cookie: [0, 1, 256, 256][Rng::derive(seed, 301).below(4) as usize],
+        // Half of the worlds change keys as often as they may, or now and then.
+        key_update_packets: if keys.chance(50.0) { 1 << keys.below(10) } else { u64::MAX },
+    }
 }
 
 /// Makes endpoints of equal settings.
@@ -48,14 +62,11 @@ impl Factory {
                 datagram_size_max: scenario.datagram_size_max,
                 ..PathConfig::default()
             },
-            // Enough for a handshake on the worst of the paths, blackout included.
-            handshake_timeout: Duration::from_mins(1),
             stream_window: 16 << 10 << rng.below(5),
             connection_window: 64 << 10 << rng.below(6),
             send_buffer_max: 8 << 10 << rng.below(6),
             segments_max: 1 << rng.below(5),
-            // A quarter of the servers want a cookie of everyone, others of the second half-open client on.
-            handshakes_without_cookie: [0, 1, 256, 256][Rng::derive(seed, 301).below(4) as usize],
+            security: security(seed),
             fec: fec(&mut Rng::derive(seed, 302)),
             ..EndpointConfig::default()
         };

@@ -25,6 +25,8 @@ pub(super) struct Observer {
 struct Side {
     /// The largest number.
     number: u64,
+    /// From which number on each key phase of 1-RTT went.
+    phases: Vec<(u64, Epoch)>,
     /// Where each stream ends so far.
     ends: BTreeMap<StreamId, u64>,
     /// Bytes on all streams, each up to its end.
@@ -63,6 +65,9 @@ impl Observer {
             return fault(format!("number {number} comes after {}", side.number));
         }
         side.number = number.max(side.number);
+        if header.epoch.is_one_rtt() && side.phases.last().is_none_or(|(_, epoch)| *epoch != header.epoch) {
+            side.phases.push((number, header.epoch));
+        }
         if header.flags.contains(Flags::SYN) == header.epoch.is_one_rtt() {
             return fault("SYN is of epochs 0 and 1".to_owned());
         }
@@ -76,12 +81,17 @@ impl Observer {
         let payload = &segment[start..segment.len() - TAG_LEN];
         for frame in FrameIter::new(payload) {
             let frame = frame.map_err(|error| Fault::new(format!("{header:?}: {error}")))?;
-            self.frame(direction, &header, &frame)?;
+            self.frame(direction, (&header, number), &frame)?;
         }
         Ok(())
     }
 
-    fn frame(&mut self, direction: Direction, header: &Header, frame: &Frame<'_>) -> Result<(), Fault> {
+    fn frame(
+        &mut self,
+        direction: Direction,
+        (header, number): (&Header, u64),
+        frame: &Frame<'_>,
+    ) -> Result<(), Fault> {
         let fault = |what: &str| Err(Fault::new(format!("{direction:?} {header:?}: {what}: {frame:?}")));
         let is_data = header.epoch.is_one_rtt();
         let is_right = match frame {
@@ -108,6 +118,16 @@ impl Observer {
             }
             Frame::Stream { id, offset, data, .. } => {
                 return self.sent(direction, header, id, offset + data.len() as u64);
+            }
+            Frame::Repair(ref repair) => {
+                let members = repair.members(number).into_iter().flatten();
+                let phase = |number: u64| side.phases.partition_point(|(first, _)| *first <= number);
+                let (newest, oldest) = members.fold((0, u64::MAX), |(newest, oldest), range| {
+                    (newest.max(*range.end()), oldest.min(*range.start()))
+                });
+                if phase(newest) != phase(oldest) {
+                    return fault("a group crosses key phases");
+                }
             }
             Frame::ResetStream { id, final_size, .. } => return self.sent(direction, header, id, final_size),
             _ => {}

@@ -5,6 +5,7 @@ mod bursts;
 mod cubic;
 mod fairness;
 mod messages;
+mod priority;
 mod transfer;
 
 use std::time::Duration;

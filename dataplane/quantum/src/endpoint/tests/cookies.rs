@@ -11,11 +11,14 @@ use crate::connection::SYN_SIZE;
 use crate::crypto::session::{Provider, TAG_LEN};
 use crate::crypto::tls::TlsProvider;
 use crate::wire::{Epoch, Flags, Frame, FrameIter, FrameWriter, HEADER_LEN, Header, VERSION};
-use crate::{CloseReason, Endpoint, EndpointConfig, Event, Guuid, Side};
+use crate::{CloseReason, Endpoint, EndpointConfig, Event, Guuid, SecurityConfig, Side};
 
 /// Asks everyone for a cookie.
 fn wary() -> EndpointConfig {
-    EndpointConfig { handshakes_without_cookie: 0, ..config() }
+    EndpointConfig {
+        security: SecurityConfig { handshakes_without_cookie: 0, ..SecurityConfig::default() },
+        ..config()
+    }
 }
 
 /// A SYN that anybody can make: the first bytes of something that may be a hello, and a cookie.
@@ -129,7 +132,7 @@ fn lost_packets_of_a_handshake_with_a_cookie_are_sent_again() {
 #[test]
 fn a_flood_of_spoofed_syns_leaves_no_memory() {
     let mut net = Net::new(&config());
-    let (now, limit) = (net.now, config().handshakes_without_cookie as u64);
+    let (now, limit) = (net.now, config().security.handshakes_without_cookie as u64);
     let hello = half_a_hello();
     let mut bytes_sent = 0;
     for number in 0..100_000_u32 {
@@ -151,7 +154,7 @@ fn a_flood_of_spoofed_syns_leaves_no_memory() {
     net.run_for(RTT * 2);
     let server = net.server_handle().unwrap();
     assert!(net.delivers(client, server));
-    net.run_for(config().handshake_timeout);
+    net.run_for(config().security.handshake_timeout);
     let stats = net.nodes[SERVER].endpoint.stats();
     assert_eq!((stats.connections, stats.handshakes), (1, 0));
     assert!(net.nodes[SERVER].events.iter().all(|event| event.0 == server), "it hears of the honest one alone");
@@ -160,7 +163,7 @@ fn a_flood_of_spoofed_syns_leaves_no_memory() {
 #[test]
 fn hellos_that_tls_refuses_count_as_half_open_until_they_are_gone() {
     let mut net = Net::new(&config());
-    let limit = config().handshakes_without_cookie as u64;
+    let limit = config().security.handshakes_without_cookie as u64;
     for number in 0..10_000_u32 {
         let guuid = net.next_guuid();
         let data = syn(guuid, 1, None, &[1, 0, 0, 4, 3, 3, 0, 0]);

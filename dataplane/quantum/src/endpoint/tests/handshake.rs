@@ -269,7 +269,7 @@ fn a_certificate_that_nobody_trusts_ends_the_handshake_with_its_alert() {
     let close = net.log.iter().find(|(_, segment)| segment.is_to_server() && segment.has(Flags::FIN));
     assert_eq!(close.map(|(_, segment)| segment.epoch()), Some(Epoch::Handshake), "sealed, not for everybody to see");
     assert!(net.nodes[SERVER].events.is_empty() && net.nodes[SERVER].endpoint.is_idle(), "the server heard it");
-    assert!(net.now < net.log[0].0 + config().handshake_timeout);
+    assert!(net.now < net.log[0].0 + config().security.handshake_timeout);
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn an_open_port_that_does_not_answer_ends_in_a_timeout() {
     let start = net.now;
     assert!(net.wait_for(Duration::from_secs(11), |net| net.closed(CLIENT).is_some()));
     assert_eq!(net.closed(CLIENT), Some(CloseReason::HandshakeTimeout));
-    assert_eq!(net.now - start, config().handshake_timeout);
+    assert_eq!(net.now - start, config().security.handshake_timeout);
     let syns = net.log.len();
     assert!((4..=30).contains(&syns), "it tries again, ever more rarely: {syns} packets");
 }

@@ -3,10 +3,12 @@
 mod attacks;
 mod close;
 mod cookies;
+mod datagrams;
 mod fec;
 mod fuzz;
 mod garbage;
 mod handshake;
+mod keys;
 mod net;
 mod numbers;
 mod optimistic;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::net::{CLIENT, DELAY, Net, RTT, SERVER, Segment, address, config};
 use crate::wire::{Epoch, Flags, HEADER_LEN};
-use crate::{CloseReason, ConnectionHandle, EndpointConfig, Guuid};
+use crate::{CloseReason, ConnectionHandle, EndpointConfig, Guuid, SecurityConfig};
 
 /// What an endpoint counts of datagrams that change nothing.
 fn counted(net: &Net, place: usize) -> u64 {
@@ -156,7 +156,10 @@ fn guessing_ids_finds_nothing_and_is_answered_at_a_limited_rate() {
 /// A hello in ever so small parts, or half of one and signs of life: it ends when its time is over.
 #[test]
 fn a_handshake_that_trickles_in_ends_after_its_limit() {
-    let settings = EndpointConfig { handshake_timeout: Duration::from_secs(3), ..config() };
+    let settings = EndpointConfig {
+        security: SecurityConfig { handshake_timeout: Duration::from_secs(3), ..SecurityConfig::default() },
+        ..config()
+    };
     let mut net = Net::new(&settings);
     // The server gets nothing but the first half, again and again, from a client that does not end.
     net.hook = Box::new(|segment| if segment.is_to_server() { Vec::new() } else { vec![segment] });
@@ -215,7 +218,13 @@ fn a_blackhole_of_ten_seconds_is_survived() {
 fn no_cookie_of_any_length_or_number_breaks_a_server() {
     use crate::wire::FrameWriter;
     for demanded in [true, false] {
-        let settings = EndpointConfig { handshakes_without_cookie: if demanded { 0 } else { 256 }, ..config() };
+        let settings = EndpointConfig {
+            security: SecurityConfig {
+                handshakes_without_cookie: if demanded { 0 } else { 256 },
+                ..SecurityConfig::default()
+            },
+            ..config()
+        };
         for (nth, lens) in
             (0..66_usize).map(|len| vec![len]).chain([vec![20, 20], vec![1, 64, 1], vec![0, 0]]).enumerate()
         {

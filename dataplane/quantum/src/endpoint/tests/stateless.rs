@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::net::{CLIENT, DELAY, Net, RTT, SERVER, Segment, address, config, server_endpoint};
 use crate::crypto::reset::{encode_reset, reset_token};
 use crate::wire::{Epoch, Flags, HEADER_LEN, Header, VERSION};
-use crate::{CloseReason, EndpointConfig, Guuid};
+use crate::{CloseReason, EndpointConfig, Guuid, SecurityConfig};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -222,12 +222,33 @@ fn a_client_gives_up_only_on_a_negotiation_that_answers_it_and_comes_first() {
     }
     net.hand(CLIENT, address(SERVER), &negotiation(guuid, 2, 8));
     net.run_for(Duration::from_micros(1));
-    assert_eq!(net.closed(CLIENT), Some(CloseReason::VersionMismatch));
+    let reason = net.closed(CLIENT).unwrap();
+    assert_eq!(reason, CloseReason::VersionMismatch { versions: 8 });
+    assert_eq!(reason.to_string(), "the peer speaks these versions of Quantum: 3; this side speaks 2");
+}
+
+#[test]
+fn two_servers_do_not_answer_each_other() {
+    let mut net = Net::new(&config());
+    net.nodes[CLIENT].endpoint = server_endpoint(&config());
+    let guuid = net.next_guuid();
+    // As from the other server: its answer goes there, and ends there.
+    net.hand(SERVER, address(CLIENT), &version_3(guuid));
+    net.run_for(RTT * 10);
+    let sent: Vec<usize> = net.log.iter().map(|(_, segment)| segment.data.len()).collect();
+    assert_eq!(sent, [HEADER_LEN], "one answer, as long as the shortest packet");
+    assert_eq!(net.nodes[CLIENT].endpoint.stats().wrong_version, 1);
 }
 
 #[test]
 fn after_anything_authentic_a_negotiation_is_ignored() {
-    for settings in [config(), EndpointConfig { handshakes_without_cookie: 0, ..config() }] {
+    for settings in [
+        config(),
+        EndpointConfig {
+            security: SecurityConfig { handshakes_without_cookie: 0, ..SecurityConfig::default() },
+            ..config()
+        },
+    ] {
         let mut net = Net::new(&settings);
         let client = net.connect(CLIENT);
         // One answer of the server comes, then what an attacker says. In the second case it is the cookie.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::net::{CLIENT, Net, RTT, SERVER, config, with_fec};
-use crate::{ConnectionHandle, EndpointConfig, Event, PathConfig, StreamId};
+use crate::{ConnectionHandle, EndpointConfig, Event, PathConfig, SecurityConfig, StreamId};
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
@@ -66,7 +66,7 @@ fn no_timer_is_due_again_at_the_moment_at_which_it_was_served() {
             stream_window: 1 << rng.random_range(10..19),
             connection_window: 1 << rng.random_range(11..22),
             send_buffer_max: 1 << rng.random_range(10..18),
-            handshakes_without_cookie: rng.random_range(0..2),
+            security: SecurityConfig { handshakes_without_cookie: rng.random_range(0..2), ..SecurityConfig::default() },
             segments_max: rng.random_range(1..40),
             path: PathConfig {
                 datagram_size: rng.random_range(1_200..=1_500),

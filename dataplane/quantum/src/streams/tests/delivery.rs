@@ -59,7 +59,7 @@ fn a_lost_fin_is_sent_again() {
     pair.client.finish(id).unwrap();
     let fin = packet(&mut pair.client, 1200).unwrap();
     assert_eq!(frames(&fin), ["stream 0 1+0 true"]);
-    assert_eq!(fin.filled, Filled { message_end: true, resent: false, protected: true });
+    assert_eq!(fin.filled, Filled { message_end: true, resent: false, protected: true, urgent: false });
     assert!(!pair.client.has_pending());
     lose(&mut pair.client, &fin);
     let again = packet(&mut pair.client, 1200).unwrap();
@@ -211,7 +211,7 @@ fn a_packet_says_whether_it_ends_a_message() {
     assert!(second.filled.message_end);
     lose(&mut pair.client, &second);
     let again = packet(&mut pair.client, 1200).unwrap();
-    assert_eq!(again.filled, Filled { message_end: true, resent: true, protected: true });
+    assert_eq!(again.filled, Filled { message_end: true, resent: true, protected: true, urgent: false });
 }
 
 #[test]

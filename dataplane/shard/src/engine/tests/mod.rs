@@ -288,7 +288,13 @@ fn a_port_in_use_and_a_dead_server_are_told() {
     let error = Shards::start(&config).expect_err("the port is taken");
     assert!(error.to_string().contains("in use"), "{error}");
 
-    let endpoint = EndpointConfig { handshake_timeout: Duration::from_millis(300), ..EndpointConfig::default() };
+    let endpoint = EndpointConfig {
+        security: quantum::SecurityConfig {
+            handshake_timeout: Duration::from_millis(300),
+            ..quantum::SecurityConfig::default()
+        },
+        ..EndpointConfig::default()
+    };
     let client = ShardsConfig { listen: "127.0.0.1:0".parse().unwrap(), shards: 1, endpoint, ..config };
     let (_shards, mut dialled) = Shards::start(&client).unwrap();
     connect(&mut dialled[0], &tls, taken.local_addr().unwrap(), 1);
