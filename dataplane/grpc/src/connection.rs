@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use quantum::{Alpn, CloseReason, CongestionStats, ConnectionStats, Guuid, Side, StreamId};
+use quantum::{Alpn, CloseReason, CongestionStats, ConnectionStats, DatagramError, Guuid, Side, StreamId};
 use quantum_shard::handoff::{ConnectionKey, ToShard};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::datagram::Datagrams;
 use crate::endpoint::EndpointShared;
 use crate::pump::PumpSender;
 use crate::stream::{QuantumStream, StreamShared};
@@ -52,6 +53,7 @@ pub(crate) struct Established {
     pub(crate) guuid: Guuid,
     pub(crate) remote: SocketAddr,
     pub(crate) alpn: Alpn,
+    pub(crate) datagram_size_max: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +81,7 @@ pub(crate) struct ConnectionShared {
     established: OnceLock<Established>,
     phase: watch::Sender<Phase>,
     streams: Mutex<Streams>,
+    datagrams: Datagrams,
     // Bounded by the number of streams that the core lets the peer have open at once.
     accept: tokio::sync::Mutex<mpsc::UnboundedReceiver<OpenedStream>>,
 }
@@ -93,12 +96,17 @@ impl ConnectionShared {
             established: OnceLock::new(),
             phase: watch::Sender::new(Phase::Connecting),
             streams: Mutex::new(streams),
+            datagrams: Datagrams::default(),
             accept: tokio::sync::Mutex::new(receiver),
         }
     }
 
     pub(crate) fn key(&self) -> ConnectionKey {
         self.key
+    }
+
+    pub(crate) fn datagrams(&self) -> &Datagrams {
+        &self.datagrams
     }
 
     fn streams(&self) -> MutexGuard<'_, Streams> {
@@ -113,6 +121,7 @@ impl ConnectionShared {
 
     pub(crate) fn on_closed(&self, reason: &CloseReason) {
         self.phase.send_replace(Phase::Closed(reason.clone()));
+        self.datagrams.on_closed();
         let mut streams = self.streams();
         streams.opened = None;
         streams.stats.clear();
@@ -244,6 +253,44 @@ impl Connection {
             Some((id, shared)) => Ok(QuantumStream::new(self.handle.clone(), id, shared)),
             None => Err(self.close_reason().map_or(ConnectionError::EndpointGone, ConnectionError::Closed)),
         }
+    }
+
+    /// Bytes of a datagram that can be sent at most; none if the peer takes no datagrams.
+    pub fn datagram_size_max(&self) -> Option<usize> {
+        self.established().datagram_size_max
+    }
+
+    /// Sends a datagram, once and unreliably (RFC 9221). Never waits: it is dropped, and counted, when more are on their way than
+    /// the connection takes.
+    ///
+    /// # Errors
+    /// See [`DatagramError`].
+    pub fn send_datagram(&self, data: Bytes) -> Result<(), DatagramError> {
+        if self.close_reason().is_some() {
+            return Err(DatagramError::Closed);
+        }
+        let most = self.datagram_size_max().ok_or(DatagramError::Unsupported)?;
+        if data.len() > most {
+            return Err(DatagramError::TooLarge(most));
+        }
+        if let Some(data) = self.shared().datagrams.admit(data) {
+            self.handle.tell(ToShard::Datagram(self.handle.key(), data));
+        }
+        Ok(())
+    }
+
+    /// The next datagram that came. Of those that nobody takes the oldest are dropped, and counted.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub async fn recv_datagram(&self) -> Result<Bytes, ConnectionError> {
+        let data = self.shared().datagrams.receive(|| self.close_reason().is_some()).await;
+        data.ok_or_else(|| self.close_reason().map_or(ConnectionError::EndpointGone, ConnectionError::Closed))
+    }
+
+    /// Datagrams dropped between the application and the shard, in both directions; the shard's are in the statistics.
+    pub fn datagrams_dropped(&self) -> u64 {
+        self.shared().datagrams.dropped()
     }
 
     /// Closes the connection at once, with the application's code and at most 256 bytes for the peer. Streams are cut off.

@@ -6,6 +6,7 @@
 
 mod client;
 mod connection;
+mod datagram;
 mod deadline;
 mod endpoint;
 mod identity;
@@ -13,6 +14,7 @@ mod mapping;
 mod message;
 mod outbound;
 mod port;
+mod priority;
 mod pump;
 mod server;
 mod stream;
@@ -29,6 +31,8 @@ pub use endpoint::{
 };
 pub use identity::{Identity, IdentityError};
 pub use message::{Config, MessageConnection, MessageError, MessageListener, dial, listen};
+pub use priority::PRIORITY_HEADER;
+pub use quantum::{DatagramError, Priority};
 pub use quantum_shard::{HostKind, IoKind};
 pub use server::{ConnectInfo, ServeOptions, serve, serve_with};
 pub use stream::{CODE_CANCELLED, CODE_STATUS_BASE, QuantumStream, ReceiveHalf, SendHalf, StreamError};

@@ -125,6 +125,10 @@ impl Outbound {
         self.send.reset(code);
     }
 
+    pub(crate) fn set_priority(&self, priority: quantum::Priority) {
+        self.send.set_priority(priority);
+    }
+
     pub(crate) fn watch(&self) -> SendWatch {
         self.send.watch()
     }

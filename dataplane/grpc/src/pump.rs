@@ -177,8 +177,8 @@ impl Pump {
     fn give_out(&mut self, message: ToControl) {
         let stream = |key: ConnectionKey, id| self.connections.get(&key).and_then(|connection| connection.stream(id));
         match message {
-            ToControl::Connected { connection, guuid, remote, alpn } => {
-                self.connected(connection, Established { guuid, remote, alpn });
+            ToControl::Connected { connection, guuid, remote, alpn, datagram_size_max } => {
+                self.connected(connection, Established { guuid, remote, alpn, datagram_size_max });
             }
             ToControl::Closed { connection, reason } => {
                 if let Some(connection) = self.connections.remove(&connection) {
@@ -219,6 +219,11 @@ impl Pump {
             ToControl::Credit(key, id, bytes) => {
                 if let Some(stream) = stream(key, id) {
                     stream.on_credit(bytes);
+                }
+            }
+            ToControl::Datagram(key, data) => {
+                if let Some(connection) = self.connections.get(&key) {
+                    connection.datagrams().on_datagram(data);
                 }
             }
             ToControl::Stats(key, stats) => {

@@ -18,6 +18,7 @@ use crate::mapping::{
     BlockReader, FrameSplitter, HEAD_BYTES_MAX, MappingError, RequestHead, ResponseHead, frame_block,
 };
 use crate::outbound::{Outbound, UploadError};
+use crate::priority;
 use crate::stream::{CODE_CANCELLED, CODE_STATUS_BASE, ReceiveHalf, StreamError};
 
 /// The upload of a request's body, which goes on beside the response.
@@ -45,8 +46,11 @@ async fn exchange(shared: &ChannelShared, request: Request<Body>) -> Result<(Res
     let connection = shared.current().await.map_err(|error| connect_status(&error))?;
     let stream = connection.connection.open_stream().map_err(|error| connect_status(&error))?;
     let (mut receive, send) = stream.into_split();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut out = Outbound::new(send);
+    if let Some(priority) = priority::of_request(&parts.extensions, &mut parts.headers) {
+        out.set_priority(priority);
+    }
     let path = parts.uri.path_and_query().cloned().ok_or_else(|| Status::internal("the request has no path"))?;
     let head = RequestHead {
         path,

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::{Body as _, Frame};
+use quantum::Priority;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::transport::server::TcpConnectInfo;
@@ -23,6 +24,7 @@ use crate::mapping::{
     tail_fields,
 };
 use crate::outbound::{Outbound, UploadError};
+use crate::priority;
 use crate::stream::{CODE_STATUS_BASE, QuantumStream, ReceiveHalf, StreamError};
 
 /// A request's messages as they come from the stream. Dropped before their end, it stops the upload.
@@ -114,6 +116,9 @@ where
         Err(_) => return end(out, &Progress::default(), &Status::deadline_exceeded("the request's head did not come")),
     };
     let mut deadline = Deadline::at(grpc_timeout(&head.headers).map(|timeout| Instant::now() + timeout));
+    if let Some(priority) = priority::of_headers(&head.headers) {
+        out.set_priority(priority);
+    }
     let request = to_request(connection, head, receive);
     let mut progress = Progress::default();
     let answered = tokio::select! {
@@ -197,6 +202,9 @@ where
         Err(_) => Status::internal("the handler panicked").into_http(),
     };
     let (parts, mut body) = response.into_parts();
+    if let Some(&priority) = parts.extensions.get::<Priority>() {
+        out.set_priority(priority);
+    }
     let complete = parts.headers.contains_key("grpc-status") && body.is_end_stream();
     let head = ResponseHead { status: parts.status, headers: parts.headers };
     progress.head = Some(write_head(&head, encoder, out));

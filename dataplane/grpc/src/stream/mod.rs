@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use quantum::{CloseReason, StreamId};
+use quantum::{CloseReason, Priority, StreamId};
 use quantum_shard::handoff::{HANDOFF_WINDOW, ToShard};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -240,6 +240,11 @@ impl SendHalf {
         lock(&self.handle.shared.send).credit
     }
 
+    /// Where this direction stands among those of the connection that want to send.
+    pub fn set_priority(&self, priority: Priority) {
+        self.handle.tell(ToShard::Priority(self.handle.connection.key(), self.handle.id, priority));
+    }
+
     /// Ends this direction after what was sent.
     ///
     /// # Errors
@@ -359,6 +364,11 @@ impl QuantumStream {
     /// As there.
     pub fn finish(&mut self) -> Result<(), StreamError> {
         self.send.finish()
+    }
+
+    /// See [`SendHalf::set_priority`].
+    pub fn set_priority(&self, priority: Priority) {
+        self.send.set_priority(priority);
     }
 
     /// The two directions, to be used by two tasks.

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::fixture::{Network, config, joined, until};
 use crate::message::{MessageConnection, MessageError};
-use crate::{ClientConfig, Connection, State, StreamError};
+use crate::{ClientConfig, Connection, DatagramError, State, StreamError};
 
 async fn connected(network: Network) -> (Connection, Connection) {
     let (endpoint, mut listener) = joined(network);
@@ -108,7 +108,29 @@ async fn statistics_come_from_the_shard(network: Network) {
     assert!(server.open_stream().is_err());
 }
 
+async fn datagrams_go_both_ways_until_the_connection_ends(network: Network) {
+    let (client, server) = connected(network).await;
+    let most = client.datagram_size_max().unwrap();
+    let too_long = client.send_datagram(Bytes::from(vec![0; most + 1]));
+    assert_eq!(too_long, Err(DatagramError::TooLarge(most)));
+    for size in [0, 1, most] {
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            from.send_datagram(Bytes::from(vec![7; size])).unwrap();
+            assert_eq!(to.recv_datagram().await.unwrap(), vec![7; size]);
+        }
+    }
+    let waiting = tokio::spawn({
+        let server = server.clone();
+        async move { server.recv_datagram().await.map(|_| ()) }
+    });
+    client.close(0, b"");
+    assert!(waiting.await.unwrap().is_err());
+    assert_eq!(client.datagrams_dropped() + server.datagrams_dropped(), 0);
+    until("the sender knows", || client.send_datagram(Bytes::new()) == Err(DatagramError::Closed)).await;
+}
+
 on_both! {
+    datagrams_go_both_ways_until_the_connection_ends,
     bytes_written_are_read_in_order_to_their_end,
     a_dropped_stream_is_reset_and_stopped,
     messages_come_whole_and_in_order,

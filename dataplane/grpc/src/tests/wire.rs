@@ -172,6 +172,13 @@ impl Wire {
                 }
             }
             ToShard::Close(connection, code, reason) => self.close(end, base(end, connection), code, reason).await,
+            ToShard::Priority(..) => {}
+            ToShard::Datagram(connection, data) => {
+                let base = base(end, connection);
+                if self.connections.contains(&base) {
+                    self.tell(end.other(), ToControl::Datagram(key(end.other(), base), data)).await;
+                }
+            }
             ToShard::Stats(connection) => {
                 let stats = ConnectionStats { packets_sent: self.messages, ..ConnectionStats::default() };
                 self.tell(end, ToControl::Stats(connection, Box::new(stats))).await;
@@ -189,6 +196,7 @@ impl Wire {
                 guuid: Guuid::from_bytes([base as u8; 16]),
                 remote: address(),
                 alpn,
+                datagram_size_max: Some(1_000),
             };
             self.tell(end, connected).await;
         }

@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use quantum::{
-    CloseReason, ConnectOptions, ConnectionHandle, Endpoint, Event, GuuidGenerator, OpenError, StreamId, Time,
-    TransportErrorCode,
+    CloseReason, ConnectOptions, ConnectionHandle, Endpoint, Event, GuuidGenerator, OpenError, Priority, StreamId,
+    Time, TransportErrorCode,
 };
 
 use super::App;
@@ -36,6 +36,8 @@ pub(crate) struct ControlApp {
     connections: HashMap<ConnectionKey, Connection>,
     /// Streams that could be read but for the outbox.
     stalled: VecDeque<(ConnectionKey, StreamId)>,
+    /// Connections whose datagrams could be received but for the outbox.
+    stalled_datagrams: VecDeque<ConnectionKey>,
     guuids: GuuidGenerator,
     /// The key of the next connection that a client makes: even.
     next_key: u64,
@@ -51,6 +53,7 @@ impl ControlApp {
             keys: HashMap::new(),
             connections: HashMap::new(),
             stalled: VecDeque::new(),
+            stalled_datagrams: VecDeque::new(),
             guuids: GuuidGenerator::new(seed),
             next_key: 2,
             is_shutdown: false,
@@ -97,6 +100,13 @@ impl ControlApp {
             ToShard::Close(key, code, reason) => {
                 if let Some(mut connection) = self.core(endpoint, key) {
                     connection.close(now, code, &reason);
+                }
+            }
+            ToShard::Priority(key, id, priority) => self.set_priority(endpoint, key, id, priority),
+            ToShard::Datagram(key, data) => {
+                if let Some(mut connection) = self.core(endpoint, key) {
+                    // One that cannot go is lost, like any other.
+                    let _ = connection.send_datagram(data);
                 }
             }
             ToShard::Stats(key) => {
@@ -151,6 +161,9 @@ impl ControlApp {
             connection.waiting.pop_front();
             if let Some(stream) = connection.streams.get_mut(&id) {
                 stream.is_waiting = false;
+                if let (Some(priority), Some(mut core)) = (stream.priority, endpoint.connection(connection.handle)) {
+                    core.set_priority(id, priority);
+                }
                 self.push_outbound(endpoint, key, id);
             } else if let Some(mut core) = endpoint.connection(connection.handle) {
                 // Abandoned before it was opened: its number is used up all the same.
@@ -158,6 +171,27 @@ impl ControlApp {
                 core.stop(id, 0);
             }
         }
+    }
+
+    fn set_priority(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, id: StreamId, priority: Priority) {
+        let Some(stream) = self.stream(key, id) else { return };
+        stream.priority = Some(priority);
+        let is_waiting = stream.is_waiting;
+        if let Some(mut core) = self.core(endpoint, key).filter(|_| !is_waiting) {
+            core.set_priority(id, priority);
+        }
+    }
+
+    /// Moves datagrams of the peer to the control plane.
+    fn pull_datagrams(&mut self, endpoint: &mut Endpoint, key: ConnectionKey) {
+        let Some(mut core) = self.core(endpoint, key) else { return };
+        while self.outbox.len() < OUTBOX_MAX {
+            let Some(data) = core.recv_datagram() else { return };
+            self.outbox.push_back(ToControl::Datagram(key, data));
+        }
+        drop(core);
+        // The core keeps what it can until there is room.
+        self.stalled_datagrams.push_back(key);
     }
 
     fn write(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, id: StreamId, data: Bytes) {
@@ -276,6 +310,7 @@ impl ControlApp {
                 self.forget_if_over(key, id);
             }
             Event::StreamsAvailable => self.open_waiting(endpoint, key),
+            Event::DatagramReceived => self.pull_datagrams(endpoint, key),
             Event::Connected { .. } | Event::Closed(_) => {}
         }
     }
@@ -292,7 +327,9 @@ impl App for ControlApp {
                     self.insert(key, handle);
                     key
                 });
-                self.outbox.push_back(ToControl::Connected { connection: key, guuid, remote, alpn });
+                let datagram_size_max = endpoint.connection(handle).and_then(|core| core.datagram_size_max());
+                let connected = ToControl::Connected { connection: key, guuid, remote, alpn, datagram_size_max };
+                self.outbox.push_back(connected);
             }
             Event::Closed(reason) => {
                 if let Some(connection) = self.keys.remove(&handle) {
@@ -320,6 +357,11 @@ impl App for ControlApp {
         while self.outbox.len() < OUTBOX_MAX {
             let Some((key, id)) = self.stalled.pop_front() else { break };
             self.pull_inbound(endpoint, key, id);
+            worked = true;
+        }
+        while self.outbox.len() < OUTBOX_MAX {
+            let Some(key) = self.stalled_datagrams.pop_front() else { break };
+            self.pull_datagrams(endpoint, key);
             worked = true;
         }
         worked | self.flush()

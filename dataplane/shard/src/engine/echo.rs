@@ -78,6 +78,13 @@ impl App for EchoApp {
                 self.streams.remove(&(handle, id));
             }
             Event::Closed(_) => self.streams.retain(|(of, _), _| *of != handle),
+            Event::DatagramReceived => {
+                let Some(mut connection) = endpoint.connection(handle) else { return };
+                while let Some(data) = connection.recv_datagram() {
+                    // One that cannot go is lost, like any other.
+                    let _ = connection.send_datagram(data);
+                }
+            }
             Event::Connected { .. } | Event::StreamDelivered(_) | Event::StreamsAvailable => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use quantum::{ConnectionRef, Read, StreamId, WriteError};
+use quantum::{ConnectionRef, Priority, Read, StreamId, WriteError};
 
 use crate::handoff::{ConnectionKey, HANDOFF_WINDOW, ToControl};
 
@@ -47,6 +47,8 @@ pub(super) struct StreamState {
     outbound_over: bool,
     /// This side's stream, asked for and not yet opened.
     pub(super) is_waiting: bool,
+    /// Where it stands among those that want to send, if it was told.
+    pub(super) priority: Option<Priority>,
 }
 
 impl StreamState {
@@ -60,6 +62,7 @@ impl StreamState {
             finish: false,
             outbound_over: false,
             is_waiting,
+            priority: None,
         }
     }
 

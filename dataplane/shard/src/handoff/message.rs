@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quantum::{Alpn, CloseReason, ConnectionStats, Guuid, StreamId};
+use quantum::{Alpn, CloseReason, ConnectionStats, Guuid, Priority, StreamId};
 
 /// A connection as both ends of the hand-off name it: unique among the connections of a shard for its whole life, never
 /// reused. Connections that the control plane dials have the number it chose (odd), accepted ones the shard's (even).
@@ -24,6 +24,8 @@ pub enum ToControl {
         remote: SocketAddr,
         /// The application protocol.
         alpn: Alpn,
+        /// Bytes of a datagram that can be sent at most; none if the peer takes no datagrams.
+        datagram_size_max: Option<usize>,
     },
     /// A connection is over, or could not be made. Its streams are over with it; nothing about it follows.
     Closed {
@@ -48,6 +50,8 @@ pub enum ToControl {
     Credit(ConnectionKey, StreamId, usize),
     /// The answer to [`ToShard::Stats`].
     Stats(ConnectionKey, Box<ConnectionStats>),
+    /// A datagram of the peer.
+    Datagram(ConnectionKey, Bytes),
 }
 
 /// From the control plane to the shard.
@@ -75,6 +79,10 @@ pub enum ToShard {
     Credit(ConnectionKey, StreamId, usize),
     /// Close the connection, with a code and a reason for the peer.
     Close(ConnectionKey, u64, Bytes),
+    /// Where the stream stands among those that want to send.
+    Priority(ConnectionKey, StreamId, Priority),
+    /// Send a datagram, once and unreliably. Whoever sends bounds how many are on their way.
+    Datagram(ConnectionKey, Bytes),
     /// Ask for the connection's statistics.
     Stats(ConnectionKey),
     /// Accept nothing further, close every connection, then end the shard.
