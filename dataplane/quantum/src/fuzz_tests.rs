@@ -55,7 +55,7 @@ fn frames() -> Vec<u8> {
     assert!(writer.begin_crypto(77, 20).is_some() && writer.begin_stream(StreamId(12), 99, 30, true).is_some());
     assert!(writer.begin_repair(99, &[(90, 92), (80, 80)], (0, 2), 30).is_some());
     assert!(writer.recovered(&[(90, 92), (80, 80)]) && writer.ping() && writer.handshake_done());
-    assert!(writer.connection_close(3, true, b"over"));
+    assert!(writer.datagram(b"once") && writer.connection_close(3, true, b"over"));
     let written = writer.written();
     buffer.truncate(written);
     buffer

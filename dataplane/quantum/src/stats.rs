@@ -25,8 +25,6 @@ pub struct ConnectionStats {
     pub rtt_smoothed: Duration,
     /// Least round-trip time of the path.
     pub rtt_min: Duration,
-    /// The latest round-trip time sample.
-    pub rtt_latest: Duration,
     /// What its streams hold.
     pub streams: StreamsStats,
     /// The congestion controller's view.
@@ -121,6 +119,8 @@ pub struct StreamsStats {
 /// What the congestion controller knows and allows (contract 1.7, `BBRStats`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CongestionStats {
+    /// The latest round-trip time sample; zero before the first.
+    pub rtt_latest: Duration,
     /// Packets declared lost that arrived after all.
     pub spurious_losses: u64,
     /// Times that everything sent over three probe timeouts was lost (RFC 9002 section 7.6).

@@ -108,7 +108,7 @@ fn narrow_paths_are_found_to_a_few_bytes_and_probes_are_no_congestion() {
         println!("a path of {mtu} bytes: {found} found, {dropped} probes lost, {:.2} Mbit/s", rate / 1e6);
         assert!(found <= mtu && mtu - found < 16, "{found} of {mtu}");
         assert!(
-            dropped <= 18 && stats.path.black_holes == 0 && stats.persistent_congestions == 0,
+            dropped <= 18 && stats.path.black_holes == 0 && stats.congestion.persistent_congestions == 0,
             "{dropped} {stats:?}"
         );
         assert!(rate > RATE as f64 * 0.85, "{rate}");

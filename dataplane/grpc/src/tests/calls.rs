@@ -6,7 +6,7 @@ use tonic::{Code, Request};
 
 use super::fixture::{Fixture, Network, ask, until};
 use super::service::failure;
-use crate::ServeOptions;
+use crate::{Priority, ServeOptions};
 
 async fn a_unary_call_is_answered(network: Network) {
     let fixture = Fixture::start(network);
@@ -54,6 +54,16 @@ async fn metadata_comes_back_text_and_binary(network: Network) {
         let binary = response.metadata().get_bin("x-own-bin").unwrap();
         assert_eq!(&binary.to_bytes().unwrap()[..], [0, 1, 254, 255]);
     }
+}
+
+async fn a_call_tells_the_server_its_priority(network: Network) {
+    let fixture = Fixture::start(network);
+    let mut request = Request::new(ask("echo", 0, ""));
+    request.extensions_mut().insert(Priority { urgent: true, weight: 9 });
+    let response = fixture.client().unary(request).await.unwrap();
+    assert_eq!(response.metadata().get("x-priority").unwrap(), "urgent 9");
+    let response = fixture.client().unary(Request::new(ask("echo", 0, ""))).await.unwrap();
+    assert!(response.metadata().get("x-priority").is_none());
 }
 
 async fn a_status_keeps_its_message_details_and_metadata(network: Network) {
@@ -160,6 +170,7 @@ async fn rpcs_beyond_the_limit_of_a_connection_are_refused(network: Network) {
 }
 
 on_both! {
+    a_call_tells_the_server_its_priority,
     a_unary_call_is_answered,
     a_server_streams_its_messages_in_order,
     a_client_streams_its_messages,

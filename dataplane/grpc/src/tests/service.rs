@@ -99,6 +99,9 @@ async fn unary(counts: Arc<Counts>, request: Request<Ask>) -> Result<Response<Re
             response.metadata_mut().append_bin("x-own-bin", value.clone());
         }
     }
+    if let Some(value) = metadata.get(crate::PRIORITY_HEADER.as_str()) {
+        response.metadata_mut().append("x-priority", value.clone());
+    }
     drop(running);
     Ok(response)
 }

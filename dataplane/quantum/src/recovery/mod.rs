@@ -471,7 +471,7 @@ impl Recovery {
         if self.rtt.min().is_some() {
             stats.rtt_smoothed = self.rtt.smoothed();
             stats.rtt_min = self.rtt.min().unwrap_or_default();
-            stats.rtt_latest = self.rtt.latest();
+            stats.congestion.rtt_latest = self.rtt.latest();
         }
         self.controller.stats(&mut stats.congestion);
         stats.congestion.in_flight_bytes = self.sent.in_flight();
