@@ -185,7 +185,7 @@ impl Connection {
         let data = Bytes::copy_from_slice(data);
         datagrams.stats.receive_dropped += datagrams.incoming.push(data, datagrams.config.receive_bytes_max);
         if !std::mem::replace(&mut datagrams.announced, true) {
-            self.events.push_back(Event::DatagramReceived);
+            self.told.events.push_back(Event::DatagramReceived);
         }
         Ok(())
     }
