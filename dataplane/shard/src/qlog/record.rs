@@ -77,7 +77,7 @@ impl Metrics {
         let values = json!({
             "smoothed_rtt": milliseconds(stats.rtt_smoothed),
             "min_rtt": milliseconds(stats.rtt_min),
-            "latest_rtt": milliseconds(stats.rtt_latest),
+            "latest_rtt": milliseconds(stats.congestion.rtt_latest),
             "congestion_window": congestion.window_bytes,
             "bytes_in_flight": congestion.in_flight_bytes,
             "pacing_rate": congestion.pacing_rate.saturating_mul(8),
