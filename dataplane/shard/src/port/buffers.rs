@@ -9,7 +9,7 @@ use io_uring::types::BufRingEntry;
 use super::sys::Pages;
 
 /// Buffers of a ring; a power of two.
-const BUFFERS: u16 = 64;
+const BUFFERS: u16 = 32;
 /// Bytes of a buffer: the largest UDP payload, merged ones included, and what the kernel writes before it. Shorter ones
 /// would truncate merged datagrams without a word.
 const BUFFER_LEN: usize = 68 << 10;

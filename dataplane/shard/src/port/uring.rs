@@ -25,7 +25,7 @@ const RING_ENTRIES: u32 = 256;
 /// Completions that wait to be seen: every buffer, every send and some.
 const COMPLETION_ENTRIES: u32 = 1024;
 /// Transmits on their way at most.
-const SEND_SLOTS: usize = 64;
+const SEND_SLOTS: usize = 16;
 /// Datagrams of one call of `receive`, and bytes: more would leave the processor's cache before they are read, and keep
 /// acknowledgements waiting.
 const RECEIVES_MAX: usize = 32;
