@@ -118,7 +118,13 @@ impl Connection {
             }
             if self.has_due_repair(now) || content == Content::All {
                 match self.recovery.allowance(now) {
-                    Allowance::Bytes(_) => return self.write_packet(now, Epoch::OneRtt0, content, out),
+                    Allowance::Bytes(_) => {
+                        // A repair symbol that no longer fits leaves nothing to send but perhaps an acknowledgement.
+                        let written = self.write_packet(now, Epoch::OneRtt0, content, out);
+                        if written.is_some() || content == Content::All {
+                            return written;
+                        }
+                    }
                     Allowance::PacedUntil(until) => self.timers.paced_until = Some(until),
                     Allowance::WindowFull => {}
                 }
@@ -202,7 +208,9 @@ impl Connection {
                 if !draft.ack_eliciting {
                     // The path has become too narrow for it.
                     self.fec.protector.drop_due(now);
-                    return None;
+                    if blocks.is_empty() {
+                        return None;
+                    }
                 }
             }
         }
@@ -248,7 +256,7 @@ impl Connection {
         let Some(largest) = self.received.largest() else { return };
         let delay_micros = u64::try_from(self.received.ack_delay(now).as_micros()).unwrap_or(u64::MAX);
         let mut tells_all = true;
-        let counts = self.path.marks.counts().filter(|_| epoch.is_one_rtt());
+        let counts = self.path.marks.counts().filter(|_| epoch.is_one_rtt() && self.path.marks.wants_report());
         if self.has_ack_frame(now, epoch) {
             let ranges = self.received.ranges();
             let written = writer.ack(ranges.clone().map(|(first, last)| first..=last), delay_micros, counts);

@@ -10,7 +10,7 @@ use crate::wire::varint::VARINT_MAX;
 use crate::{Read, TransportError, TransportErrorCode};
 
 /// A stream's window grows to so many times what it was at first, at most.
-const GROWTH_MAX: u64 = 16;
+const GROWTH_MAX: u64 = 64;
 
 /// What this side receives on a stream.
 #[derive(Debug)]
@@ -213,15 +213,15 @@ impl Receiving {
         self.credit.lost();
     }
 
-    /// The peer has used up the window, which was `base` bytes at first. It doubles, but not by more than `room`, if the
-    /// application is not what it waits for. Gives by how much it grew.
+    /// The peer has used up the window, which was `base` bytes at first, or will have soon. It quadruples, but takes no more than
+    /// two thirds of the `room` that all streams have, if the application is not what it waits for. Gives by how much it grew.
     pub(super) fn grow(&mut self, base: u64, room: u64) -> u64 {
         let unread = self.reassembly.ready_end() - self.reassembly.read_offset();
         if !self.takes_credit() || unread > self.credit.window() / 2 {
             return 0;
         }
         let most = base.saturating_mul(GROWTH_MAX - 1).saturating_sub(self.grown);
-        let by = self.credit.window().min(room).min(most);
+        let by = self.credit.window().saturating_mul(3).min(room.saturating_sub(self.grown / 2) / 2).min(most);
         self.credit.grow(by);
         self.grown += by;
         by

@@ -154,10 +154,12 @@ impl Sending {
         self.fresh_end() > self.next
     }
 
-    /// The limit to name in a `STREAM_DATA_BLOCKED` that is to be sent: the stream's credit is used up and there is more.
+    /// The limit to name in a `STREAM_DATA_BLOCKED` that is to be sent: there is more than the stream's credit allows, and what
+    /// is left of it is no more than what has not been acknowledged. A round trip on, a sender that speeds up is blocked.
     pub(super) fn wants_blocked(&self) -> Option<u64> {
         let is_open = matches!(self.state, State::Open | State::Finished(_));
-        let is_blocked = self.next == self.limit && self.buffer.end() > self.limit;
+        let unacked = self.next.saturating_sub(self.buffer.start());
+        let is_blocked = self.buffer.end() > self.limit && self.limit - self.next <= unacked;
         (is_open && is_blocked && self.blocked_at != Some(self.limit)).then_some(self.limit)
     }
 

@@ -145,3 +145,24 @@ fn bulk_is_as_fast_with_repair_symbols_as_without() {
         assert!(stats.fec.repair_bytes_sent < stats.bytes_sent / 50);
     }
 }
+
+/// Table B's rates: 100 Mbit/s over 50 and 200 ms, ten seconds with the start.
+#[test]
+fn bulk_fills_fast_and_long_paths() {
+    for (delay_ms, loss, least) in BULK_CELLS {
+        let share = share(&path(delay_ms, loss, Some(100_000_000)), &EndpointConfig::default());
+        assert!(share >= least, "{share} % at {delay_ms} ms and {loss} % loss");
+    }
+}
+
+/// One-way delay, loss, and the least share of the rate.
+const BULK_CELLS: [(u64, f64, f64); 8] = [
+    (25, 0.0, 92.0),
+    (25, 1.0, 91.0),
+    (25, 5.0, 85.0),
+    (25, 10.0, 79.0),
+    (100, 0.0, 81.0),
+    (100, 1.0, 70.0),
+    (100, 5.0, 55.0),
+    (100, 10.0, 40.0),
+];

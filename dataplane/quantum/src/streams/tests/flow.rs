@@ -197,10 +197,10 @@ fn a_window_that_is_too_small_for_the_path_grows_to_its_limits_if_the_applicatio
         }
         windows.push(sent_at_once);
     }
-    // The first grows to 16 times the 10,000 of the start, the next one takes what is left of 200,000, the last gets nothing.
-    assert!(windows[0] >= 150_000 && windows[0] <= 160_000, "{windows:?}");
-    assert!(windows[1] >= 50_000 && windows[1] <= 60_000, "{windows:?}");
-    assert!(windows[2] <= 10_000, "{windows:?}");
+    // To the 10,000 of the start the first adds two thirds of 200,000, the next ones as much of what is left.
+    assert!(windows[0] >= 120_000 && windows[0] <= 145_000, "{windows:?}");
+    assert!(windows[1] >= 40_000 && windows[1] <= 56_000, "{windows:?}");
+    assert!(windows[2] >= 15_000 && windows[2] <= 30_000, "{windows:?}");
 }
 
 #[test]
@@ -220,12 +220,14 @@ fn a_sender_without_credit_says_so_once_for_each_limit_and_again_if_it_was_lost(
     let mut client = end(Side::Client, CONFIG);
     let id = client.open().unwrap();
     write(&mut client, id, 20_000);
-    let mut last = packet(&mut client, 1200).unwrap();
-    while let Some(next) = packet(&mut client, 1200) {
-        last = next;
-    }
     let told = vec![format!("{:?}", Frame::StreamDataBlocked { id, max: 10_000 })];
-    assert!(frames(&last).ends_with(&told), "{:?}", frames(&last));
+    // It says so once half of it is on its way.
+    let mut tells = Vec::new();
+    while let Some(next) = packet(&mut client, 1200) {
+        tells.push(frames(&next).contains(&told[0]));
+    }
+    assert_eq!(tells.iter().filter(|tells| **tells).count(), 1, "{tells:?}");
+    assert!(tells[4] || tells[5], "{tells:?}");
     lose(
         &mut client,
         &Packet {
@@ -238,11 +240,9 @@ fn a_sender_without_credit_says_so_once_for_each_limit_and_again_if_it_was_lost(
     assert!(!client.has_pending());
     client.on_max_stream_data(id, 10_100).unwrap();
     let more = frames(&packet(&mut client, 1200).unwrap());
-    assert_eq!(more, ["stream 0 10000+100 false"]);
-    assert_eq!(
-        frames(&packet(&mut client, 1200).unwrap()),
-        [format!("{:?}", Frame::StreamDataBlocked { id, max: 10_100 })]
-    );
+    let told = format!("{:?}", Frame::StreamDataBlocked { id, max: 10_100 });
+    assert_eq!(more, [told.as_str(), "stream 0 10000+100 false"]);
+    assert!(!client.has_pending());
     client.reset(id, 1);
     assert_eq!(frames(&packet(&mut client, 1200).unwrap()).len(), 1);
     assert!(!client.has_pending());
