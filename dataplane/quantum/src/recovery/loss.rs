@@ -7,8 +7,6 @@ use crate::Time;
 use crate::connection::SYN_SIZE;
 use crate::sent_frame::{SentFrame, SentFrames};
 
-/// A packet is lost once one is acknowledged that was sent so many numbers later (RFC 9002 section 6.1.1).
-const PACKET_THRESHOLD: u64 = 3;
 /// Lost packets are remembered for so many round-trip times: an acknowledgement that comes later undoes nothing.
 const SPURIOUS_MEMORY_RTTS: u32 = 3;
 /// Probe timeouts that losses have to span to be persistent congestion (RFC 9002 section 7.6.1).
@@ -19,9 +17,13 @@ impl Recovery {
     pub(super) fn find_late(&mut self, now: Time, ranges: &[(u64, u64)]) {
         self.lost.forget(now, self.rtt.smoothed() * SPURIOUS_MEMORY_RTTS);
         let (sampler, counters) = (&mut self.sampler, &mut self.counters);
-        self.lost.take_late(ranges, |size| {
-            sampler.on_spurious_loss(now, size);
+        let allowed = self.rtt.loss_delay(self.config.pto_granularity);
+        let (rtt, largest) = (self.rtt.smoothed(), self.largest_acked.unwrap_or(0));
+        self.lost.take_late(ranges, |lost, reordering| {
+            sampler.on_spurious_loss(now, lost.size);
             counters.spurious_losses += 1;
+            let late = (now - lost.sent).saturating_sub(allowed);
+            reordering.on_late(now, (largest.saturating_sub(lost.number), late), rtt);
         });
         if self.lost.take_undone() {
             self.controller.on_losses_undone(now);
@@ -32,7 +34,8 @@ impl Recovery {
     pub(super) fn detect_losses(&mut self, now: Time, outcome: &mut AckOutcome) {
         self.loss_at = None;
         let Some(largest) = self.largest_acked else { return };
-        let delay = self.rtt.loss_delay(self.config.pto_granularity);
+        self.lost.reordering_mut().age(now);
+        let (delay, threshold) = (self.loss_delay(), self.lost.reordering().packets());
         let mut period: Option<(Time, Time)> = None;
         let mut longest = Duration::ZERO;
         let mut index = 0;
@@ -45,7 +48,7 @@ impl Recovery {
                 continue;
             }
             let sent = packet.stamp.time_sent;
-            if largest - packet.number < PACKET_THRESHOLD && sent + delay > now {
+            if largest - packet.number < threshold && sent + delay > now {
                 self.loss_at = Some(sent + delay);
                 break;
             }
@@ -83,7 +86,7 @@ impl Recovery {
         }
         self.counters.packets_lost += 1;
         self.sampler.on_lost(size);
-        self.lost.push(now, number, size);
+        self.lost.push(now, number, size, stamp.time_sent);
         let path = self.path(false);
         self.controller.on_lost(now, size, &stamp, &path);
     }

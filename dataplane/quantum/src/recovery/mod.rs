@@ -6,6 +6,7 @@ mod loss;
 mod pacer;
 mod rate;
 mod received;
+mod reordering;
 mod rtt;
 mod sent;
 mod spurious;
@@ -25,7 +26,7 @@ use pacer::{Pace, Pacer};
 use rate::RateSampler;
 pub(crate) use rate::{RateSample, Stamp};
 pub(crate) use received::{ACK_DELAY_MAX, REPAIR_ACK_DELAY_MAX, ReceivedInfo, ReceivedPackets};
-pub(crate) use rtt::Rtt;
+use rtt::Rtt;
 use sent::{SentPacket, SentPackets};
 use spurious::LostPackets;
 use timer::ProbeTimer;
@@ -180,7 +181,7 @@ impl Recovery {
             config: *config,
             rtt: Rtt::new(Duration::ZERO),
             sent: SentPackets::default(),
-            lost: LostPackets::default(),
+            lost: LostPackets::new(now),
             sampler: RateSampler::new(now),
             pacer: Pacer::new(now, config.datagram_size, config.segments_max, initial_window),
             controller: Controller::new(now, config.congestion, &congestion),
@@ -326,7 +327,7 @@ impl Recovery {
 
     /// How long after a packet was sent it is lost once later ones are acknowledged.
     pub(crate) fn loss_delay(&self) -> Duration {
-        self.rtt.loss_delay(self.config.pto_granularity)
+        self.rtt.loss_delay(self.config.pto_granularity) + self.lost.reordering().extra()
     }
 
     /// When [`Recovery::on_timeout`] has something to do.
@@ -414,7 +415,7 @@ impl Recovery {
     /// The connection is over: nothing is acknowledged or sent again.
     pub(crate) fn forget(&mut self) {
         self.sent = SentPackets::default();
-        self.lost = LostPackets::default();
+        self.lost = LostPackets::new(Time::ZERO);
         self.loss_at = None;
     }
 

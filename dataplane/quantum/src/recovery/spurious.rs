@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::reordering::Reordering;
 use crate::Time;
 
 /// Lost packets remembered at most; the oldest is forgotten.
@@ -10,33 +11,50 @@ const LOST_MAX: usize = 4096;
 
 /// A packet that was declared lost.
 #[derive(Clone, Copy, Debug)]
-struct Lost {
-    number: u64,
+pub(super) struct Lost {
+    pub(super) number: u64,
+    pub(super) sent: Time,
+    pub(super) size: u16,
     declared: Time,
-    size: u16,
     late: bool,
 }
 
 /// The recently lost, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LostPackets {
     packets: VecDeque<Lost>,
     /// How many of them were only late.
     late: usize,
+    reordering: Reordering,
 }
 
 impl LostPackets {
+    /// Nothing was lost yet.
+    pub(super) fn new(now: Time) -> Self {
+        Self { packets: VecDeque::new(), late: 0, reordering: Reordering::new(now) }
+    }
+
+    /// What late packets have shown of the path.
+    pub(super) fn reordering(&self) -> &Reordering {
+        &self.reordering
+    }
+
+    /// The same, to be told more.
+    pub(super) fn reordering_mut(&mut self) -> &mut Reordering {
+        &mut self.reordering
+    }
+
     /// A packet is declared lost.
-    pub(crate) fn push(&mut self, now: Time, number: u64, size: u16) {
+    pub(super) fn push(&mut self, now: Time, number: u64, size: u16, sent: Time) {
         if self.packets.len() == LOST_MAX {
             self.pop_oldest();
         }
         let at = self.packets.partition_point(|lost| lost.number < number);
-        self.packets.insert(at, Lost { number, declared: now, size, late: false });
+        self.packets.insert(at, Lost { number, sent, size, declared: now, late: false });
     }
 
-    /// Finds lost packets that the ranges (newest first) acknowledge, and gives the size of each.
-    pub(crate) fn take_late(&mut self, ranges: &[(u64, u64)], mut late: impl FnMut(u16)) {
+    /// Finds lost packets that the ranges (newest first) acknowledge, and gives each.
+    pub(super) fn take_late(&mut self, ranges: &[(u64, u64)], mut late: impl FnMut(&Lost, &mut Reordering)) {
         let Some(oldest) = self.packets.front().map(|lost| lost.number) else { return };
         for &(first, last) in ranges {
             if last < oldest {
@@ -46,7 +64,7 @@ impl LostPackets {
             for lost in self.packets.range_mut(start..).take_while(|lost| lost.number <= last) {
                 if !std::mem::replace(&mut lost.late, true) {
                     self.late += 1;
-                    late(lost.size);
+                    late(lost, &mut self.reordering);
                 }
             }
         }
