@@ -201,7 +201,7 @@ async fn ask<T: DeserializeOwned>(mut command: Command, task: &Task) -> anyhow::
 fn finish(task: &Task, outcome: Outcome, stats: Option<LinkStats>) -> Outcome {
     match (outcome, stats) {
         (Outcome::Goodput(goodput), Some(stats)) => {
-            let queue_bytes_mean = Some(stats.queue_byte_ns as f64 / (task.seconds * 1e9));
+            let queue_bytes_mean = Some(stats.queue.byte_ns as f64 / (task.seconds * 1e9));
             Outcome::Goodput(Goodput { queue_bytes_mean, ..goodput })
         }
         (outcome, _) => outcome,

@@ -115,7 +115,7 @@ fn same(head: &Head, wanted: &Head) -> anyhow::Result<()> {
 
 /// The folder of a comparison that was given none.
 pub(super) fn default_dir(started: &str) -> PathBuf {
-    let compact: String = started.chars().filter(|character| character.is_ascii_alphanumeric()).collect();
+    let compact: String = started.chars().filter(char::is_ascii_alphanumeric).collect();
     PathBuf::from(format!("aetherflow-compare-{compact}"))
 }
 
@@ -181,17 +181,18 @@ mod tests {
 
     #[test]
     fn another_plan_commit_or_machine_is_refused() {
+        type Change = fn(&mut Head);
         let (dir, plan) = (tempfile::tempdir().unwrap(), Plan::new(PlanName::Tiny));
         let head = head(&plan);
         let nothing = Store::resume(dir.path(), &head).unwrap_err();
         assert!(format!("{nothing:#}").contains("nothing to resume"), "{nothing:#}");
         Store::create(dir.path(), head.clone()).unwrap();
-        let cases: [(&str, Box<dyn Fn(&mut Head)>); 5] = [
-            ("this is quick", Box::new(|head| head.plan = "quick".to_owned())),
-            ("of commit abc, this is def", Box::new(|head| head.commit = "def".to_owned())),
-            ("this is abc with changes", Box::new(|head| head.dirty = true)),
-            ("other measurements", Box::new(|head| drop(head.tasks.pop()))),
-            ("another machine", Box::new(|head| head.machine.cores = 3)),
+        let cases: [(&str, Change); 5] = [
+            ("this is quick", |head| head.plan = "quick".to_owned()),
+            ("of commit abc, this is def", |head| head.commit = "def".to_owned()),
+            ("this is abc with changes", |head| head.dirty = true),
+            ("other measurements", |head| drop(head.tasks.pop())),
+            ("another machine", |head| head.machine.cores = 3),
         ];
         for (message, change) in cases {
             let mut wanted = head.clone();

@@ -51,8 +51,8 @@ fn counters(direction: &Direction, overflows: u64) -> Value {
         "reordered": stats.reordered,
         "bytes_sent": stats.bytes_sent,
         "bytes_delivered": stats.bytes_delivered,
-        "queue_bytes_peak": stats.queue_bytes_peak,
-        "queue_byte_s": stats.queue_byte_ns as f64 / 1e9,
+        "queue_bytes_peak": stats.queue.bytes_peak,
+        "queue_byte_s": stats.queue.byte_ns as f64 / 1e9,
         "in_flight": direction.in_flight,
     })
 }

@@ -11,7 +11,7 @@ pub const REQUEST_BYTES: usize = 8;
 /// Bytes of a report: three numbers.
 pub const REPORT_BYTES: usize = 24;
 /// The longest measurement.
-const MEASURED_MAX: Duration = Duration::from_secs(24 * 3600);
+const MEASURED_MAX: Duration = Duration::from_hours(24);
 /// A report that is so late will not come: its connection is dead, or as good as that.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 

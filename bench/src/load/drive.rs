@@ -61,7 +61,7 @@ pub struct DriveArgs {
     /// Time before the measured time
     #[arg(long, value_name = "S", default_value_t = 2.0)]
     warmup: f64,
-    /// Adds the latencies to the JSON: nanoseconds in an HdrHistogram (V2, deflated, base64)
+    /// Adds the latencies to the JSON: nanoseconds in an HDR histogram (V2, deflated, base64)
     #[arg(long)]
     histogram: bool,
     /// The server's process id, if it runs here: adds its processor time to the JSON

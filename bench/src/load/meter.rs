@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// Bytes before the payload of a datagram: IP without options, and UDP.
 const HEADERS_V4: u64 = 20 + 8;
 const HEADERS_V6: u64 = 40 + 8;
-/// Of `proc_pid_stat(5)`; USER_HZ is 100 on every architecture that Linux still has.
+/// Of `proc_pid_stat(5)`; `USER_HZ` is 100 on every architecture that Linux still has.
 const TICKS_PER_S: f64 = 100.0;
 
 /// Who counts the bytes on the wire, IP headers included.

@@ -12,6 +12,8 @@ mod world;
 
 pub use app::{Fault, Plan, StreamKind, StreamPlan};
 pub use cipher::Cipher;
-pub use link::{BadLink, Blackout, Burst, Datagram, EcnEffects, Link, LinkConfig, LinkStats, Meta, RandomOutage};
+pub use link::{
+    BadLink, Blackout, Burst, Datagram, EcnEffects, Link, LinkConfig, LinkStats, Meta, QueueStats, RandomOutage,
+};
 pub use rng::Rng;
 pub use world::{Duel, Incident, IncidentKind, Outcome, Pair, Scenario, World};

@@ -158,7 +158,7 @@ fn short_messages_send_no_probes() {
         if next <= bulk.pair.now() {
             let id = bulk.id;
             bulk.pair.client().write(id, &mut Bytes::from_static(&[1; 256])).expect("the stream is open");
-            next = next + Duration::from_millis(20);
+            next += Duration::from_millis(20);
         }
         bulk.pair.step(next, |_, _, _| {});
     }
@@ -200,12 +200,12 @@ fn congestion_marks_are_counted_exactly_and_heeded() {
         let (stats, link) = (bulk.stats(), bulk.pair.link_stats());
         println!(
             "{} marked by the link, {} told; {} lost",
-            link.marked, stats.path.congestion_marks, stats.packets_lost
+            link.queue.marked, stats.path.congestion_marks, stats.packets_lost
         );
-        assert!(link.marked > 0 && stats.path.ecn == EcnState::Capable, "{link:?} {:?}", stats.path);
+        assert!(link.queue.marked > 0 && stats.path.ecn == EcnState::Capable, "{link:?} {:?}", stats.path);
         assert!(rate > RATE as f64 * 0.75, "{rate}");
         if loss == 0.0 {
-            assert_eq!(stats.path.congestion_marks, link.marked);
+            assert_eq!(stats.path.congestion_marks, link.queue.marked);
         }
     }
 }

@@ -132,19 +132,7 @@ impl Wire {
                     self.unannounced.insert((base, id, end));
                 }
             }
-            ToShard::Data(connection, id, data) => {
-                let base = base(end, connection);
-                if let Some(flow) = self.flows.get_mut(&(base, id, end)).filter(|flow| !flow.over) {
-                    assert!(!flow.finish, "data after the end");
-                    if data.is_empty() {
-                        return;
-                    }
-                    flow.waiting_bytes += data.len();
-                    assert!(flow.waiting_bytes <= HANDOFF_WINDOW, "data beyond the credit");
-                    flow.waiting.push_back(data);
-                    self.push(base, id, end).await;
-                }
-            }
+            ToShard::Data(connection, id, data) => self.data(end, base(end, connection), id, data).await,
             ToShard::Finish(connection, id) => {
                 let base = base(end, connection);
                 if let Some(flow) = self.flows.get_mut(&(base, id, end)) {
@@ -185,6 +173,17 @@ impl Wire {
             }
             ToShard::Shutdown => unreachable!("handled by the caller"),
         }
+    }
+
+    async fn data(&mut self, end: End, base: u64, id: StreamId, data: Bytes) {
+        let Some(flow) = self.flows.get_mut(&(base, id, end)).filter(|flow| !flow.over && !data.is_empty()) else {
+            return;
+        };
+        assert!(!flow.finish, "data after the end");
+        flow.waiting_bytes += data.len();
+        assert!(flow.waiting_bytes <= HANDOFF_WINDOW, "data beyond the credit");
+        flow.waiting.push_back(data);
+        self.push(base, id, end).await;
     }
 
     async fn connect(&mut self, connection: ConnectionKey, alpn: Alpn) {

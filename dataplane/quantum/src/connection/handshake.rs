@@ -121,7 +121,7 @@ impl Connection {
         self.fec.protector.accept(parameters.fec_members_max);
         self.pending.datagrams.accept(parameters.datagram_frame_max);
         self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
-        self.path.start_exploring(&self.config.path, parameters.datagram_size_max);
+        self.path.start_exploring(self.config.path, parameters.datagram_size_max);
         self.timers.on_connected(self.id.side, &self.config, parameters.idle_timeout);
         self.keys.set_reset_token(parameters.reset_token.filter(|_| self.id.side == Side::Client));
         self.keys.enable_one_rtt();

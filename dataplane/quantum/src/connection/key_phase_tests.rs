@@ -73,7 +73,7 @@ fn no_phase_begins_before_the_current_one_is_confirmed_and_the_last_one_forgotte
     assert_eq!(open(&mut phases, NOW, Epoch::OneRtt1, 9), Ok(1));
     phases.on_acked(Epoch::OneRtt1, 2).unwrap();
     let kept = PTO * KEPT_PROBE_TIMEOUTS;
-    assert!(!phases.update_after(NOW + (kept - Duration::from_nanos(1)), 1), "the old key is in use");
+    assert!(!phases.update_after(NOW + (kept.saturating_sub(Duration::from_nanos(1))), 1), "the old key is in use");
     assert!(phases.update_after(NOW + kept, 1) && phases.epoch() == Epoch::OneRtt0);
     assert_eq!(phases.stats().updates, 2);
 }
@@ -86,7 +86,7 @@ fn late_packets_of_the_last_phase_are_opened_for_three_probe_timeouts() {
     let followed = NOW + PTO * 200;
     assert_eq!(open(&mut phases, followed, Epoch::OneRtt1, 7), Ok(1));
     let kept = PTO * KEPT_PROBE_TIMEOUTS;
-    assert_eq!(open(&mut phases, followed + (kept - Duration::from_nanos(1)), Epoch::OneRtt0, 6), Ok(0));
+    assert_eq!(open(&mut phases, followed + (kept.saturating_sub(Duration::from_nanos(1))), Epoch::OneRtt0, 6), Ok(0));
     // A later number cannot be of the last phase; after the time nothing can.
     let next = |phases: &mut KeyPhases, now, number| phases.opener(now, Epoch::OneRtt0, number).map(|opener| opener.1);
     assert_eq!(next(&mut phases, followed, 8), Some(Phase::Next));

@@ -30,7 +30,7 @@ impl Connection {
     /// A packet failed authentication.
     pub(super) fn on_not_opened(&mut self, now: Time, phase: Option<Phase>) -> Verdict {
         if phase.is_some()
-            && let Some(Err(error)) = self.keys.phases().map(|phases| phases.on_not_opened())
+            && let Some(Err(error)) = self.keys.phases().map(super::key_phase::KeyPhases::on_not_opened)
         {
             self.fail(now, &error);
         }

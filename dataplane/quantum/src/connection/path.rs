@@ -37,7 +37,7 @@ impl Connection {
 
     /// Bytes that a packet may have which is sent because of a probe timeout: as many as any path carries, so that one that has
     /// become too narrow for full packets is told from one that carries nothing.
-    pub(super) fn probe_size(&self, full: usize) -> usize {
+    pub(super) fn probe_size(full: usize) -> usize {
         full.min(usize::from(SYN_SIZE))
     }
 

@@ -106,7 +106,7 @@ impl Connection {
             return self.write_packet(now, epoch, Content::All, out);
         }
         if self.recovery.probes_pending() > 0 {
-            let size = self.probe_size(out.len());
+            let size = Self::probe_size(out.len());
             return self.write_probe(now, &mut out[..size]);
         }
         if self.is_open() {

@@ -10,6 +10,7 @@ pub mod code;
 mod config;
 mod group;
 mod meter;
+mod open;
 mod plan;
 mod pool;
 mod protector;

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::budget::{Budget, PathView};
 use super::group::{Fate, Group, Member, Members};
+use super::open::Open;
 use super::pool::Pool;
 use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code, plan};
 use crate::Time;
@@ -39,26 +40,6 @@ struct Due {
     at: Time,
     group: u64,
     index: u8,
-}
-
-/// The packets that are being gathered.
-#[derive(Debug, Default)]
-struct Open {
-    /// The number and the shard of each.
-    members: Vec<(u64, Vec<u8>)>,
-    bytes: usize,
-    ranges: usize,
-    since: Time,
-}
-
-impl Open {
-    /// Bytes of a repair symbol: of the longest shard, or of a packet alone.
-    fn symbol_len_max(&self) -> usize {
-        match &self.members[..] {
-            [(_, shard)] => shard.len() - SHARD_HEAD_LEN,
-            members => members.iter().map(|(_, shard)| shard.len()).max().unwrap_or(0),
-        }
-    }
 }
 
 /// Forward error correction of what is sent.

@@ -81,8 +81,12 @@ mod tests {
 
     fn evidence(acked: &[(u64, bool)], lost: &[u64]) -> Evidence {
         let mut evidence = Evidence::default();
-        acked.iter().for_each(|&(number, is_suspect)| evidence.on_acked(number, is_suspect));
-        lost.iter().for_each(|&number| evidence.on_lost(number, true));
+        for &(number, is_suspect) in acked {
+            evidence.on_acked(number, is_suspect);
+        }
+        for &number in lost {
+            evidence.on_lost(number, true);
+        }
         evidence
     }
 

@@ -56,7 +56,7 @@ impl Path {
     }
 
     /// The handshake is over: packets may have other sizes, up to what the peer takes, and be marked.
-    pub(crate) fn start_exploring(&mut self, config: &PathConfig, peer_max: u16) {
+    pub(crate) fn start_exploring(&mut self, config: PathConfig, peer_max: u16) {
         let size = config.datagram_size.clamp(SYN_SIZE, DATAGRAM_SIZE_MAX).min(peer_max);
         let is_v6 = matches!(self.remote.ip().to_canonical(), IpAddr::V6(_));
         let shorter = if is_v6 { V6_HEADER_EXTRA } else { 0 };

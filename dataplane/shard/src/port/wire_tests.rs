@@ -212,7 +212,7 @@ fn what_is_too_large_for_the_interface_is_lost_and_no_error() {
     }
     // No interface takes more than the largest UDP payload.
     let (mut a, mut b) = (open_with("127.0.0.1:0".parse().unwrap(), 66_000), open_at("127.0.0.1:0".parse().unwrap()));
-    transmit(&mut a.port, &[7; 65_900], to(b.address, 65_900));
+    transmit(&mut a.port, &vec![7; 65_900], to(b.address, 65_900));
     transmit(&mut a.port, &[8; 100], to(b.address, 100));
     let found = arrivals(&mut b.port, 100);
     assert!(found.len() == 1 && found[0].data == [8; 100], "{found:?}");

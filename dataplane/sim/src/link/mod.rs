@@ -17,7 +17,7 @@ use std::time::Duration;
 use quantum::Time;
 
 pub use config::{BadLink, Blackout, Burst, EcnEffects, LinkConfig, RandomOutage};
-pub use stats::LinkStats;
+pub use stats::{LinkStats, QueueStats};
 
 use crate::Rng;
 use node::{Flow, Node};

@@ -49,7 +49,7 @@ impl<M: Meta> Queue<M> {
     pub(super) fn push(&mut self, mut flow: Flow<M>, stats: &mut LinkStats) {
         let len = flow.datagram.payload.len() as u64;
         self.sum_to(flow.at);
-        stats.queue_byte_ns = self.byte_ns;
+        stats.queue.byte_ns = self.byte_ns;
         if self.bytes > 0 && self.bytes + len > self.bytes_max {
             stats.dropped_queue += 1;
             return;
@@ -57,9 +57,9 @@ impl<M: Meta> Queue<M> {
         self.bytes += len;
         if self.mark_above.is_some_and(|most| self.bytes > most) && [ECT0, ECT1].contains(&flow.datagram.meta.ecn()) {
             flow.datagram.meta.set_ecn(CE);
-            stats.marked += 1;
+            stats.queue.marked += 1;
         }
-        stats.queue_bytes_peak = stats.queue_bytes_peak.max(self.bytes);
+        stats.queue.bytes_peak = stats.queue.bytes_peak.max(self.bytes);
         let send_ns = u128::from(len) * 8 * NANOS_PER_S / u128::from(self.rate_bits_per_s);
         self.free_at = self.free_at.max(flow.at) + Duration::from_nanos(u64::try_from(send_ns).unwrap_or(u64::MAX));
         flow.at = self.free_at;

@@ -19,8 +19,6 @@ pub struct LinkStats {
     pub dropped_mtu: u64,
     /// Dropped because of their ECN bits.
     pub dropped_ecn: u64,
-    /// Marked in the queue before the bottleneck: congestion experienced.
-    pub marked: u64,
     /// Copies made.
     pub duplicated: u64,
     /// Datagrams of which a bit was flipped.
@@ -31,11 +29,8 @@ pub struct LinkStats {
     pub bytes_sent: u64,
     /// Bytes that came out.
     pub bytes_delivered: u64,
-    /// Most bytes that the queue before the bottleneck held.
-    pub queue_bytes_peak: u64,
-    /// Bytes in the queue before the bottleneck, summed over time up to the latest datagram that came: byte nanoseconds. Divided
-    /// by a time it is the mean.
-    pub queue_byte_ns: u64,
+    /// The queue before the bottleneck.
+    pub queue: QueueStats,
 }
 
 impl LinkStats {
@@ -48,4 +43,15 @@ impl LinkStats {
             + self.dropped_mtu
             + self.dropped_ecn
     }
+}
+
+/// What a queue has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueStats {
+    /// Datagrams marked there: congestion experienced.
+    pub marked: u64,
+    /// Most bytes that it held.
+    pub bytes_peak: u64,
+    /// Bytes in it, summed over time up to the latest datagram that came: byte nanoseconds. Divided by a time it is the mean.
+    pub byte_ns: u64,
 }

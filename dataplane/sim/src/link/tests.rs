@@ -107,7 +107,7 @@ fn a_full_queue_drops_the_tail_and_holds_no_more_than_its_bytes() {
     let config = LinkConfig { rate_bits_per_s: Some(10_000_000), queue_bytes: Some(5_000), ..LinkConfig::default() };
     let (arrived, link) = run(&config, 1, 20, 1250, Duration::ZERO);
     assert_eq!(arrived.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [0, 1, 2, 3]);
-    assert_eq!((link.stats().dropped_queue, link.stats().queue_bytes_peak), (16, 5_000));
+    assert_eq!((link.stats().dropped_queue, link.stats().queue.bytes_peak), (16, 5_000));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn the_bytes_in_the_queue_are_summed_over_time() {
     for ms in [0, 0, 5] {
         link.process(at_ms(ms), Datagram { payload: vec![0; 1250], meta: () });
     }
-    assert_eq!(link.stats().queue_byte_ns, (2500 + 1250) * 1_000_000);
+    assert_eq!(link.stats().queue.byte_ns, (2500 + 1250) * 1_000_000);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_queue_marks_what_would_wait_behind_more_than_its_threshold() {
     let marking = EcnEffects { mark_above_bytes: Some(4_000), ..EcnEffects::default() };
     let (found, stats) = bits_after(marking, 0b10);
     assert_eq!(found, [vec![0b10; 4], vec![0b11; 6]].concat());
-    assert_eq!(stats.marked, 6);
+    assert_eq!(stats.queue.marked, 6);
     // Who does not understand marks is not marked.
     assert_eq!(bits_after(marking, 0).0, [0; 10]);
 }

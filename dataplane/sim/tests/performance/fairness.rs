@@ -14,15 +14,13 @@ pub(super) fn jain(shares: &[f64]) -> f64 {
 fn flows(count: usize) -> Vec<EndpointConfig> {
     vec![EndpointConfig::default(); count]
 }
-
-fn rate(mbit: u64) -> Option<u64> {
-    Some(mbit * 1_000_000)
-}
+/// Bits per second.
+const MBIT: u64 = 1_000_000;
 
 #[test]
 fn two_flows_share_a_path() {
     for (delay_ms, seed) in [(10, 1), (10, 2), (25, 1), (25, 2)] {
-        let timeline = Transfer { seed, ..Transfer::new(path(delay_ms, 0.0, rate(20)), &flows(2), 60) }.run();
+        let timeline = Transfer { seed, ..Transfer::new(path(delay_ms, 0.0, Some(20 * MBIT)), &flows(2), 60) }.run();
         let shares = timeline.all_mbit(30.0, 60.0);
         println!("{delay_ms} ms one way, seed {seed}: {shares:.2?}, queue {:.0} B", timeline.queue(30.0, 60.0));
         assert!(jain(&shares) >= 0.95, "{shares:?}");
@@ -34,7 +32,7 @@ fn bbr_and_cubic_leave_room_to_each_other() {
     for delay_ms in [10, 25] {
         for seed in 1..=2 {
             let flows = [EndpointConfig::default(), cubic()];
-            let timeline = Transfer { seed, ..Transfer::new(path(delay_ms, 0.0, rate(50)), &flows, 60) }.run();
+            let timeline = Transfer { seed, ..Transfer::new(path(delay_ms, 0.0, Some(50 * MBIT)), &flows, 60) }.run();
             let shares = timeline.all_mbit(30.0, 60.0);
             println!(
                 "{delay_ms} ms one way, seed {seed}: BBR, CUBIC {shares:.2?} of 50, queue {:.0} B",
@@ -49,7 +47,7 @@ fn bbr_and_cubic_leave_room_to_each_other() {
 #[test]
 fn a_flow_alone_keeps_its_queue_under_half_a_product() {
     for (delay_ms, mbit) in [(1, 100), (10, 20), (25, 100), (100, 20)] {
-        let link = path(delay_ms, 0.0, rate(mbit));
+        let link = path(delay_ms, 0.0, Some(mbit * MBIT));
         let product = mbit as f64 * 1e6 / 8.0 * 2.0 * delay_ms as f64 / 1e3;
         let timeline = Transfer::new(link, &flows(1), 20).run();
         let (share, queue) = (timeline.mbit(0, 5.0, 20.0) / mbit as f64, timeline.queue(5.0, 20.0) / product);

@@ -37,8 +37,8 @@ fn keys_change_every_few_packets_under_loss_and_reordering_and_everything_arrive
         net.hook = Box::new(move |mut segment| {
             nth += 1;
             // One in nine comes after those of the next milliseconds.
-            segment.delay = DELAY + Duration::from_millis(if nth % 9 == 0 { 4 } else { 0 });
-            if nth % 13 == 0 { Vec::new() } else { vec![segment] }
+            segment.delay = DELAY + Duration::from_millis(if nth.is_multiple_of(9) { 4 } else { 0 });
+            if nth.is_multiple_of(13) { Vec::new() } else { vec![segment] }
         });
         for round in 0..40 {
             assert!(exchange(&mut net, client, server, 60_000), "round {round}: {:?}", net.closed(CLIENT));
