@@ -146,16 +146,8 @@ mod tests {
         }
     }
 
-    fn cell(task: &Task) -> Cell {
-        Cell {
-            workload: task.workload,
-            path: task.path.clone(),
-            peer: task.peer.clone(),
-            round: task.round,
-            seed: task.seed,
-            seconds: task.seconds,
-            outcome: Outcome::Failed("a \"reason\"\nof two lines".to_owned()),
-        }
+    fn failed(task: &Task) -> Cell {
+        super::super::cell(task, Outcome::Failed("a \"reason\"\nof two lines".to_owned()))
     }
 
     #[test]
@@ -163,18 +155,18 @@ mod tests {
         let (dir, plan) = (tempfile::tempdir().unwrap(), Plan::new(PlanName::Tiny));
         let tasks: Vec<Task> = plan.tasks().cloned().collect();
         let mut store = Store::create(dir.path(), head(&plan)).unwrap();
-        store.add(cell(&tasks[0])).unwrap();
-        store.add(cell(&tasks[1])).unwrap();
-        let torn = serde_json::to_string(&cell(&tasks[2])).unwrap();
+        store.add(failed(&tasks[0])).unwrap();
+        store.add(failed(&tasks[1])).unwrap();
+        let torn = serde_json::to_string(&failed(&tasks[2])).unwrap();
         store.file.write_all(&torn.as_bytes()[..torn.len() / 2]).unwrap();
         let error = Store::create(dir.path(), head(&plan)).unwrap_err().to_string();
         assert!(error.contains("--resume"), "{error}");
         let mut store = Store::resume(dir.path(), &head(&plan)).unwrap();
-        assert_eq!(store.cells, [cell(&tasks[0]), cell(&tasks[1])]);
+        assert_eq!(store.cells, [failed(&tasks[0]), failed(&tasks[1])]);
         let mut left = plan.clone();
         store.remaining(&mut left);
         assert_eq!(left.tasks().cloned().collect::<Vec<_>>(), tasks[2..]);
-        store.add(cell(&tasks[2])).unwrap();
+        store.add(failed(&tasks[2])).unwrap();
         let again = Store::resume(dir.path(), &head(&plan)).unwrap();
         assert_eq!(again.cells, store.cells, "what follows a torn line is whole");
     }

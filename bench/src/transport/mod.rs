@@ -9,6 +9,7 @@ pub mod tcp_grpc;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use control::config::{QuantumHost, QuantumIo};
 
 pub use congestion::Congestion;
 
@@ -72,33 +73,13 @@ pub struct TransportArgs {
     pub spin_us: u64,
     /// Quantum: what runs the shards' threads
     #[arg(long, value_name = "H", value_enum, default_value_t)]
-    pub host: Host,
+    pub host: QuantumHost,
     /// Quantum: how bytes move
     #[arg(long, value_enum, default_value_t)]
-    pub io: Io,
+    pub io: QuantumIo,
     /// Quantum: log what happens on each connection into this folder (qlog)
     #[arg(long, value_name = "DIR")]
     pub qlog: Option<PathBuf>,
-}
-
-/// What runs the shards' threads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Host {
-    /// A glommio executor
-    #[default]
-    Glommio,
-    /// Nothing: the thread waits in its own `io_uring`
-    Bare,
-}
-
-/// How bytes move.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Io {
-    /// `io_uring`
-    #[default]
-    Uring,
-    /// sendmmsg and recvmmsg
-    Mmsg,
 }
 
 /// The generated messages and stubs of `proto/bench.proto`.

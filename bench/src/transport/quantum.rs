@@ -4,19 +4,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use bytes::{Bytes, BytesMut};
+use control::config;
+use control::launch::endpoint_options;
 use quantum::{CongestionControl, FecMode};
 use quantum_grpc::{
     Channel, ClientConfig, Connection, EchoServer, Endpoint, EndpointOptions, Listener, QuantumStream, ReceiveHalf,
     ServerConfig, Verify,
 };
-use quantum_shard::{HostKind, IoKind};
 
 use super::bench_proto::EchoRequest;
 use super::bench_proto::bench_client::BenchClient;
 use super::tcp_grpc::{self, MESSAGE_BYTES_MAX, service};
-use super::{Congestion, Host, Io, Transport, TransportArgs};
+use super::{Congestion, Transport, TransportArgs};
 use crate::certs;
 use crate::load::{Arrivals, Arrived, Echo, Wire, arrivals};
 
@@ -30,18 +31,15 @@ const CONNECT_FOR: Duration = Duration::from_secs(10);
 /// # Errors
 /// If they ask for what does not exist.
 pub fn options(args: &TransportArgs) -> anyhow::Result<EndpointOptions> {
-    let host = match args.host {
-        Host::Glommio => HostKind::Glommio,
-        Host::Bare => HostKind::Bare,
+    let section = config::Quantum {
+        enable: true,
+        shards: args.shards,
+        cores: args.cores.clone(),
+        spin_us: args.spin_us,
+        host: args.host,
+        io: args.io,
     };
-    let io = match args.io {
-        Io::Uring => IoKind::Uring,
-        Io::Mmsg => bail!("--io mmsg is not available; use --io uring"),
-    };
-    let (cores, spin) = (args.cores.clone(), Duration::from_micros(args.spin_us));
-    let qlog = args.qlog.clone();
-    let mut options =
-        EndpointOptions { shards: args.shards, cores, spin, host, io, qlog, ..EndpointOptions::default() };
+    let mut options = EndpointOptions { qlog: args.qlog.clone(), ..endpoint_options(&section) };
     if let Some(congestion) = args.congestion {
         options.protocol.congestion = match congestion {
             Congestion::Bbr => CongestionControl::Bbr,

@@ -1,5 +1,6 @@
 //! Sockets: their buffers, and what the kernel splits and merges for them.
 
+use std::fmt::Display;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 
@@ -53,16 +54,7 @@ pub(super) fn segmentation_offload(host: &Host) -> Finding {
         wanted: "UDP_SEGMENT supported",
         why: "one system call sends up to 64 packets: 24 times as many packets per second on one core",
     };
-    if !host.is_here() {
-        return wish.unknown("a socket of another host");
-    }
-    match socket() {
-        Ok(state) if state.max_gso_segments() > 1 => {
-            wish.good(format!("up to {} packets per system call", state.max_gso_segments()))
-        }
-        Ok(_) => wish.change("not supported", "install a kernel of 4.18 or later"),
-        Err(error) => wish.unknown(format!("no UDP socket: {error}")),
-    }
+    offload(host, &wish, UdpSocketState::max_gso_segments, "install a kernel of 4.18 or later")
 }
 
 /// Generic receive offload.
@@ -72,14 +64,19 @@ pub(super) fn receive_offload(host: &Host) -> Finding {
         wanted: "UDP_GRO supported",
         why: "packets of a sender come merged: a tenth of the processor time per packet",
     };
+    offload(host, &wish, UdpSocketState::gro_segments, "install a kernel of 5.0 or later")
+}
+
+fn offload<N>(host: &Host, wish: &Wish, segments: impl Fn(&UdpSocketState) -> N, remedy: &'static str) -> Finding
+where
+    N: PartialOrd + From<u8> + Display,
+{
     if !host.is_here() {
         return wish.unknown("a socket of another host");
     }
-    match socket() {
-        Ok(state) if state.gro_segments() > 1 => {
-            wish.good(format!("up to {} packets per system call", state.gro_segments()))
-        }
-        Ok(_) => wish.change("not supported", "install a kernel of 5.0 or later"),
+    match socket().map(|state| segments(&state)) {
+        Ok(segments) if segments > N::from(1) => wish.good(format!("up to {segments} packets per system call")),
+        Ok(_) => wish.change("not supported", remedy),
         Err(error) => wish.unknown(format!("no UDP socket: {error}")),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::net::{CLIENT, Net, RTT, SERVER, address, config, with_fec};
+use super::net::{CLIENT, Net, RTT, SERVER, address, config, frames, with_fec};
 use crate::connection::forge::Forged;
 use crate::wire::{Epoch, Flags, FrameIter, FrameWriter};
 use crate::{CloseReason, ConnectionHandle, EndpointConfig, FecConfig, StreamId};
@@ -32,15 +32,6 @@ fn strike_with(net: &mut Net, client: ConnectionHandle, forged: &Forged) -> bool
     net.hand(SERVER, address(CLIENT), &data);
     net.run_for(Duration::from_micros(50));
     net.closed(SERVER).is_none()
-}
-
-fn frames(write: impl FnOnce(&mut FrameWriter<'_>)) -> Vec<u8> {
-    let mut buffer = vec![0; 1_100];
-    let mut writer = FrameWriter::new(&mut buffer);
-    write(&mut writer);
-    let written = writer.written();
-    buffer.truncate(written);
-    buffer
 }
 
 fn code(net: &Net) -> Option<u64> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::wire::{Epoch, Flags, Header};
+use crate::wire::{Epoch, Flags, FrameWriter, Header};
 use crate::{
     Alpn, CloseReason, ConnectOptions, ConnectionHandle, Endpoint, EndpointConfig, Event, FecConfig, FecMode, Guuid,
     GuuidGenerator, Read, Received, StreamId, Time, Transmit,
@@ -344,4 +344,14 @@ fn check_batch(transmit: &Transmit, segments_max: usize) {
     assert!(transmit.len > 0 && transmit.len <= 65_507, "{transmit:?}");
     assert!((1..=transmit.len).contains(&transmit.segment_size), "{transmit:?}");
     assert!(transmit.len.div_ceil(transmit.segment_size) <= segments_max, "{transmit:?}");
+}
+
+/// The frames that `write` writes.
+pub(super) fn frames(write: impl FnOnce(&mut FrameWriter<'_>)) -> Vec<u8> {
+    let mut buffer = vec![0; 1_100];
+    let mut writer = FrameWriter::new(&mut buffer);
+    write(&mut writer);
+    let written = writer.written();
+    buffer.truncate(written);
+    buffer
 }

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::net::{CLIENT, DELAY, Net, RTT, SERVER, address, config};
+use super::net::{CLIENT, DELAY, Net, RTT, SERVER, address, config, frames};
 use crate::connection::forge::Forged;
 use crate::crypto::session::{KeyPair, Provider, Session, TAG_LEN};
 use crate::crypto::tls::TlsProvider;
 use crate::params::TransportParameters;
-use crate::wire::{Epoch, Flags, FrameWriter, HEADER_LEN, Header, SackBlock, SackBlocks};
+use crate::wire::{Epoch, Flags, HEADER_LEN, Header, SackBlock, SackBlocks};
 use crate::{
     CloseReason, ConnectError, ConnectOptions, ConnectionHandle, Endpoint, EndpointConfig, Guuid, Side, StreamId,
 };
@@ -50,16 +50,6 @@ fn answer(from: usize, forged: &Forged) -> u64 {
     net.run_for(Duration::from_secs(5));
     assert!(net.nodes[victim].endpoint.is_idle());
     code
-}
-
-/// What is written by `write`.
-fn frames(write: impl FnOnce(&mut FrameWriter<'_>)) -> Vec<u8> {
-    let mut buffer = vec![0; 1_100];
-    let mut writer = FrameWriter::new(&mut buffer);
-    write(&mut writer);
-    let written = writer.written();
-    buffer.truncate(written);
-    buffer
 }
 
 fn stream(id: u64, offset: u64, data: &[u8], fin: bool) -> Vec<u8> {
