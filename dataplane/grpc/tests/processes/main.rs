@@ -8,6 +8,7 @@ mod coming_and_going;
 mod flood;
 mod roles;
 mod service;
+mod syn_flood;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
