@@ -70,6 +70,11 @@ pub trait Session: Send {
     fn key_updates(&mut self) -> Option<Box<dyn KeyUpdates>>;
 }
 
+/// TLS 1.3: what [`Endpoint::new`](crate::Endpoint::new) uses. With `server` it accepts connections.
+pub fn tls_provider(server: Option<&std::sync::Arc<rustls::ServerConfig>>) -> Box<dyn Provider> {
+    Box::new(super::tls::TlsProvider::new(server))
+}
+
 /// Makes handshakes and the keys of the first packets.
 pub trait Provider: Send {
     /// Keys of epoch 0, which anyone who sees the id can derive; they protect against accidents, not attackers.

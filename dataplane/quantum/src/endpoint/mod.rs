@@ -15,8 +15,7 @@ use rand::{RngCore, SeedableRng};
 
 use crate::connection::{Arrival, Connection, ConnectionId, Start, Verdict};
 use crate::crypto::cookie::CookieKey;
-use crate::crypto::session::Provider;
-use crate::crypto::tls::TlsProvider;
+use crate::crypto::session::{Provider, tls_provider};
 use crate::wire::{Header, HeaderError, decode_version_negotiation};
 use crate::{ConnectOptions, EndpointConfig, EndpointStats, Event, Observer, Side, Time};
 
@@ -112,7 +111,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint without connections. `seed` feeds all of its randomness.
     pub fn new(config: Arc<EndpointConfig>, seed: [u8; 32]) -> Self {
-        let provider = Box::new(TlsProvider::new(config.server.as_ref()));
+        let provider = tls_provider(config.server.as_ref());
         Self::with_provider(config, seed, provider)
     }
 

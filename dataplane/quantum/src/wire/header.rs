@@ -139,17 +139,19 @@ impl SackBlocks {
         self.encoded_len()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (chunks, []) = bytes.as_chunks::<SACK_BLOCK_LEN>() else { return None };
-        let mut blocks = Self::new();
-        for &[s0, s1, s2, s3, e0, e1, e2, e3] in chunks {
-            let block =
-                SackBlock { start: u32::from_be_bytes([s0, s1, s2, s3]), end: u32::from_be_bytes([e0, e1, e2, e3]) };
-            if !blocks.push(block) {
-                return None;
-            }
+    /// Takes the blocks of a segment; `false` if they are not whole, or too many.
+    #[inline]
+    fn read(&mut self, bytes: &[u8]) -> bool {
+        let (chunks, rest) = bytes.as_chunks::<SACK_BLOCK_LEN>();
+        if !rest.is_empty() || chunks.len() > SACK_BLOCKS_MAX {
+            return false;
         }
-        Some(blocks)
+        for (block, &[s0, s1, s2, s3, e0, e1, e2, e3]) in self.blocks.iter_mut().zip(chunks) {
+            *block =
+                SackBlock { start: u32::from_be_bytes([s0, s1, s2, s3]), end: u32::from_be_bytes([e0, e1, e2, e3]) };
+        }
+        self.len = chunks.len() as u8;
+        true
     }
 }
 
@@ -228,29 +230,30 @@ impl Header {
     ///
     /// # Errors
     /// See [`HeaderError`].
+    #[inline]
     pub fn decode(segment: &[u8]) -> Result<(Self, SackBlocks), HeaderError> {
         let (bytes, rest) = segment.split_first_chunk::<HEADER_LEN>().ok_or(HeaderError::Short)?;
-        let [m0, m1, m2, m3, version, flags, guuid @ .., s0, s1, s2, s3, a0, a1, a2, a3, l0, l1] = *bytes;
-        if [m0, m1, m2, m3] != MAGIC {
+        let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if word(0) != u32::from_be_bytes(MAGIC) {
             return Err(HeaderError::Magic);
         }
+        let version = bytes[4];
         if version & 0xf != VERSION {
             return Err(HeaderError::Version(version & 0xf));
         }
-        let header = Self {
-            version: VERSION,
-            epoch: Epoch::from_bits(version >> 4).ok_or(HeaderError::Epoch)?,
-            flags: Flags::from_bits(flags),
-            guuid: Guuid(guuid),
-            sequence: u32::from_be_bytes([s0, s1, s2, s3]),
-            ack: u32::from_be_bytes([a0, a1, a2, a3]),
-            payload_len: u16::from_be_bytes([l0, l1]),
-        };
-        if header.guuid.is_nil() {
+        let epoch = Epoch::from_bits(version >> 4).ok_or(HeaderError::Epoch)?;
+        let guuid = Guuid(*bytes[6..].first_chunk().expect("sixteen bytes of the header"));
+        if guuid.is_nil() {
             return Err(HeaderError::NilGuuid);
         }
-        let sack_len = rest.len().checked_sub(usize::from(header.payload_len)).ok_or(HeaderError::Lengths)?;
-        let blocks = SackBlocks::decode(&rest[..sack_len]).ok_or(HeaderError::Sack)?;
+        let payload_len = u16::from_be_bytes([bytes[30], bytes[31]]);
+        let sack_len = rest.len().checked_sub(usize::from(payload_len)).ok_or(HeaderError::Lengths)?;
+        let mut blocks = SackBlocks::new();
+        if sack_len > 0 && !blocks.read(&rest[..sack_len]) {
+            return Err(HeaderError::Sack);
+        }
+        let flags = Flags::from_bits(bytes[5]);
+        let header = Self { version: VERSION, epoch, flags, guuid, sequence: word(22), ack: word(26), payload_len };
         Ok((header, blocks))
     }
 

@@ -1,0 +1,38 @@
+//! What a connection without traffic holds.
+
+use std::alloc::System;
+use std::time::Duration;
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+mod crowd;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const CONNECTIONS: usize = 256;
+/// Beside its stream buffers, of which there are none.
+const BYTES_MAX: i64 = 4 << 10;
+
+/// Bytes that are allocated.
+fn live(region: &Region<'_, System>) -> i64 {
+    let change = region.change();
+    change.bytes_allocated as i64 - change.bytes_deallocated as i64
+}
+
+#[test]
+fn a_connection_at_rest_takes_less_than_4_kib_on_either_side() {
+    let mut crowd = crowd::Crowd::new(CONNECTIONS);
+    crowd.connect(CONNECTIONS);
+    for _ in 0..8 {
+        crowd.use_each(&[7; 2_000]);
+    }
+    crowd.rest(Duration::from_secs(35));
+    let region = Region::new(ALLOCATOR);
+    drop(crowd.client);
+    let client = -live(&region) / CONNECTIONS as i64;
+    drop(crowd.server);
+    let server = -live(&region) / CONNECTIONS as i64 - client;
+    println!("bytes of a connection at rest: {server} at the server, {client} at the client");
+    assert!(server < BYTES_MAX && client < BYTES_MAX, "{server} at the server, {client} at the client");
+}
