@@ -18,6 +18,7 @@ fn main() {
     let (before, begun) = (resident_bytes(), Instant::now());
     crowd.connect(count);
     println!("{count} handshakes: {:.1} s for both sides", begun.elapsed().as_secs_f64());
+    crowd.use_each(&[7; 256]);
     // The first round still carries what the handshakes left.
     crowd.rest(KEEPALIVE + Duration::from_secs(1));
     let held = resident_bytes().saturating_sub(before);
