@@ -36,6 +36,7 @@ demo: ## Two people edit one text over a 50 ms, 5 % link, on gRPC over Quantum (
 
 soak: ## The long proofs: thousands of simulated worlds, recorded sessions over a lossy link (needs root; an hour)
 	QUANTUM_SIM_SEEDS=$(SOAK_SEEDS) $(CARGO) test --release --locked -p quantum-sim --test seeds
+	QUANTUM_SYN_FLOOD=1000000 $(CARGO) test --release --locked -p quantum-grpc --test processes syn_flood -- --nocapture
 	$(CARGO) build --release --locked -p aetherflow -p aetherflow-bench --bins
 	for trace in friendsforever sveltecomponent; do \
 	  file=$(TRACES)/$$trace.json.gz; \

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quantum::{
-    Alpn, ConnectOptions, ConnectionHandle, Endpoint, EndpointConfig, Event, GuuidGenerator, Read, Received, Time,
+    Alpn, ConnectOptions, ConnectionHandle, Endpoint, EndpointConfig, Event, GuuidGenerator, Read, Received,
+    SecurityConfig, Time,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -53,8 +54,8 @@ impl Crowd {
     /// Two endpoints for up to `connections_max` connections, not one yet. Only the server keeps connections alive.
     pub(crate) fn new(connections_max: usize) -> Self {
         let (server, client) = tls();
-        let config =
-            EndpointConfig { connections_max, handshakes_without_cookie: connections_max, ..Default::default() };
+        let security = SecurityConfig { handshakes_without_cookie: connections_max, ..Default::default() };
+        let config = EndpointConfig { connections_max, security, ..Default::default() };
         let server = EndpointConfig { server: Some(server), ..config.clone() };
         let buffer = vec![0; 1 << 17];
         Self {
