@@ -1,4 +1,10 @@
 //! What a connection without traffic holds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "it measures what real work takes"
+)]
 
 use std::alloc::System;
 use std::time::Duration;
