@@ -18,6 +18,7 @@ mod observer;
 mod params;
 mod path;
 mod range_set;
+mod recoveries;
 mod recovery;
 mod sent_frame;
 mod stats;
@@ -44,6 +45,7 @@ pub use fec::{FecConfig, FecMode};
 pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
 pub use observer::{ConnectionLog, LogEvent, Observer, PacketInfo};
 pub use path::{EcnState, PathConfig};
+pub use recoveries::{DurationHistogram, Recoveries, RecoveryStats};
 pub use stats::{
     CongestionStats, ConnectionStats, DatagramStats, EndpointStats, FecStats, PathStats, ProtectionStats, StreamsStats,
 };

@@ -2,8 +2,8 @@
 
 use smallvec::SmallVec;
 
-use crate::StreamId;
 use crate::wire::Epoch;
+use crate::{StreamId, Time};
 
 /// One frame of a sent packet: enough to release or to resend what it carried, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(crate) enum SentFrame {
     },
     HandshakeDone,
     Ping,
+    /// No frame: when the packet was sent that is lost and whose frames, stream data among them, follow.
+    SentAt(Time),
     /// A datagram: never sent again.
     Datagram,
     /// The packet is a source of forward error correction: its protected frames can be restored. Comes first.
@@ -74,6 +76,7 @@ impl SentFrame {
             | Self::MaxStreams
             | Self::HandshakeDone
             | Self::Datagram
+            | Self::SentAt(_)
             | Self::Ping => true,
             Self::Crypto { .. }
             | Self::Ack { .. }

@@ -26,7 +26,7 @@ use crate::path::Path;
 use crate::recovery::{AckOutcome, ReceivedPackets, Recovery, RecoveryConfig};
 use crate::sent_frame::SentFrame;
 use crate::streams::{Streams, StreamsConfig};
-use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Side, Time};
+use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Recoveries, Side, Time};
 
 use close::Closing;
 pub use datagrams::DatagramError;
@@ -84,6 +84,8 @@ pub(crate) struct ConnectionId {
 struct Told {
     events: VecDeque<Event>,
     log: Log,
+    /// How long what was lost is missing.
+    recoveries: Arc<Recoveries>,
 }
 
 /// One connection.
@@ -185,14 +187,14 @@ impl Connection {
         for frame in outcome.lost.drain(..) {
             match frame {
                 SentFrame::MtuProbe { size } => self.path.discovery.on_probe_lost(now, size),
-                frame => self.resend(&frame),
+                frame => self.resend(now, &frame),
             }
         }
         self.take_evidence(&outcome.sizes, &outcome.marks);
         for (number, frames) in outcome.lost_sources.drain(..) {
             self.hold(now, number, frames);
         }
-        self.resend_released();
+        self.resend_released(now);
         if outcome.rtt_sampled {
             self.received.set_ack_delay(self.recovery.rtt().smoothed());
         }
@@ -212,13 +214,15 @@ impl Connection {
     }
 
     /// From here on the connection is observed.
-    pub(crate) fn observe(&mut self, now: Time, log: Option<Box<dyn ConnectionLog>>) {
+    pub(crate) fn observe(&mut self, now: Time, log: Option<Box<dyn ConnectionLog>>, recoveries: &Arc<Recoveries>) {
+        self.told.recoveries = Arc::clone(recoveries);
         self.told.log.start(now, log, self.path.remote);
     }
 
     /// What the frame carried is to be sent again, as far as it still matters.
-    fn resend(&mut self, frame: &SentFrame) {
+    fn resend(&mut self, now: Time, frame: &SentFrame) {
         match *frame {
+            SentFrame::SentAt(sent) => self.told.recoveries.on_resent(now - sent),
             SentFrame::Crypto { epoch, offset, len } => {
                 if let Some(send) = self.handshake.as_deref_mut().and_then(|handshake| handshake.send(epoch)) {
                     send.on_lost(offset, len);

@@ -163,6 +163,9 @@ impl Connection {
         } else if !blocks.is_empty() {
             return Err(violation("SACK blocks without an acknowledgement"));
         }
+        if header.epoch.is_one_rtt() {
+            self.fec.restorer.on_packet(now, number, self.received.largest());
+        }
         let mut frames = FrameIter::new(payload);
         let mut symbol = SmallVec::<[Range<usize>; 2]>::new();
         while let (start, Some(frame)) = (payload.len() - frames.remaining(), frames.next()) {

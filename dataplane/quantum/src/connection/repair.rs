@@ -93,15 +93,15 @@ impl Connection {
     pub(super) fn hold(&mut self, now: Time, number: u64, frames: SentFrames) {
         let (held, others): (SentFrames, SentFrames) = frames.into_iter().partition(SentFrame::is_protected);
         for frame in &others {
-            self.resend(frame);
+            self.resend(now, frame);
         }
         self.fec.protector.on_lost(now, number, held);
     }
 
     /// Sends again what forward error correction has given up.
-    pub(super) fn resend_released(&mut self) {
+    pub(super) fn resend_released(&mut self, now: Time) {
         while let Some(frame) = self.fec.protector.take_released() {
-            self.resend(&frame);
+            self.resend(now, &frame);
         }
     }
 
@@ -110,7 +110,7 @@ impl Connection {
         let path = self.path_view();
         self.fec.protector.handle_timeout(now, &path);
         self.fec.restorer.handle_timeout(now);
-        self.resend_released();
+        self.resend_released(now);
     }
 
     /// When it has something to do.
@@ -152,6 +152,9 @@ impl Connection {
     /// Takes apart what has been restored.
     pub(super) fn take_restored(&mut self, now: Time, context: Context) -> Result<(), TransportError> {
         while let Some((number, symbol)) = self.fec.restorer.take_restored() {
+            if let Some(since) = self.fec.restorer.missing_since(number) {
+                self.told.recoveries.on_restored(now - since);
+            }
             let context = Context { number, restored: true, ..context };
             for frame in FrameIter::new(&symbol) {
                 let frame = frame?;

@@ -156,7 +156,7 @@ impl Connection {
         let mut frames = Vec::new();
         self.recovery.probe_frames(&mut frames);
         for frame in frames.iter().filter(|frame| !matches!(frame, SentFrame::Repair { .. })) {
-            self.resend(frame);
+            self.resend(now, frame);
         }
         if let Some(epoch) = self.epoch_with_crypto() {
             return self.write_packet(now, epoch, Content::All, out);

@@ -17,7 +17,7 @@ use crate::connection::{Arrival, Connection, ConnectionId, Start, Verdict};
 use crate::crypto::cookie::CookieKey;
 use crate::crypto::session::{Provider, tls_provider};
 use crate::wire::{Header, HeaderError, decode_version_negotiation};
-use crate::{ConnectOptions, EndpointConfig, EndpointStats, Event, Observer, Side, Time};
+use crate::{ConnectOptions, EndpointConfig, EndpointStats, Event, Observer, Recoveries, Side, Time};
 
 pub use handle::{ConnectionRef, OpenError, Read, WriteError};
 use recent::RecentIds;
@@ -83,6 +83,13 @@ struct Source {
     ecn: u8,
 }
 
+/// Who is told of what connections do.
+#[derive(Default)]
+struct Told {
+    observer: Option<Arc<dyn Observer>>,
+    recoveries: Arc<Recoveries>,
+}
+
 /// All connections of one socket. One thread drives it.
 pub struct Endpoint {
     config: Arc<EndpointConfig>,
@@ -100,7 +107,7 @@ pub struct Endpoint {
     stateless: Stateless,
     recent: RecentIds,
     cookies: CookieKey,
-    observer: Option<Arc<dyn Observer>>,
+    told: Told,
     stats: EndpointStats,
     /// The latest time that was told.
     now: Time,
@@ -129,7 +136,7 @@ impl Endpoint {
             eventful: VecDeque::new(),
             stateless: Stateless::default(),
             recent: RecentIds::default(),
-            observer: None,
+            told: Told::default(),
             stats: EndpointStats::default(),
             now: Time::ZERO,
             is_closed: false,
@@ -138,14 +145,13 @@ impl Endpoint {
 
     /// Has connections that begin from here on observed.
     pub fn observe(&mut self, observer: Arc<dyn Observer>) {
-        self.observer = Some(observer);
+        self.told.observer = Some(observer);
     }
 
     fn observe_connection(&self, now: Time, connection: &mut Connection) {
-        if let Some(observer) = &self.observer {
-            let id = connection.id();
-            connection.observe(now, observer.open(id.guuid, id.side));
-        }
+        let id = connection.id();
+        let log = self.told.observer.as_ref().and_then(|observer| observer.open(id.guuid, id.side));
+        connection.observe(now, log, &self.told.recoveries);
     }
 
     /// Starts a connection. [`Event::Connected`] or [`Event::Closed`] follows.
@@ -358,6 +364,11 @@ impl Endpoint {
     pub fn stats(&self) -> EndpointStats {
         let (connections, handshakes) = (self.slots.len() as u64, self.slots.half_open() as u64);
         EndpointStats { connections, handshakes, ..self.stats.clone() }
+    }
+
+    /// How long what was lost is missing, on all connections that there were.
+    pub fn recoveries(&self) -> &Arc<Recoveries> {
+        &self.told.recoveries
     }
 
     /// Something happened to the connection: it may have events, or something to send, and wants other timeouts.

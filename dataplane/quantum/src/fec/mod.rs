@@ -8,6 +8,7 @@
 mod budget;
 pub mod code;
 mod config;
+mod gaps;
 mod group;
 mod meter;
 mod open;

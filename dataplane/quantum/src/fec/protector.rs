@@ -16,7 +16,7 @@ use crate::stats::FecStats;
 use crate::wire::{FrameWriter, REPAIR_MEMBERS_MAX, repair_head_len_max};
 
 /// A group closes after an eighth of the round-trip time, and no later than this.
-const GATHER_MAX: Duration = Duration::from_millis(5);
+pub(super) const GATHER_MAX: Duration = Duration::from_millis(5);
 /// Ranges of numbers in a group at most, and how far apart they are: so a REPAIR frame's head stays small.
 const RANGES_MAX: usize = 8;
 const GAP_MAX: u64 = 64;

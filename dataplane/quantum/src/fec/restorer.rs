@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::gaps::Gaps;
 use super::pool::Pool;
 use super::reports::Reports;
 use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code};
@@ -60,6 +61,8 @@ pub(crate) struct Restorer {
     restored: RangeSet,
     restored_floor: u64,
     reports: Reports,
+    /// Since when numbers are missing.
+    gaps: Gaps,
     /// What was restored and has to be taken apart.
     output: VecDeque<(u64, Vec<u8>)>,
     pool: Pool,
@@ -80,6 +83,7 @@ impl Restorer {
             restored: RangeSet::new(),
             restored_floor: 0,
             reports: Reports::default(),
+            gaps: Gaps::default(),
             output: VecDeque::new(),
             pool: Pool::default(),
             used_at: None,
@@ -90,6 +94,18 @@ impl Restorer {
     /// Whether the symbols of packets are kept.
     pub(crate) fn keeps_symbols(&self) -> bool {
         self.is_on && self.packets_since_repair < KEPT_AFTER_REPAIR
+    }
+
+    /// A packet came, and until then none greater than `largest`.
+    pub(crate) fn on_packet(&mut self, now: Time, number: u64, largest: Option<u64>) {
+        if let Some(largest) = largest.filter(|_| self.keeps_symbols()) {
+            self.gaps.on_packet(now, number, largest);
+        }
+    }
+
+    /// Since when the number is missing, if that is still known.
+    pub(crate) fn missing_since(&self, number: u64) -> Option<Time> {
+        self.gaps.since(number)
     }
 
     /// A packet came, whose symbol consists of these parts.
@@ -346,6 +362,7 @@ impl Restorer {
         self.symbols = VecDeque::new();
         self.waiting = VecDeque::new();
         self.pool = Pool::default();
+        self.gaps.forget();
         self.kept = 0;
         self.used_at = None;
     }

@@ -79,9 +79,16 @@ impl Recovery {
         outcome.sizes.on_lost(number, size > SYN_SIZE);
         outcome.lost_numbers.push(number);
         outcome.marks.on_lost(number, marked);
-        if matches!(packet.frames.first(), Some(SentFrame::Source { .. })) {
+        let sent = packet.frames.iter().any(|frame| matches!(frame, SentFrame::Stream { .. }));
+        let sent = sent.then_some(SentFrame::SentAt(stamp.time_sent));
+        if let Some(first) = packet.frames.first_mut().filter(|frame| matches!(frame, SentFrame::Source { .. })) {
+            // In its place: the number is told beside.
+            if let Some(sent) = sent {
+                *first = sent;
+            }
             outcome.lost_sources.push((number, std::mem::take(&mut packet.frames)));
         } else {
+            outcome.lost.extend(sent);
             outcome.lost.extend(packet.frames.drain(..));
         }
         self.counters.packets_lost += 1;

@@ -1,8 +1,9 @@
 //! Counters of a shard that other threads may read at any time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use quantum::EndpointStats;
+use quantum::{EndpointStats, Recoveries, RecoveryStats};
 
 use super::peers::PeerCounters;
 use crate::work::PortCounters;
@@ -36,6 +37,8 @@ pub struct ShardStats {
     pub strays_dropped: u64,
     /// What the endpoint has seen.
     pub endpoint: EndpointStats,
+    /// How long what was lost was missing: up to this moment.
+    pub recovery: RecoveryStats,
 }
 
 /// Counters in the order of [`ShardStats`].
@@ -46,6 +49,8 @@ const COUNTERS: usize = 22;
 pub(crate) struct StatsCell {
     values: [AtomicU64; COUNTERS],
     wakes: AtomicU64,
+    /// The endpoint's, once there is one.
+    recoveries: OnceLock<Arc<Recoveries>>,
 }
 
 impl StatsCell {
@@ -78,6 +83,12 @@ impl StatsCell {
         for (cell, value) in self.values.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
         }
+    }
+
+    /// From here on this is where the endpoint counts recoveries.
+    pub(crate) fn share(&self, recoveries: &Arc<Recoveries>) {
+        // A shard has one endpoint in its life.
+        let _ = self.recoveries.set(Arc::clone(recoveries));
     }
 
     /// The thread was woken.
@@ -114,6 +125,7 @@ impl StatsCell {
                 refused: value(17),
                 dropped: value(18),
             },
+            recovery: self.recoveries.get().map(|recoveries| recoveries.read()).unwrap_or_default(),
         }
     }
 }

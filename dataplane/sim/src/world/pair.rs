@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use quantum::{ConnectOptions, ConnectionHandle, ConnectionRef, Endpoint, EndpointConfig, Event, Time};
+use quantum::{ConnectOptions, ConnectionHandle, ConnectionRef, Endpoint, EndpointConfig, Event, RecoveryStats, Time};
 
 use super::endpoints::Factory;
 use super::{Route, receive};
@@ -107,6 +107,11 @@ impl Pair {
     /// The connection of a flow's server, once that has heard of it.
     pub fn server_of(&mut self, flow: usize) -> Option<ConnectionRef<'_>> {
         self.connection(2 * flow + 1)
+    }
+
+    /// How long what was lost was missing: at the client, and at the server.
+    pub fn recoveries(&self) -> [RecoveryStats; 2] {
+        [0, 1].map(|end| self.ends[end].endpoint.recoveries().read())
     }
 
     fn connection(&mut self, end: usize) -> Option<ConnectionRef<'_>> {

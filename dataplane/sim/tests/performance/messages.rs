@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quantum::{ConnectionStats, EndpointConfig, Event, Read, StreamId, Time};
+use quantum::{ConnectionStats, EndpointConfig, Event, Read, RecoveryStats, StreamId, Time};
 use quantum_sim::{LinkConfig, Pair};
 
 use super::{connected, path, percentile, with_fec, without_fec};
@@ -13,6 +13,8 @@ use super::{connected, path, percentile, with_fec, without_fec};
 pub(super) struct Measured {
     pub(super) times: Vec<Duration>,
     pub(super) stats: [ConnectionStats; 2],
+    /// Of both ends together.
+    pub(super) recovery: RecoveryStats,
 }
 
 /// Small messages and their echoes.
@@ -72,7 +74,8 @@ impl Messages {
             stats.retransmissions
         );
         let server = pair.server().expect("it is connected").stats();
-        Measured { times, stats: [stats, server] }
+        let [client, other] = pair.recoveries();
+        Measured { times, stats: [stats, server], recovery: client.with(&other) }
     }
 }
 
@@ -147,6 +150,36 @@ fn minute(delay_ms: u64, loss_percent: f64) {
         // twice as many gaps.
         println!("{} B per message and direction", wire_bytes(&measured));
         assert!(wire_bytes(&measured) <= 3.5 * 382.0 + if delay_ms < 100 { 0.0 } else { 20.0 });
+    }
+}
+
+/// What each end restored, from when it may have been due at the earliest, and what each end had to send again, from when it was first
+/// sent. Beside that what users see, from the echoes: of those that took longer than without loss, how much longer.
+#[test]
+fn what_is_lost_is_there_within_ten_milliseconds_beyond_the_delay_of_the_path() {
+    let messages = Messages { per_second: 200, count: 12_000, size: 256 };
+    let (rtt, allowed) = (Duration::from_millis(50), Duration::from_millis(10));
+    for (loss_percent, seed) in [(1.0, 1), (5.0, 1), (10.0, 1), (10.0, 2)] {
+        let measured = messages.run(&path(25, loss_percent, None), &with_fec(), seed);
+        let (restored, resent) = (measured.recovery.restored, measured.recovery.resent);
+        let all = restored.with(&resent);
+        println!(
+            "{loss_percent} %: {} restored: p50 {:?}, p99 {:?}; {} resent: p50 {:?}; all: p99 {:?}",
+            restored.count(),
+            restored.quantile(0.5),
+            restored.quantile(0.99),
+            resent.count(),
+            resent.quantile(0.5),
+            all.quantile(0.99)
+        );
+        let late: Vec<Duration> = measured.times.iter().map(|time| *time - rtt).collect();
+        let late = &late[late.partition_point(|late| *late < Duration::from_millis(1))..];
+        println!("{} messages later by p50 {:?}, p99 {:?}", late.len(), percentile(late, 0.5), percentile(late, 0.99));
+        let lost = 2.0 * f64::from(messages.count) * loss_percent / 100.0;
+        assert!(restored.count() as f64 > 0.8 * lost, "{} restored of {lost}", restored.count());
+        assert!(restored.quantile(0.99).is_some_and(|p99| p99 <= allowed), "{:?}", restored.quantile(0.99));
+        assert!(restored.quantile(0.5).is_some_and(|p50| p50 >= percentile(late, 0.5)), "no less than users see");
+        assert!(percentile(late, 0.9) <= allowed, "{:?}", percentile(late, 0.9));
     }
 }
 
