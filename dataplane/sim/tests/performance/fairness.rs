@@ -1,5 +1,7 @@
 //! Several flows through one bottleneck, whose queue holds one bandwidth-delay product.
 
+use std::time::Duration;
+
 use quantum::EndpointConfig;
 
 use super::transfer::Transfer;
@@ -24,6 +26,29 @@ fn two_flows_share_a_path() {
         let shares = timeline.all_mbit(30.0, 60.0);
         println!("{delay_ms} ms one way, seed {seed}: {shares:.2?}, queue {:.0} B", timeline.queue(30.0, 60.0));
         assert!(jain(&shares) >= 0.95, "{shares:?}");
+    }
+}
+
+#[test]
+fn ten_flows_share_a_path() {
+    for (delay_ms, seed) in [(10, 2), (10, 3), (25, 1)] {
+        let timeline = Transfer { seed, ..Transfer::new(path(delay_ms, 0.0, Some(100 * MBIT)), &flows(10), 60) }.run();
+        let shares = timeline.all_mbit(30.0, 60.0);
+        let queue = timeline.queue(30.0, 60.0);
+        println!("{delay_ms} ms one way, seed {seed}: {:.3}, {shares:.2?}, queue {queue:.0} B", jain(&shares));
+        assert!(jain(&shares) >= 0.95, "{shares:?}");
+    }
+}
+
+#[test]
+fn a_flow_that_comes_late_gets_its_share() {
+    for (delay_ms, seed, least) in [(10, 1, 0.95), (10, 2, 0.95), (25, 1, 0.85), (25, 2, 0.85)] {
+        let mut transfer = Transfer { seed, ..Transfer::new(path(delay_ms, 0.0, Some(20 * MBIT)), &flows(2), 60) };
+        transfer.flows[1].1 = Duration::from_secs(10);
+        let timeline = transfer.run();
+        let shares = timeline.all_mbit(40.0, 60.0);
+        println!("{delay_ms} ms one way, seed {seed}: {shares:.2?}, {:.3}", jain(&shares));
+        assert!(jain(&shares) >= least, "{shares:?}");
     }
 }
 

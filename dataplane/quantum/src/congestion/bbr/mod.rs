@@ -1,7 +1,9 @@
 //! BBR version 3 (draft-ietf-ccwg-bbr): a model of the path's bandwidth and round-trip time, from delivery-rate samples.
 //!
-//! Two things differ from the draft. Losses count as congestion only by the rule of `loss_rule`; and what a path loses by
-//! itself is paced on top of the model's bandwidth, which is a rate of delivery.
+//! What differs from the draft: losses count as congestion only by the rule of `loss_rule`; what a path loses by itself is paced
+//! on top of the model's bandwidth, which is a rate of delivery; a flight that was too large is cut to a share of it, and a probe
+//! has the same number of packets more for every flow (`probe_bw`), so that ten flows come to share a path within seconds; and
+//! before CRUISE a flow waits for the next probe by time alone, or small flows would do nothing but probe.
 
 mod bounds;
 mod drain;
@@ -30,6 +32,9 @@ use probe_rtt::ProbeRtt;
 const PACING_MARGIN: f64 = 0.01;
 /// Packets in flight that keep acknowledgements coming (`BBRMinPipeCwnd`).
 const WINDOW_PACKETS_MIN: u64 = 4;
+/// Packets that a probe's flight has beyond its gain: as many for a small flow as for a large one, so that those that share a
+/// queue come to have the same. The draft has 2, for segmented sends.
+const PROBE_PACKETS: u64 = 8;
 /// Assumed for the first pacing rate, while no round-trip time is known.
 const RTT_NOMINAL: Duration = Duration::from_millis(1);
 /// Loss of the path that pacing makes up for, at most.
@@ -301,7 +306,11 @@ impl Bbr {
         let Some(rtt_min) = self.model.rtt_min.min() else { return self.config.initial_window };
         let compensation = 1.0 - self.loss_rule.steady_rate().min(LOSS_COMPENSATED_MAX);
         let product = self.bandwidth() as f64 * rtt_min.as_secs_f64() * gain / compensation;
-        let probe = if self.state == State::ProbeBw(Phase::Up) { 2 * u64::from(self.config.datagram_size) } else { 0 };
+        let probe = if self.state == State::ProbeBw(Phase::Up) {
+            PROBE_PACKETS * u64::from(self.config.datagram_size)
+        } else {
+            0
+        };
         (product as u64).max(self.window_min()) + probe
     }
 

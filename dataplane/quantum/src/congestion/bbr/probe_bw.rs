@@ -17,6 +17,10 @@ const PROBE_ROUNDS_MAX: u64 = 63;
 /// Steps of growth of one probe, each twice the one before.
 const UP_ROUNDS_MAX: u32 = 30;
 
+/// Of a flight that was too large a flow keeps this share: one that has more gives more, and each probe gains all the same. The
+/// draft keeps the flight, and flows that have once got unequal shares keep those.
+const KEPT: f64 = 0.7;
+
 /// A phase of the cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -117,7 +121,7 @@ impl Bbr {
         let State::ProbeBw(phase) = self.state else { return };
         match phase {
             Phase::Down => {
-                if self.is_time_to_probe(now) {
+                if self.has_waited(now) {
                     self.start_refill(now, path);
                 } else if self.is_time_to_cruise(path.in_flight) {
                     self.start_cruise(now);
@@ -177,9 +181,13 @@ impl Bbr {
         self.enter_phase(now, Phase::Up);
     }
 
+    fn has_waited(&self, now: Time) -> bool {
+        now - self.cycle.down_start >= self.cycle.wait
+    }
+
     fn is_time_to_probe(&self, now: Time) -> bool {
         let target = self.target_inflight() / u64::from(self.config.datagram_size);
-        now - self.cycle.down_start >= self.cycle.wait
+        self.has_waited(now)
             || self.round.count() - self.cycle.down_start_round >= target.clamp(1, self.cycle.rounds_max)
     }
 
@@ -277,7 +285,8 @@ impl Bbr {
     fn handle_inflight_too_high(&mut self, now: Time, flight: u64, is_app_limited: bool) {
         self.cycle.probe_samples = false;
         if !is_app_limited {
-            self.bounds.inflight_hi = flight.max((self.target_inflight() as f64 * BETA) as u64);
+            let kept = (flight as f64 * KEPT).max(self.target_inflight() as f64 * BETA);
+            self.bounds.inflight_hi = (kept as u64).max(self.window_min());
         }
         if self.state == State::ProbeBw(Phase::Up) {
             self.start_down(now);
