@@ -47,7 +47,8 @@ pub use observer::{ConnectionLog, LogEvent, Observer, PacketInfo};
 pub use path::{EcnState, PathConfig};
 pub use recoveries::{DurationHistogram, Recoveries, RecoveryStats};
 pub use stats::{
-    CongestionStats, ConnectionStats, DatagramStats, EndpointStats, FecStats, PathStats, ProtectionStats, StreamsStats,
+    CongestionStats, ConnectionStats, DatagramStats, EndpointStats, FecStats, MigrationStats, PathStats,
+    ProtectionStats, StreamsStats,
 };
 pub use stream_id::{Side, StreamId};
 pub use streams::Priority;

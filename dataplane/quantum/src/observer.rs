@@ -37,6 +37,11 @@ pub enum LogEvent<'a> {
     },
     /// An acknowledgement came in, or a timeout fired: this is what recovery makes of it.
     Metrics(&'a ConnectionStats),
+    /// The peer proved to be at another address, which packets go to from here on.
+    Migrated {
+        /// Where the peer is.
+        remote: SocketAddr,
+    },
     /// It is over for the application.
     Closed(&'a CloseReason),
 }

@@ -16,6 +16,7 @@ const STREAM_WINDOW: u64 = 0x05;
 const STREAMS_MAX: u64 = 0x08;
 const ACK_DELAY_MAX_US: u64 = 0x0b;
 const RESET_TOKEN: u64 = 0x0c;
+const ANSWERS_CHALLENGES: u64 = 0x1e;
 const FEC_MEMBERS_MAX: u64 = 0x1f;
 /// RFC 9221 section 3.
 const DATAGRAM_FRAME_MAX: u64 = 0x20;
@@ -23,13 +24,14 @@ const DATAGRAM_FRAME_MAX: u64 = 0x20;
 const IDS_MAX: usize = 0x21;
 
 /// Parameters whose value is an integer.
-const KNOWN: [u64; 8] = [
+const KNOWN: [u64; 9] = [
     IDLE_TIMEOUT_MS,
     DATAGRAM_SIZE_MAX,
     CONNECTION_WINDOW,
     STREAM_WINDOW,
     STREAMS_MAX,
     ACK_DELAY_MAX_US,
+    ANSWERS_CHALLENGES,
     FEC_MEMBERS_MAX,
     DATAGRAM_FRAME_MAX,
 ];
@@ -47,6 +49,8 @@ pub(crate) struct TransportParameters {
     pub(crate) fec_members_max: u64,
     /// Bytes of the longest DATAGRAM frame that it takes; none: it takes no datagrams.
     pub(crate) datagram_frame_max: u64,
+    /// It answers `PATH_CHALLENGE`.
+    pub(crate) answers_challenges: bool,
     pub(crate) reset_token: Option<[u8; 16]>,
 }
 
@@ -62,6 +66,7 @@ impl TransportParameters {
             ack_delay_max: ACK_DELAY_MAX,
             datagram_frame_max: u64::from(config.datagrams.frame_bytes_max),
             fec_members_max: if config.fec.mode == FecMode::Off { 0 } else { REPAIR_MEMBERS_MAX },
+            answers_challenges: true,
             reset_token,
         }
     }
@@ -75,6 +80,7 @@ impl TransportParameters {
             (CONNECTION_WINDOW, self.connection_window),
             (STREAM_WINDOW, self.stream_window),
             (STREAMS_MAX, self.streams_max),
+            (ANSWERS_CHALLENGES, u64::from(self.answers_challenges)),
             (ACK_DELAY_MAX_US, self.ack_delay_max.as_micros() as u64),
         ];
         let fec = (self.fec_members_max > 0).then_some((FEC_MEMBERS_MAX, self.fec_members_max));
@@ -133,6 +139,7 @@ impl TransportParameters {
             ack_delay_max: Duration::from_micros(get(ACK_DELAY_MAX_US).unwrap_or(0).min(1 << 24)),
             datagram_frame_max: get(DATAGRAM_FRAME_MAX).unwrap_or(0),
             fec_members_max: get(FEC_MEMBERS_MAX).unwrap_or(0),
+            answers_challenges: get(ANSWERS_CHALLENGES).is_some_and(|value| value > 0),
             reset_token,
         })
     }
@@ -168,8 +175,9 @@ mod tests {
     #[test]
     fn cut_or_doubled_parameters_are_refused() {
         let encoded = TransportParameters::local(&EndpointConfig::default(), Some([7; 16])).encode();
-        // The last four, the delay of acknowledgements, forward error correction, datagrams and the token, may be absent.
-        let whole = [18 + 4 + 4 + 4, 18 + 4 + 4, 18 + 4, 18].map(|absent| encoded.len() - absent);
+        // The last five, whether challenges are answered, the delay of acknowledgements, forward error correction, datagrams and
+        // the token, may be absent.
+        let whole = [18 + 4 + 4 + 4 + 3, 18 + 4 + 4 + 4, 18 + 4 + 4, 18 + 4, 18].map(|absent| encoded.len() - absent);
         for len in 0..encoded.len() {
             assert_eq!(TransportParameters::decode(&encoded[..len]).is_ok(), whole.contains(&len), "cut at {len}");
         }

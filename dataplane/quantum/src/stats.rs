@@ -76,6 +76,19 @@ pub struct PathStats {
     pub ecn: EcnState,
     /// Packets sent that met congestion, as the peer counted.
     pub congestion_marks: u64,
+    /// Other addresses of the peer.
+    pub migration: MigrationStats,
+}
+
+/// What became of packets from another address than the peer's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MigrationStats {
+    /// Times that the peer was followed to another address.
+    pub migrations: u64,
+    /// Challenges sent to addresses that were to be proved.
+    pub challenges: u64,
+    /// Addresses that were not followed: no answer came from there, or the peer's packets came from elsewhere again.
+    pub given_up: u64,
 }
 
 /// What forward error correction did on a connection.

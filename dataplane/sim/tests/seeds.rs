@@ -32,6 +32,7 @@ struct Seen {
     blackouts: u64,
     full_queues: u64,
     rebinds: u64,
+    migrations: u64,
     clock_steps: u64,
     cut_off: u64,
 }
@@ -44,6 +45,7 @@ impl Seen {
         self.blackouts += u64::from(links.iter().any(|link| link.dropped_blackout > 0));
         self.full_queues += u64::from(links.iter().any(|link| link.dropped_queue > 0));
         self.rebinds += u64::from(incidents().any(|incident| matches!(incident.kind, IncidentKind::Rebind { .. })));
+        self.migrations += u64::from(outcome.migrations > 0);
         self.clock_steps +=
             u64::from(incidents().any(|incident| matches!(incident.kind, IncidentKind::ClockStep { .. })));
         self.cut_off += u64::from(outcome.clients_cut_off > 0);
@@ -53,7 +55,10 @@ impl Seen {
     fn check(&self, seeds: u64) {
         assert!(self.cookies > seeds / 8, "a quarter of the servers want cookies of everyone: {self:?}");
         assert!(self.blackouts > seeds / 25 && self.full_queues > seeds / 25, "{self:?} of {seeds}");
-        assert!(self.rebinds > seeds / 25 && self.clock_steps > seeds / 50, "{self:?} of {seeds}");
+        assert!(
+            self.rebinds > seeds / 25 && self.migrations > seeds / 50 && self.clock_steps > seeds / 50,
+            "{self:?} of {seeds}"
+        );
     }
 }
 

@@ -123,6 +123,9 @@ impl Connection {
         self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
         self.path.start_exploring(self.config.path, parameters.datagram_size_max);
         self.timers.on_connected(self.id.side, &self.config, parameters.idle_timeout);
+        if self.config.path.migration && self.id.side == Side::Server && parameters.answers_challenges {
+            self.path.migration.follow();
+        }
         self.keys.set_reset_token(parameters.reset_token.filter(|_| self.id.side == Side::Client));
         self.keys.enable_one_rtt();
         self.state = State::Open;

@@ -139,7 +139,7 @@ impl Connection {
             id: start.id,
             config: Arc::clone(config),
             state: State::Handshaking,
-            path: Path::new(start.remote, start.local, start.validated || start.id.side == Side::Client),
+            path: Path::new((start.remote, start.local), start.validated || start.id.side == Side::Client, start.seed),
             keys: KeyRing::new(start.initial_keys),
             handshake: Some(Box::new(Handshake::new(start.session))),
             recovery: Recovery::new(now, &recovery),

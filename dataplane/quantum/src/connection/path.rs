@@ -1,15 +1,20 @@
 //! What a connection does for the sake of its path.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::transmit::Draft;
 use super::{Connection, SYN_SIZE};
-use crate::Time;
 use crate::crypto::session::TAG_LEN;
-use crate::path::{ECT0, Evidence};
+use crate::observer::LogEvent;
+use crate::path::{Addresses, CHALLENGE_LEN, Challenge, ECT0, Evidence};
 use crate::recovery::Allowance;
 use crate::sent_frame::SentFrame;
 use crate::wire::{EcnCounts, Epoch, Flags, FrameWriter, HEADER_LEN, SackBlocks};
+use crate::{Time, Transmit};
+
+/// Bytes of a packet with nothing but a challenge or an answer.
+const PATH_PACKET_LEN: usize = HEADER_LEN + 1 + CHALLENGE_LEN + TAG_LEN;
 
 impl Connection {
     /// Writes a packet that finds out whether one of its size arrives.
@@ -83,5 +88,69 @@ impl Connection {
         if self.path.discovery.on_probe_acked(now, size) {
             self.recovery.set_datagram_size(size);
         }
+    }
+
+    /// Writes an answer to a challenge, or a challenge that is due, to wherever it goes. Neither is acknowledged, nor waits for the
+    /// window: what is in flight may be what the change of address has lost.
+    pub(super) fn poll_path_packet(&mut self, now: Time, out: &mut [u8]) -> Option<Transmit> {
+        if !self.is_open() {
+            return None;
+        }
+        if let Some(((remote, local), challenge)) = self.path.migration.take_answer() {
+            let len = self.write_path_packet(now, (challenge, true), PATH_PACKET_LEN, out)?;
+            return Some(Transmit { remote, local, len, segment_size: len, ecn: 0 });
+        }
+        let interval = self.recovery.probe_timeout();
+        let question = self.path.migration.take_question(now, PATH_PACKET_LEN as u64, interval)?;
+        // As long as any path has to carry, if that is allowed (RFC 9000 section 8.2.1); otherwise short, so that some can follow.
+        let size = if question.bytes_max >= u64::from(SYN_SIZE) { usize::from(SYN_SIZE) } else { PATH_PACKET_LEN };
+        let len = self.write_path_packet(now, (question.challenge, false), size, out)?;
+        if question.to.is_some() {
+            self.path.migration.on_question_sent(len as u64);
+        }
+        let (remote, local) = question.to.unwrap_or((self.path.remote, self.path.local));
+        Some(Transmit { remote, local, len, segment_size: len, ecn: 0 })
+    }
+
+    /// Writes a packet of that size with a challenge or an answer.
+    fn write_path_packet(
+        &mut self,
+        now: Time,
+        (challenge, is_response): (Challenge, bool),
+        size: usize,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let out = out.get_mut(..size).filter(|_| self.renew_keys(now))?;
+        let mut writer = FrameWriter::new(&mut out[HEADER_LEN..size - TAG_LEN]);
+        let fits = writer.path(challenge, is_response);
+        debug_assert!(fits, "the least size holds the frame");
+        writer.padding(size);
+        self.path.is_marking = false;
+        self.pass_skipped_number();
+        let len = self.seal(Epoch::OneRtt0, &SackBlocks::new(), Flags::NONE, size - HEADER_LEN, out)?;
+        self.on_written(now, Epoch::OneRtt0, len, Draft::default());
+        Some(len)
+    }
+
+    /// The peer asks whether this end receives what it sends. It may have seen another address: its marks are tested again.
+    pub(super) fn on_path_challenge(&mut self, addresses: Addresses, challenge: Challenge) {
+        self.path.migration.on_challenge(addresses, challenge);
+        self.path.marks.on_path_changed();
+    }
+
+    /// The peer answers. If that proves another address, packets go there from here on.
+    pub(super) fn on_path_response(&mut self, now: Time, remote: SocketAddr, challenge: Challenge) {
+        let Some((remote, local)) = self.path.migration.on_response(remote, challenge) else { return };
+        let other_host = remote.ip() != self.path.remote.ip();
+        (self.path.remote, self.path.local, self.path.validated) = (remote, local, true);
+        let mut outcome = std::mem::take(&mut self.outcome);
+        self.recovery.on_path_changed(now, &mut outcome);
+        self.outcome = outcome;
+        self.settle(now);
+        if other_host {
+            self.path.restart_exploring(self.config.path);
+            self.recovery.forget_path(now, self.path.discovery.size());
+        }
+        self.told.log.record(now, &LogEvent::Migrated { remote });
     }
 }

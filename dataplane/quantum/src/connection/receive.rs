@@ -1,6 +1,6 @@
 //! Packets that come in: opened, checked, taken apart.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::{Connection, FIRST_NUMBER, State};
 use crate::crypto::reset::is_reset;
 use crate::observer::{LogEvent, PacketInfo};
-use crate::path::ECN_CE;
+use crate::path::{Addresses, ECN_CE, Footprint};
 use crate::recovery::ReceivedInfo;
 use crate::wire::{Ack, Epoch, Flags, Frame, FrameIter, Header, SackBlocks, VERSION, VersionNegotiation, expand};
 use crate::{CloseReason, Side, Time, TransportError, TransportErrorCode};
@@ -21,6 +21,8 @@ pub(crate) struct Arrival {
     pub(crate) header: Header,
     pub(crate) blocks: SackBlocks,
     pub(crate) remote: SocketAddr,
+    /// The address of this host that it came to, where that is known.
+    pub(crate) local: Option<IpAddr>,
     /// The two ECN bits of the IP header.
     pub(crate) ecn: u8,
 }
@@ -45,6 +47,8 @@ pub(super) struct Context {
     pub(super) epoch: Epoch,
     /// It did not come, and was restored.
     pub(super) restored: bool,
+    /// Where it came from, and to.
+    pub(super) addresses: Addresses,
     /// It echoes a congestion mark.
     pub(super) ce: bool,
 }
@@ -135,12 +139,18 @@ impl Connection {
                 self.discard(Epoch::Initial);
             }
         }
-        if let Err(error) = self.take_apart(now, arrival, number, payload) {
+        if let Err(error) = self.take_apart(now, arrival, number, (payload, size)) {
             self.fail(now, &error);
         }
     }
 
-    fn take_apart(&mut self, now: Time, arrival: &Arrival, number: u64, payload: &[u8]) -> Result<(), TransportError> {
+    fn take_apart(
+        &mut self,
+        now: Time,
+        arrival: &Arrival,
+        number: u64,
+        (payload, bytes): (&[u8], u64),
+    ) -> Result<(), TransportError> {
         let Arrival { header, blocks, ecn, .. } = arrival;
         let mut has_content = false;
         let mut info = ReceivedInfo {
@@ -150,7 +160,9 @@ impl Connection {
             ce: *ecn == ECN_CE,
             epoch: header.epoch,
         };
-        let context = Context { number, epoch: header.epoch, restored: false, ce: header.flags.contains(Flags::ECE) };
+        let (epoch, ce, addresses) = (header.epoch, header.flags.contains(Flags::ECE), (arrival.remote, arrival.local));
+        let context = Context { number, epoch, restored: false, addresses, ce };
+        let mut explores = !payload.is_empty();
         // An ACK frame repeats what the header reports, and knows the delay as well. It comes first.
         let has_ack_frame = matches!(FrameIter::new(payload).next(), Some(Ok(Frame::Ack(_))));
         if header.flags.contains(Flags::ACK) {
@@ -171,6 +183,7 @@ impl Connection {
         while let (start, Some(frame)) = (payload.len() - frames.remaining(), frames.next()) {
             let frame = frame?;
             info.ack_eliciting |= frame.is_ack_eliciting();
+            explores &= frame.is_exploring();
             info.repair_only &= matches!(frame, Frame::Repair(_) | Frame::Ack(_) | Frame::Padding(_));
             has_content |= frame.is_ack_eliciting() && frame != Frame::Ping;
             if frame.is_protected() {
@@ -184,8 +197,11 @@ impl Connection {
         if has_content {
             self.timers.on_content(now, self.id.side);
         }
+        let is_newest = self.received.largest().is_none_or(|largest| number > largest);
         if number >= FIRST_NUMBER && self.received.on_received(now, number, info) && header.epoch.is_one_rtt() {
             self.path.marks.on_received(*ecn);
+            let footprint = Footprint { addresses, number, bytes, is_newest, explores };
+            self.path.migration.on_packet(now, self.path.remote, &footprint);
         }
         if header.epoch.is_one_rtt() {
             if !symbol.is_empty() && self.fec.restorer.keeps_symbols() {
@@ -197,7 +213,7 @@ impl Connection {
     }
 
     pub(super) fn on_frame(&mut self, now: Time, context: Context, frame: Frame<'_>) -> Result<(), TransportError> {
-        let Context { number, epoch, restored, ce } = context;
+        let Context { number, epoch, restored, addresses, ce } = context;
         let allowed = match frame {
             Frame::Padding(_) | Frame::Ping | Frame::Ack(_) => true,
             Frame::ConnectionClose { application, .. } => !application || epoch.is_one_rtt(),
@@ -232,6 +248,14 @@ impl Connection {
             Frame::Repair(repair) => self.on_repair(now, number, &repair),
             Frame::Datagram(data) => self.on_datagram(number, restored, data),
             Frame::Recovered(ranges) => self.on_recovered(now, ranges),
+            Frame::PathChallenge(challenge) => {
+                self.on_path_challenge(addresses, challenge);
+                Ok(())
+            }
+            Frame::PathResponse(challenge) => {
+                self.on_path_response(now, addresses.0, challenge);
+                Ok(())
+            }
             frame => self.on_stream_frame(&frame),
         }
     }

@@ -108,6 +108,7 @@ impl Connection {
             self.ack_due().filter(|_| may_send),
             self.recovery.next_timeout().filter(|_| may_send),
             self.next_fec_timeout(),
+            self.path.migration.next_timeout(),
         ];
         candidates.into_iter().flatten().min()
     }

@@ -66,6 +66,9 @@ impl Connection {
         self.told.log.at(now);
         let ecn = self.begin_marking();
         let space = buf.len().min(UDP_PAYLOAD_MAX);
+        if let Some(transmit) = self.poll_path_packet(now, &mut buf[..space]) {
+            return Some(transmit);
+        }
         if let Some(len) = self.write_mtu_probe(now, &mut buf[..space]) {
             return Some(self.transmit(len, len, ecn));
         }

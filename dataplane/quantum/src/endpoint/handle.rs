@@ -1,5 +1,7 @@
 //! A connection in the application's hands.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 
 use super::{ConnectionHandle, Endpoint};
@@ -153,6 +155,11 @@ impl<'a> ConnectionRef<'a> {
     /// Closes the connection with the application's code. [`Event::Closed`](crate::Event::Closed) follows at once.
     pub fn close(&mut self, now: Time, code: u64, reason: &[u8]) {
         self.get_mut().close(now, code, reason);
+    }
+
+    /// Where the peer is, as far as that is proved.
+    pub fn remote(&self) -> SocketAddr {
+        self.get().remote()
     }
 
     /// Counters and gauges.

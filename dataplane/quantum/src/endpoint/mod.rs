@@ -207,7 +207,8 @@ impl Endpoint {
                 return;
             }
         };
-        let arrival = Arrival { header, blocks, remote: source.remote, ecn: source.ecn };
+        let Source { remote, local, ecn } = source;
+        let arrival = Arrival { header, blocks, remote, local, ecn };
         let Some(handle) = self.slots.find(header.guuid) else {
             self.on_unknown(now, source, &arrival, segment);
             return;

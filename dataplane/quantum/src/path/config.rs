@@ -11,10 +11,13 @@ pub struct PathConfig {
     pub datagram_size_max: u16,
     /// Lets the network mark packets instead of dropping them (RFC 3168), where it does so.
     pub ecn: bool,
+    /// A server follows a client to another address, once that is proved to be the client's. Packets are taken from any address
+    /// in any case.
+    pub migration: bool,
 }
 
 impl Default for PathConfig {
     fn default() -> Self {
-        Self { datagram_size: 1200, datagram_size_max: 1472, ecn: true }
+        Self { datagram_size: 1200, datagram_size_max: 1472, ecn: true, migration: true }
     }
 }

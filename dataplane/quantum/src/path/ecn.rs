@@ -178,6 +178,11 @@ impl ReceivedMarks {
         self.to_report = self.to_report.saturating_sub(1);
     }
 
+    /// The peer may begin a test again.
+    pub(crate) fn on_path_changed(&mut self) {
+        self.to_report = REPORTED;
+    }
+
     /// The counts, if any packet was marked.
     pub(crate) fn counts(&self) -> Option<EcnCounts> {
         (self.counts != EcnCounts::default()).then_some(self.counts)

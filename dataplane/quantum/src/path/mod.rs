@@ -4,6 +4,7 @@ mod config;
 mod discovery;
 mod ecn;
 mod evidence;
+mod migration;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,9 +13,10 @@ pub(crate) use discovery::Discovery;
 pub use ecn::EcnState;
 pub(crate) use ecn::{ECN_CE, ECT0, Ecn, ReceivedMarks};
 pub(crate) use evidence::Evidence;
+pub(crate) use migration::{Addresses, CHALLENGE_LEN, Challenge, Footprint, Migration};
 
-use crate::PathStats;
 use crate::connection::{DATAGRAM_SIZE_MAX, SYN_SIZE};
+use crate::{MigrationStats, PathStats};
 
 /// What IPv6's header is longer by than IPv4's.
 const V6_HEADER_EXTRA: u16 = 20;
@@ -26,6 +28,8 @@ pub(crate) struct Path {
     pub(crate) local: Option<IpAddr>,
     /// The peer is known to receive at its address.
     pub(crate) validated: bool,
+    /// UDP payload of the largest packet that the peer takes.
+    peer_max: u16,
     /// UDP payload of the largest packet.
     pub(crate) discovery: Discovery,
     /// Whether packets are marked.
@@ -34,6 +38,8 @@ pub(crate) struct Path {
     pub(crate) is_marking: bool,
     /// Marks of the peer's packets.
     pub(crate) marks: ReceivedMarks,
+    /// Where the peer may have gone.
+    pub(crate) migration: Migration,
     /// Bytes received before the address was validated, for the amplification limit.
     received_bytes: u64,
     pub(crate) sent_bytes: u64,
@@ -41,15 +47,17 @@ pub(crate) struct Path {
 
 impl Path {
     /// A path to the peer at `remote`, of which nothing is known but whether it is there.
-    pub(crate) fn new(remote: SocketAddr, local: Option<IpAddr>, validated: bool) -> Self {
+    pub(crate) fn new((remote, local): Addresses, validated: bool, seed: u64) -> Self {
         Self {
             remote,
             local,
             validated,
+            peer_max: SYN_SIZE,
             discovery: Discovery::new(SYN_SIZE),
             ecn: Ecn::default(),
             is_marking: false,
             marks: ReceivedMarks::new(),
+            migration: Migration::new(seed),
             received_bytes: 0,
             sent_bytes: 0,
         }
@@ -57,12 +65,18 @@ impl Path {
 
     /// The handshake is over: packets may have other sizes, up to what the peer takes, and be marked.
     pub(crate) fn start_exploring(&mut self, config: PathConfig, peer_max: u16) {
+        self.peer_max = peer_max;
         let size = config.datagram_size.clamp(SYN_SIZE, DATAGRAM_SIZE_MAX).min(peer_max);
         let is_v6 = matches!(self.remote.ip().to_canonical(), IpAddr::V6(_));
         let shorter = if is_v6 { V6_HEADER_EXTRA } else { 0 };
         let ceiling = config.datagram_size_max.min(DATAGRAM_SIZE_MAX).saturating_sub(shorter);
         self.discovery.start(size, ceiling.min(peer_max));
         self.ecn.start(config.ecn);
+    }
+
+    /// The peer is in another network, of whose paths nothing is known.
+    pub(crate) fn restart_exploring(&mut self, config: PathConfig) {
+        self.start_exploring(config, self.peer_max);
     }
 
     /// Gauges and counters.
@@ -72,6 +86,7 @@ impl Path {
             black_holes: self.discovery.black_holes(),
             ecn: self.ecn.state(),
             congestion_marks: self.ecn.marked(),
+            migration: self.migration.stats(),
         }
     }
 

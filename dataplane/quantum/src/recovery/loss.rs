@@ -98,6 +98,37 @@ impl Recovery {
         self.controller.on_lost(now, size, &stamp, &path);
     }
 
+    /// The peer is at another address: what is in flight is taken for lost, which is no sign of congestion.
+    pub(crate) fn on_path_changed(&mut self, now: Time, outcome: &mut AckOutcome) {
+        let mut index = 0;
+        while self.sent.get(index).is_some() {
+            if let Some(packet) = self.sent.resolve(index, false) {
+                let (number, frames) = (packet.number, std::mem::take(&mut packet.frames));
+                if matches!(frames.first(), Some(SentFrame::Source { .. })) {
+                    outcome.lost_sources.push((number, frames));
+                } else {
+                    outcome.lost.extend(frames);
+                }
+            }
+            index += 1;
+        }
+        self.trim();
+        self.loss_at = None;
+        self.timer.on_newly_acked(now, false);
+    }
+
+    /// The peer is in another network, of whose paths neither time nor rate is known (RFC 9000 section 9.4). Full packets have so
+    /// many bytes there. Nothing is in flight.
+    pub(crate) fn forget_path(&mut self, now: Time, datagram_size: u16) {
+        self.config.datagram_size = datagram_size;
+        let fresh = Self::new(now, &self.config);
+        let ack_delay_max = self.rtt.ack_delay_max();
+        (self.rtt, self.lost, self.sampler) = (fresh.rtt, fresh.lost, fresh.sampler);
+        (self.pacer, self.controller, self.losses) = (fresh.pacer, fresh.controller, fresh.losses);
+        (self.first_rtt_at, self.is_window_limited) = (None, false);
+        self.rtt.set_ack_delay_max(ack_delay_max);
+    }
+
     fn persistent_congestion_after(&self) -> Duration {
         (self.rtt.probe_timeout(self.config.pto_granularity) + self.rtt.ack_delay_max()) * PERSISTENT_PERIODS
     }

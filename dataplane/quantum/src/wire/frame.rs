@@ -56,6 +56,10 @@ pub mod frame_type {
     pub const REPAIR: u8 = 0x18;
     /// RECOVERED.
     pub const RECOVERED: u8 = 0x19;
+    /// `PATH_CHALLENGE`.
+    pub const PATH_CHALLENGE: u8 = 0x1a;
+    /// `PATH_RESPONSE`.
+    pub const PATH_RESPONSE: u8 = 0x1b;
     /// `CONNECTION_CLOSE` by the transport.
     pub const CONNECTION_CLOSE: u8 = 0x1c;
     /// `CONNECTION_CLOSE` by the application.
@@ -139,6 +143,10 @@ pub enum Frame<'a> {
     Repair(Repair<'a>),
     /// Numbers of packets that did not come, and whose frames were restored, newest first.
     Recovered(AckRanges<'a>),
+    /// Asks for the same bytes in a `PATH_RESPONSE`.
+    PathChallenge([u8; 8]),
+    /// The bytes of a `PATH_CHALLENGE`: they arrived.
+    PathResponse([u8; 8]),
     /// The sender closes the connection.
     ConnectionClose {
         /// The application's code, or a [`TransportErrorCode`](crate::TransportErrorCode).
@@ -157,7 +165,20 @@ pub enum Frame<'a> {
 impl Frame<'_> {
     /// Whether a packet with this frame asks for an acknowledgement (RFC 9000 section 13.2).
     pub const fn is_ack_eliciting(&self) -> bool {
-        !matches!(self, Self::Padding(_) | Self::Ack(_) | Self::Cookie(_) | Self::ConnectionClose { .. })
+        !matches!(
+            self,
+            Self::Padding(_)
+                | Self::Ack(_)
+                | Self::Cookie(_)
+                | Self::PathChallenge(_)
+                | Self::PathResponse(_)
+                | Self::ConnectionClose { .. }
+        )
+    }
+
+    /// Whether a packet with nothing else says nothing of where its sender is (RFC 9000 section 9.1).
+    pub const fn is_exploring(&self) -> bool {
+        matches!(self, Self::Padding(_) | Self::PathChallenge(_))
     }
 
     /// Whether it is part of a packet's source symbol: what forward error correction protects (PROTOCOL.md section 12.1).
@@ -181,6 +202,8 @@ impl Frame<'_> {
             | Self::Cookie(_)
             | Self::Repair(_)
             | Self::Recovered(_)
+            | Self::PathChallenge(_)
+            | Self::PathResponse(_)
             | Self::ConnectionClose { .. } => false,
         }
     }
@@ -267,6 +290,8 @@ fn read_frame<'a>(kind: u8, input: &mut &'a [u8]) -> Result<Frame<'a>, Transport
                 if more < REPAIR_RANGES_MAX as u64 { AckRanges::read(input, largest, more as u16) } else { None };
             Frame::Recovered(ranges.ok_or_else(|| malformed("RECOVERED frame cut short or with impossible ranges"))?)
         }
+        frame_type::PATH_CHALLENGE => Frame::PathChallenge(read_array(input)?),
+        frame_type::PATH_RESPONSE => Frame::PathResponse(read_array(input)?),
         frame_type::CONNECTION_CLOSE | frame_type::APPLICATION_CLOSE => {
             let code = read_integer(input)?;
             let reason = read_bytes(input)?;
@@ -292,6 +317,12 @@ fn read_stream<'a>(kind: u8, input: &mut &'a [u8]) -> Result<Frame<'a>, Transpor
 
 fn read_integer(input: &mut &[u8]) -> Result<u64, TransportError> {
     varint::read(input).ok_or_else(|| malformed("frame cut short"))
+}
+
+fn read_array(input: &mut &[u8]) -> Result<[u8; 8], TransportError> {
+    let (bytes, rest) = input.split_first_chunk().ok_or_else(|| malformed("frame cut short"))?;
+    *input = rest;
+    Ok(*bytes)
 }
 
 fn read_id(input: &mut &[u8]) -> Result<StreamId, TransportError> {

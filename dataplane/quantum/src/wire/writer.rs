@@ -231,6 +231,17 @@ impl<'b> FrameWriter<'b> {
         true
     }
 
+    /// Writes `PATH_CHALLENGE`, or `PATH_RESPONSE`.
+    #[must_use]
+    pub fn path(&mut self, data: [u8; 8], is_response: bool) -> bool {
+        if self.remaining() < 1 + data.len() {
+            return false;
+        }
+        self.byte(if is_response { frame_type::PATH_RESPONSE } else { frame_type::PATH_CHALLENGE });
+        self.take(data.len()).copy_from_slice(&data);
+        true
+    }
+
     /// Writes `HANDSHAKE_DONE`.
     #[must_use]
     pub fn handshake_done(&mut self) -> bool {

@@ -61,6 +61,9 @@ pub(super) fn event(out: &mut Vec<u8>, since: Duration, event: &LogEvent<'_>, me
             }
             ("recovery:metrics_updated", Value::Object(changed))
         }
+        LogEvent::Migrated { remote } => {
+            ("connectivity:migration_complete", json!({"dst_ip": remote.ip().to_string(), "dst_port": remote.port()}))
+        }
         LogEvent::Closed(reason) => ("connectivity:connection_closed", json!({"reason": reason.to_string()})),
     };
     put(out, &json!({"time": milliseconds(since), "name": name, "data": data}));
@@ -141,6 +144,8 @@ fn frame(frame: &Frame<'_>) -> Value {
             let space = if *application { "application" } else { "transport" };
             json!({"frame_type": "connection_close", "error_space": space, "error_code": code})
         }
+        Frame::PathChallenge(data) => json!({"frame_type": "path_challenge", "data": hex(*data)}),
+        Frame::PathResponse(data) => json!({"frame_type": "path_response", "data": hex(*data)}),
         Frame::HandshakeDone => json!({"frame_type": "handshake_done"}),
         Frame::Repair(repair) => {
             json!({"frame_type": "repair", "index": repair.index, "repairs": repair.repairs, "length": repair.data.len()})
@@ -152,4 +157,8 @@ fn frame(frame: &Frame<'_>) -> Value {
             json!({"frame_type": "unknown", "name": name})
         }
     }
+}
+
+fn hex(bytes: [u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(bytes))
 }

@@ -86,6 +86,11 @@ impl Client {
         self.handle.into_iter().collect()
     }
 
+    /// From here on its connection may end in silence before it is done.
+    pub(crate) fn allow_silence(&mut self) {
+        self.may_end_in_silence = true;
+    }
+
     /// Bytes that came back and were right.
     pub(crate) const fn bytes_checked(&self) -> u64 {
         self.bytes_checked

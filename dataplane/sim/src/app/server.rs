@@ -1,6 +1,6 @@
 //! The server: echoes every stream, and sends streams of its own.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
@@ -19,6 +19,8 @@ pub(crate) struct Server {
     plans: Vec<Plan>,
     connections: BTreeMap<ConnectionHandle, BTreeMap<StreamId, Stream>>,
     accepted: usize,
+    /// Which clients came, from 0 on.
+    known: BTreeSet<usize>,
 }
 
 /// A stream under way.
@@ -49,11 +51,16 @@ struct Echo {
 impl Server {
     /// A server whose clients do these things. The last byte of an address tells which client it is, from 1 on.
     pub(crate) const fn new(plans: Vec<Plan>) -> Self {
-        Self { plans, connections: BTreeMap::new(), accepted: 0 }
+        Self { plans, connections: BTreeMap::new(), accepted: 0, known: BTreeSet::new() }
     }
 
     pub(crate) fn handles(&self) -> Vec<ConnectionHandle> {
         self.connections.keys().copied().collect()
+    }
+
+    /// Whether that client's handshake is over, from 0 on.
+    pub(crate) fn knows(&self, client: usize) -> bool {
+        self.known.contains(&client)
     }
 
     /// Whether every client came, once; some may have been cut off before they could.
@@ -125,9 +132,10 @@ impl Server {
             IpAddr::V4(ip) => usize::from(ip.octets()[3]).checked_sub(1),
             IpAddr::V6(_) => None,
         };
-        let Some(plan) = place.and_then(|place| self.plans.get(place)) else {
+        let Some((place, plan)) = place.and_then(|place| Some((place, self.plans.get(place)?))) else {
             return Err(Fault::new(format!("a client came from {remote}")));
         };
+        self.known.insert(place);
         let mut streams = BTreeMap::new();
         self.accepted += 1;
         let Some(mut connection) = endpoint.connection(handle) else {

@@ -81,6 +81,7 @@ impl Limits {
             let Some(connection) = node.endpoint.connection(handle) else { continue };
             let stats = connection.stats();
             let fired = stats.probe_timeouts - node.probe_timeouts.insert(handle, stats.probe_timeouts).unwrap_or(0);
+            node.migrations.insert(handle, stats.path.migration.migrations);
             let window = stats.congestion.window_bytes + PACKETS_OVER_WINDOW * self.datagram_size;
             let most = window.max(was + FINISHED_BYTES) + fired * PROBES * self.datagram_size;
             if stats.congestion.in_flight_bytes > most {

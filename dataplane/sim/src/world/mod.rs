@@ -48,6 +48,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// Clients whose connection ended in silence before they were done.
     pub clients_cut_off: u64,
+    /// Times that the server followed a client to another address.
+    pub migrations: u64,
     /// Addresses that changed and clocks that jumped while the world went on.
     pub incidents: u64,
     /// What the server counted.
@@ -85,11 +87,20 @@ struct Node<A> {
     app: A,
     /// Probe timeouts of each connection so far.
     probe_timeouts: BTreeMap<quantum::ConnectionHandle, u64>,
+    /// Times that the peer of each connection was followed to another address.
+    migrations: BTreeMap<quantum::ConnectionHandle, u64>,
 }
 
 impl<A> Node<A> {
     fn new(endpoint: Endpoint, address: SocketAddr, app: A) -> Self {
-        Self { endpoint, address, ahead: Duration::ZERO, app, probe_timeouts: BTreeMap::new() }
+        Self {
+            endpoint,
+            address,
+            ahead: Duration::ZERO,
+            app,
+            probe_timeouts: BTreeMap::new(),
+            migrations: BTreeMap::new(),
+        }
     }
 
     /// What its clock says at a moment of the world.
@@ -207,6 +218,7 @@ impl World {
             bytes: self.clients.iter().map(|node| node.app.bytes_checked()).sum(),
             clients_cut_off: self.clients.iter().filter(|node| node.app.is_cut_off()).count() as u64,
             incidents: self.incidents_over,
+            migrations: self.server.migrations.values().sum(),
             server: self.server.endpoint.stats(),
             up: self.network.up.stats().clone(),
             down: self.network.down.stats().clone(),
@@ -252,6 +264,11 @@ impl World {
             self.incidents_over += 1;
             match incident.kind {
                 IncidentKind::Rebind { client, host } => {
+                    if !self.server.app.knows(client) {
+                        // A handshake stays where it began (RFC 9000 section 9).
+                        self.may_end_in_silence = true;
+                        self.clients[client].app.allow_silence();
+                    }
                     let address = &mut self.clients[client].address;
                     address.set_port(address.port() + 1);
                     if let (true, IpAddr::V4(ip)) = (host, address.ip()) {

@@ -9,6 +9,7 @@ mod fuzz;
 mod garbage;
 mod handshake;
 mod keys;
+mod migration;
 mod net;
 mod numbers;
 mod optimistic;
