@@ -32,5 +32,6 @@ mod fixture;
 mod hostile;
 mod load;
 mod plain;
+mod rebinding;
 mod service;
 mod wire;
