@@ -259,7 +259,7 @@ fn options<const PORT: u16, const METRICS_PORT: u16>(
 
 /// How Quantum runs by its section.
 pub fn endpoint_options(quantum: &Quantum) -> EndpointOptions {
-    EndpointOptions {
+    let mut options = EndpointOptions {
         shards: quantum.shards,
         cores: quantum.cores.clone(),
         spin: Duration::from_micros(quantum.spin_us),
@@ -271,7 +271,9 @@ pub fn endpoint_options(quantum: &Quantum) -> EndpointOptions {
             QuantumIo::Uring => IoKind::Uring,
         },
         ..EndpointOptions::default()
-    }
+    };
+    options.protocol.security.early_data = quantum.early_data;
+    options
 }
 
 fn tls_files(tls: &Tls) -> Option<TlsFiles> {

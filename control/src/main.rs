@@ -117,7 +117,7 @@ impl Up {
             self.cores.len()
         );
         let (cores, spin_us) = (self.cores.clone(), self.spin_us);
-        Ok(Quantum { enable: true, shards, cores, spin_us, host: self.host, io: self.io })
+        Ok(Quantum { enable: true, shards, cores, spin_us, host: self.host, io: self.io, early_data: false })
     }
 }
 

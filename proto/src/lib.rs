@@ -27,3 +27,7 @@ pub mod statesync {
 
 /// The encoded `google.protobuf.FileDescriptorSet` of both files and what they import, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The gRPC paths of the methods that have no side effects (`idempotency_level = NO_SIDE_EFFECTS`): their RPCs may happen twice, so
+/// they may be sent as early data.
+pub const IDEMPOTENT_METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/idempotent.rs"));

@@ -38,6 +38,7 @@ pub fn options(args: &TransportArgs) -> anyhow::Result<EndpointOptions> {
         spin_us: args.spin_us,
         host: args.host,
         io: args.io,
+        early_data: false,
     };
     let mut options = EndpointOptions { qlog: args.qlog.clone(), ..endpoint_options(&section) };
     if let Some(congestion) = args.congestion {

@@ -81,6 +81,8 @@ pub struct Quantum {
     pub host: QuantumHost,
     /// How their bytes move.
     pub io: QuantumIo,
+    /// Whether RPCs without side effects are answered when they come as early data (0-RTT), which can be replayed.
+    pub early_data: bool,
 }
 
 /// What runs the shards' threads.
@@ -385,7 +387,7 @@ impl<const PORT: u16> Default for Metrics<PORT> {
 impl Default for Quantum {
     fn default() -> Self {
         let (host, io) = (QuantumHost::default(), QuantumIo::default());
-        Self { enable: true, shards: 1, cores: Vec::new(), spin_us: 0, host, io }
+        Self { enable: true, shards: 1, cores: Vec::new(), spin_us: 0, host, io, early_data: false }
     }
 }
 

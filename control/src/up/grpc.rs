@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use quantum_grpc::{EndpointOptions, Identity, Listener, ServerConfig};
+use quantum_grpc::{EndpointOptions, Identity, Listener, ServeOptions, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -118,5 +118,7 @@ pub(super) fn bind_quantum(
 
 /// Serves over Quantum until `stop`, then until open calls have ended.
 pub(super) async fn serve_quantum(listener: Listener, routes: Routes, stop: CancellationToken) {
-    quantum_grpc::serve(listener, routes, stop.cancelled_owned()).await;
+    let idempotent = proto::IDEMPOTENT_METHODS.iter().copied().collect();
+    let options = ServeOptions { idempotent, ..ServeOptions::default() };
+    quantum_grpc::serve_with(listener, routes, options, stop.cancelled_owned()).await;
 }

@@ -19,6 +19,8 @@ use crate::stream::{QuantumStream, StreamShared};
 pub enum State {
     /// The handshake runs.
     Connecting,
+    /// The handshake runs; what is sent meanwhile is early data.
+    Early,
     /// Streams can be opened and accepted.
     Established,
     /// This side closes it.
@@ -47,18 +49,18 @@ pub enum ConnectionError {
     Endpoint(#[from] crate::endpoint::EndpointError),
 }
 
-/// What is known once a connection is up.
+/// What is known once a connection can be used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Established {
     pub(crate) guuid: Guuid,
     pub(crate) remote: SocketAddr,
     pub(crate) alpn: Alpn,
-    pub(crate) datagram_size_max: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
     Connecting,
+    Early,
     Established,
     Closed(CloseReason),
 }
@@ -79,6 +81,8 @@ pub(crate) struct ConnectionShared {
     key: ConnectionKey,
     side: Side,
     established: OnceLock<Established>,
+    /// Known with the handshake's end.
+    datagram_size_max: OnceLock<Option<usize>>,
     phase: watch::Sender<Phase>,
     streams: Mutex<Streams>,
     datagrams: Datagrams,
@@ -94,6 +98,7 @@ impl ConnectionShared {
             key,
             side,
             established: OnceLock::new(),
+            datagram_size_max: OnceLock::new(),
             phase: watch::Sender::new(Phase::Connecting),
             streams: Mutex::new(streams),
             datagrams: Datagrams::default(),
@@ -113,8 +118,15 @@ impl ConnectionShared {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn on_connected(&self, established: Established) {
+    pub(crate) fn on_early(&self, established: Established) {
         if self.established.set(established).is_ok() {
+            self.phase.send_replace(Phase::Early);
+        }
+    }
+
+    pub(crate) fn on_connected(&self, established: Established, datagram_size_max: Option<usize>) {
+        if self.datagram_size_max.set(datagram_size_max).is_ok() {
+            self.established.get_or_init(|| established);
             self.phase.send_replace(Phase::Established);
         }
     }
@@ -211,9 +223,27 @@ impl Connection {
         &self.handle.shared
     }
 
-    pub(crate) async fn connected(&self) -> Result<(), ConnectionError> {
+    /// Waits until the handshake is complete: from then on the peer is known to live, and what it sends to be sent by it now.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`] if it fails.
+    pub async fn connected(&self) -> Result<(), ConnectionError> {
+        self.reached(|phase| matches!(phase, Phase::Established | Phase::Closed(_))).await
+    }
+
+    /// Waits until streams can be opened: as early data, if there is some.
+    pub(crate) async fn usable(&self) -> Result<(), ConnectionError> {
+        self.reached(|phase| !matches!(phase, Phase::Connecting)).await
+    }
+
+    /// Whether the handshake runs still, what is sent and received meanwhile being early data.
+    pub fn is_early(&self) -> bool {
+        matches!(&*self.shared().phase.borrow(), Phase::Early)
+    }
+
+    async fn reached(&self, is_there: impl FnMut(&Phase) -> bool) -> Result<(), ConnectionError> {
         let mut phase = self.shared().phase.subscribe();
-        let phase = phase.wait_for(|phase| !matches!(phase, Phase::Connecting)).await;
+        let phase = phase.wait_for(is_there).await;
         match phase.as_deref() {
             Ok(Phase::Closed(reason)) => Err(ConnectionError::Closed(reason.clone())),
             Ok(_) => Ok(()),
@@ -244,11 +274,23 @@ impl Connection {
         Ok(QuantumStream::new(self.handle.clone(), id, shared))
     }
 
-    /// The next stream that the peer opened.
+    /// The next stream that the peer opened. One that came as early data waits for the end of the handshake.
     ///
     /// # Errors
     /// [`ConnectionError::Closed`].
     pub async fn accept_stream(&self) -> Result<QuantumStream, ConnectionError> {
+        if self.is_early() {
+            self.connected().await?;
+        }
+        self.accept_early_stream().await
+    }
+
+    /// The next stream that the peer opened, as early data perhaps: while the connection [is early](Self::is_early), what is done
+    /// for it may have to be done twice.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub async fn accept_early_stream(&self) -> Result<QuantumStream, ConnectionError> {
         match self.shared().accept.lock().await.recv().await {
             Some((id, shared)) => Ok(QuantumStream::new(self.handle.clone(), id, shared)),
             None => Err(self.close_reason().map_or(ConnectionError::EndpointGone, ConnectionError::Closed)),
@@ -257,7 +299,7 @@ impl Connection {
 
     /// Bytes of a datagram that can be sent at most; none if the peer takes no datagrams.
     pub fn datagram_size_max(&self) -> Option<usize> {
-        self.established().datagram_size_max
+        self.shared().datagram_size_max.get().copied().flatten()
     }
 
     /// Sends a datagram, once and unreliably (RFC 9221). Never waits: it is dropped, and counted, when more are on their way than
@@ -319,6 +361,7 @@ impl Connection {
             Phase::Closed(_) => State::Closed,
             _ if self.handle.closing.get().is_some() => State::Closing,
             Phase::Connecting => State::Connecting,
+            Phase::Early => State::Early,
             Phase::Established => State::Established,
         }
     }

@@ -8,6 +8,7 @@ mod client;
 mod connection;
 mod datagram;
 mod deadline;
+mod early;
 mod endpoint;
 mod identity;
 mod mapping;
@@ -26,6 +27,7 @@ mod tests;
 pub use client::{AnyChannel, AnyConfig, Channel, ResponseBody, Transport};
 pub use connection::{Connection, ConnectionError, State};
 pub use deadline::{DeadlineFuture, DeadlineLayer, DeadlineService, grpc_timeout, status_trailers};
+pub use early::IdempotentMethods;
 pub use endpoint::{
     ClientConfig, EchoServer, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig, ShardMonitor,
 };

@@ -108,7 +108,7 @@ fn check_network(network: &str) -> Result<(), MessageError> {
 pub async fn dial(network: &str, address: &str, config: &Config) -> Result<MessageConnection, MessageError> {
     check_network(network)?;
     let remote = resolve(address).await?;
-    let client = ClientConfig { alpn: Alpn::Stream, server_name: None, verify: config.verify.clone() }.named(address);
+    let client = ClientConfig { alpn: Alpn::Stream, ..ClientConfig::new(config.verify.clone()) }.named(address);
     let connection = Endpoint::client(&config.options())?.connect(remote, &client).await?;
     let mut stream = connection.open_stream()?;
     // The peer may be the one to speak first.

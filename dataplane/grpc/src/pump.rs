@@ -178,7 +178,11 @@ impl Pump {
         let stream = |key: ConnectionKey, id| self.connections.get(&key).and_then(|connection| connection.stream(id));
         match message {
             ToControl::Connected { connection, guuid, remote, alpn, datagram_size_max } => {
-                self.connected(connection, Established { guuid, remote, alpn, datagram_size_max });
+                let established = Established { guuid, remote, alpn };
+                self.usable(connection, |shared| shared.on_connected(established, datagram_size_max));
+            }
+            ToControl::Early { connection, guuid, remote, alpn } => {
+                self.usable(connection, |shared| shared.on_early(Established { guuid, remote, alpn }));
             }
             ToControl::Closed { connection, reason } => {
                 if let Some(connection) = self.connections.remove(&connection) {
@@ -234,13 +238,14 @@ impl Pump {
         }
     }
 
-    fn connected(&mut self, key: ConnectionKey, established: Established) {
+    /// A connection can be used, which `tell` tells it; one that a client made is given out when it is first heard of.
+    fn usable(&mut self, key: ConnectionKey, tell: impl FnOnce(&ConnectionShared)) {
         if let Some(connection) = self.connections.get(&key) {
-            connection.on_connected(established);
+            tell(connection);
             return;
         }
         let shared = Arc::new(ConnectionShared::new(key, Side::Server));
-        shared.on_connected(established);
+        tell(&shared);
         let (Some(sender), Some(endpoint)) = (self.sender.upgrade(), self.endpoint.upgrade()) else {
             // Nobody holds the endpoint: the shutdown that ends this connection is on its way.
             return;

@@ -98,11 +98,20 @@ pub struct SecurityConfig {
     /// Packets that a key seals before the connection changes to the next one; half of the AEAD's confidentiality limit if that is
     /// less (2^27 packets with AES-GCM).
     pub key_update_packets: u64,
+    /// Early data (0-RTT). A client asks for session tickets and, where it has one, may send streams with its first packets; a
+    /// server takes them, from each ticket once. **Who copied these packets can send them again**, to a server that has
+    /// forgotten the ticket's use (one that shares its key but not its sessions): only requests that may happen twice belong there.
+    pub early_data: bool,
 }
 
 impl Default for SecurityConfig {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(10), handshakes_without_cookie: 256, key_update_packets: 1 << 23 }
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            handshakes_without_cookie: 256,
+            key_update_packets: 1 << 23,
+            early_data: false,
+        }
     }
 }
 

@@ -7,7 +7,20 @@ use crate::{Alpn, CloseReason, Guuid, StreamId};
 /// Something that happened on a connection. Events of one connection come in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The handshake is complete; streams may be opened and written. First event of a connection that succeeds.
+    /// The connection may be used though its handshake is not complete; [`Event::Connected`] or [`Event::Closed`] follows. Only with
+    /// [`early_data`](crate::SecurityConfig::early_data). A client's streams go as early data until then: nothing proves
+    /// that the server lives, and who copies the packets can send them again. A server's streams that are opened until then came as
+    /// early data: nothing proves that the client sent them just now, so only what may happen twice may be done for them.
+    Early {
+        /// The connection's id, the same on both sides.
+        guuid: Guuid,
+        /// Where the peer is.
+        remote: SocketAddr,
+        /// The application protocol of the connection.
+        alpn: Alpn,
+    },
+    /// The handshake is complete; streams may be opened and written. First event of a connection that succeeds, but for
+    /// [`Event::Early`].
     Connected {
         /// The connection's id, the same on both sides.
         guuid: Guuid,

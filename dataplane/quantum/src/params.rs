@@ -20,11 +20,12 @@ const ANSWERS_CHALLENGES: u64 = 0x1e;
 const FEC_MEMBERS_MAX: u64 = 0x1f;
 /// RFC 9221 section 3.
 const DATAGRAM_FRAME_MAX: u64 = 0x20;
+const TAKES_TICKETS: u64 = 0x21;
 /// Ids of known parameters are below this.
-const IDS_MAX: usize = 0x21;
+const IDS_MAX: usize = 0x22;
 
 /// Parameters whose value is an integer.
-const KNOWN: [u64; 9] = [
+const KNOWN: [u64; 10] = [
     IDLE_TIMEOUT_MS,
     DATAGRAM_SIZE_MAX,
     CONNECTION_WINDOW,
@@ -34,6 +35,7 @@ const KNOWN: [u64; 9] = [
     ANSWERS_CHALLENGES,
     FEC_MEMBERS_MAX,
     DATAGRAM_FRAME_MAX,
+    TAKES_TICKETS,
 ];
 
 /// What one side of a connection announces.
@@ -51,6 +53,8 @@ pub(crate) struct TransportParameters {
     pub(crate) datagram_frame_max: u64,
     /// It answers `PATH_CHALLENGE`.
     pub(crate) answers_challenges: bool,
+    /// It takes session tickets after the handshake; a client's.
+    pub(crate) takes_tickets: bool,
     pub(crate) reset_token: Option<[u8; 16]>,
 }
 
@@ -65,6 +69,7 @@ impl TransportParameters {
             streams_max: config.streams_max,
             ack_delay_max: ACK_DELAY_MAX,
             datagram_frame_max: u64::from(config.datagrams.frame_bytes_max),
+            takes_tickets: config.security.early_data && reset_token.is_none(),
             fec_members_max: if config.fec.mode == FecMode::Off { 0 } else { REPAIR_MEMBERS_MAX },
             answers_challenges: true,
             reset_token,
@@ -85,7 +90,8 @@ impl TransportParameters {
         ];
         let fec = (self.fec_members_max > 0).then_some((FEC_MEMBERS_MAX, self.fec_members_max));
         let datagrams = (self.datagram_frame_max > 0).then_some((DATAGRAM_FRAME_MAX, self.datagram_frame_max));
-        for (id, value) in values.into_iter().chain(fec).chain(datagrams) {
+        let tickets = self.takes_tickets.then_some((TAKES_TICKETS, 1));
+        for (id, value) in values.into_iter().chain(fec).chain(datagrams).chain(tickets) {
             put_varint(&mut out, id);
             put_varint(&mut out, varint::len(value) as u64);
             put_varint(&mut out, value);
@@ -138,6 +144,7 @@ impl TransportParameters {
             streams_max: need(STREAMS_MAX)?.min(1 << 60),
             ack_delay_max: Duration::from_micros(get(ACK_DELAY_MAX_US).unwrap_or(0).min(1 << 24)),
             datagram_frame_max: get(DATAGRAM_FRAME_MAX).unwrap_or(0),
+            takes_tickets: get(TAKES_TICKETS).unwrap_or(0) > 0,
             fec_members_max: get(FEC_MEMBERS_MAX).unwrap_or(0),
             answers_challenges: get(ANSWERS_CHALLENGES).is_some_and(|value| value > 0),
             reset_token,

@@ -63,6 +63,10 @@ pub struct ProtectionStats {
     pub updates_by_peer: u64,
     /// Packets that failed authentication.
     pub not_opened: u64,
+    /// The server accepted early data.
+    pub early_data_accepted: bool,
+    /// Packets of early data sent, or opened.
+    pub early_packets: u64,
 }
 
 /// What a connection knows of its network path.

@@ -152,7 +152,7 @@ impl Shared {
         let (chosen, route) = match (&self.quantum, self.transport) {
             (Some(quantum), Transport::Auto) => self.race(quantum).await?,
             (Some(quantum), _) => {
-                quantum.connection().await.map_err(|error| Status::unavailable(error.to_string()))?;
+                quantum.usable().await.map_err(|error| Status::unavailable(error.to_string()))?;
                 over_quantum(quantum)
             }
             (None, _) => {

@@ -44,6 +44,9 @@ pub(super) async fn call(shared: Arc<ChannelShared>, request: Request<Body>) -> 
 /// Sends the request until the response's head is there.
 async fn exchange(shared: &ChannelShared, request: Request<Body>) -> Result<(ResponseHead, ResponseBody), Status> {
     let connection = shared.current().await.map_err(|error| connect_status(&error))?;
+    if connection.connection.is_early() && !shared.config.idempotent.contains(request.uri().path()) {
+        connection.connection.connected().await.map_err(|error| connect_status(&error))?;
+    }
     let stream = connection.connection.open_stream().map_err(|error| connect_status(&error))?;
     let (mut receive, send) = stream.into_split();
     let (mut parts, body) = request.into_parts();

@@ -6,6 +6,7 @@ mod call;
 mod tls;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -39,6 +40,8 @@ struct ChannelShared {
     address: String,
     config: ClientConfig,
     current: Mutex<Option<Arc<ClientConnection>>>,
+    /// How the server at that address is verified, and the sessions with it that can be resumed.
+    tls: Mutex<Option<(SocketAddr, Arc<rustls::ClientConfig>)>>,
 }
 
 /// A gRPC channel to one server over Quantum. Clones share one connection, which is made again with the next call after it
@@ -62,7 +65,8 @@ impl Channel {
     /// A channel over a given endpoint that connects with its first call.
     pub fn connect_lazy(endpoint: Endpoint, address: &str, mut config: ClientConfig) -> Self {
         config.alpn = Alpn::Grpc;
-        let shared = ChannelShared { endpoint, address: address.to_owned(), config, current: Mutex::new(None) };
+        let (address, current, tls) = (address.to_owned(), Mutex::new(None), Mutex::new(None));
+        let shared = ChannelShared { endpoint, address, config, current, tls };
         Self { shared: Arc::new(shared) }
     }
 
@@ -77,6 +81,13 @@ impl Channel {
     /// # Errors
     /// See [`ConnectionError`].
     pub async fn connection(&self) -> Result<Connection, ConnectionError> {
+        let connection = self.usable().await?;
+        connection.connected().await?;
+        Ok(connection)
+    }
+
+    /// As [`connection`](Self::connection), but with early data perhaps.
+    pub(crate) async fn usable(&self) -> Result<Connection, ConnectionError> {
         Ok(self.shared.current().await?.connection.clone())
     }
 }
@@ -91,7 +102,12 @@ impl ChannelShared {
         }
         *current = None;
         let remote = resolve(&self.address).await?;
-        let connection = self.endpoint.connect(remote, &self.config.named(&self.address)).await?;
+        let config = self.config.named(&self.address);
+        let connection = if config.idempotent.is_empty() {
+            self.endpoint.connect(remote, &config).await?
+        } else {
+            self.endpoint.connect_early(remote, &config, self.tls(remote).await?).await?
+        };
         let connection = Arc::new(ClientConnection {
             connection,
             requests: Encoder::new(true),
@@ -100,6 +116,19 @@ impl ChannelShared {
         });
         *current = Some(connection.clone());
         Ok(connection)
+    }
+}
+
+impl ChannelShared {
+    /// The channel's TLS settings for `remote`: they keep the tickets, so they last as long as the address does.
+    async fn tls(&self, remote: SocketAddr) -> Result<Arc<rustls::ClientConfig>, ConnectionError> {
+        let mut tls = self.tls.lock().await;
+        if let Some((_, kept)) = tls.as_ref().filter(|(of, _)| *of == remote) {
+            return Ok(kept.clone());
+        }
+        let made = crate::tls::client_config(&self.config.verify, remote)?;
+        *tls = Some((remote, made.clone()));
+        Ok(made)
     }
 }
 

@@ -144,11 +144,34 @@ impl Endpoint {
     /// # Errors
     /// See [`ConnectionError`].
     pub async fn connect(&self, remote: SocketAddr, config: &ClientConfig) -> Result<Connection, ConnectionError> {
+        let connection = self.dial(remote, config, tls::client_config(&config.verify, remote)?)?;
+        connection.connected().await?;
+        Ok(connection)
+    }
+
+    /// Makes a connection that may have early data, if the endpoint's options allow it and `tls` remembers a session.
+    pub(crate) async fn connect_early(
+        &self,
+        remote: SocketAddr,
+        config: &ClientConfig,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<Connection, ConnectionError> {
+        let connection = self.dial(remote, config, tls)?;
+        connection.usable().await?;
+        Ok(connection)
+    }
+
+    fn dial(
+        &self,
+        remote: SocketAddr,
+        config: &ClientConfig,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Result<Connection, ConnectionError> {
         let target = ConnectTarget {
             remote,
             server_name: config.server_name.clone().unwrap_or_else(|| remote.ip().to_string()),
             alpn: config.alpn,
-            tls: tls::client_config(&config.verify, remote)?,
+            tls,
         };
         let at = self.shared.next_shard.fetch_add(1, Ordering::Relaxed) % self.shared.shards.len();
         let shard = &self.shared.shards[at];
@@ -158,7 +181,6 @@ impl Endpoint {
         if !shard.pump.connect(shared, target) {
             return Err(ConnectionError::EndpointGone);
         }
-        connection.connected().await?;
         Ok(connection)
     }
 
@@ -207,7 +229,7 @@ impl Listener {
         Self { accepted, shared: EndpointShared::start(ports, local_addr, Some(&sender)) }
     }
 
-    /// The next connection, its handshake complete; `None` once the shards have ended.
+    /// The next connection, its handshake complete or, with early data, [nearly so](Connection::is_early); `None` once the shards have ended.
     pub async fn accept(&mut self) -> Option<Connection> {
         self.accepted.recv().await
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use quantum::{Alpn, EndpointConfig};
 use quantum_shard::{HostKind, IoKind};
 
+use crate::early::IdempotentMethods;
 use crate::identity::Identity;
 use crate::tls::{self, TlsError, Verify};
 
@@ -52,12 +53,16 @@ pub struct ClientConfig {
     pub server_name: Option<String>,
     /// How the server is verified.
     pub verify: Verify,
+    /// The RPCs that a channel sends as early data, where its endpoint's options allow that
+    /// ([`SecurityConfig::early_data`](quantum::SecurityConfig::early_data)) and an earlier connection of the channel left a ticket.
+    /// Others wait for the handshake.
+    pub idempotent: IdempotentMethods,
 }
 
 impl ClientConfig {
     /// A gRPC client that verifies the server by `verify`.
     pub fn new(verify: Verify) -> Self {
-        Self { alpn: Alpn::Grpc, server_name: None, verify }
+        Self { alpn: Alpn::Grpc, server_name: None, verify, idempotent: IdempotentMethods::default() }
     }
 
     /// The configuration with the name of the host in `address` if it has none.

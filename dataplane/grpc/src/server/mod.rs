@@ -15,6 +15,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use crate::connection::Connection;
+use crate::early::IdempotentMethods;
 use crate::endpoint::Listener;
 use crate::mapping::{Decoder, Encoder, HEAD_BYTES_MAX};
 
@@ -33,6 +34,8 @@ pub struct ServeOptions {
     pub head_bytes_max: usize,
     /// A stream that has not sent its head for so long is answered `DEADLINE_EXCEEDED`.
     pub head_timeout: Duration,
+    /// The RPCs that are done at once if they come as early data; others wait for the end of the handshake.
+    pub idempotent: IdempotentMethods,
     /// Running RPCs may go on for so long after the shutdown was asked for.
     pub drain_timeout: Duration,
 }
@@ -43,6 +46,7 @@ impl Default for ServeOptions {
             concurrent_rpcs_max: 1024,
             head_bytes_max: HEAD_BYTES_MAX,
             head_timeout: Duration::from_secs(10),
+            idempotent: IdempotentMethods::default(),
             drain_timeout: Duration::from_secs(3),
         }
     }
@@ -138,7 +142,7 @@ async fn serve_connection<S>(
     let mut rpcs = JoinSet::new();
     loop {
         tokio::select! {
-            stream = connection.accept_stream() => match stream {
+            stream = connection.accept_early_stream() => match stream {
                 Ok(stream) => {
                     rpcs.spawn(rpc::serve_stream(shared.clone(), stream, service.clone()));
                 }

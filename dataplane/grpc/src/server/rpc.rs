@@ -119,6 +119,10 @@ where
     if let Some(priority) = priority::of_headers(&head.headers) {
         out.set_priority(priority);
     }
+    let is_early = connection.connection.is_early() && !connection.options.idempotent.contains(head.path.path());
+    if is_early && let Err(error) = connection.connection.connected().await {
+        return end(out, &Progress::default(), &Status::unavailable(error.to_string()));
+    }
     let request = to_request(connection, head, receive);
     let mut progress = Progress::default();
     let answered = tokio::select! {

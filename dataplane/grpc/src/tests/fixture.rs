@@ -80,7 +80,10 @@ impl Fixture {
     }
 
     pub(super) fn with(network: Network, options: ServeOptions) -> Self {
-        let (endpoint, listener) = joined(network);
+        Self::over(joined(network), options)
+    }
+
+    pub(super) fn over((endpoint, listener): (Endpoint, Listener), options: ServeOptions) -> Self {
         let service = TestService::default();
         let counts = service.counts.clone();
         let (shutdown, asked) = oneshot::channel();

@@ -28,6 +28,7 @@ macro_rules! on_both {
 mod any;
 mod calls;
 mod deadlines;
+mod early;
 mod fixture;
 mod hostile;
 mod load;

@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::ParsedCertificate;
+use rustls::server::{ParsedCertificate, ServerSessionMemoryCache};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -51,6 +51,9 @@ pub enum TlsError {
     Rustls(String),
 }
 
+/// Sessions that a server remembers for early data, each for one use; beyond them the oldest is forgotten.
+const SESSIONS_MAX: usize = 4096;
+
 fn rustls_error(error: impl std::fmt::Display) -> TlsError {
     TlsError::Rustls(error.to_string())
 }
@@ -65,12 +68,13 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`TlsError::Rustls`] if the key does not fit the certificate.
 pub(crate) fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
-    let config = ServerConfig::builder_with_provider(crypto_provider())
+    let mut config = ServerConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(rustls_error)?
         .with_no_client_auth()
         .with_single_cert(vec![identity.certificate()], identity.key())
         .map_err(rustls_error)?;
+    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
     Ok(Arc::new(config))
 }
 

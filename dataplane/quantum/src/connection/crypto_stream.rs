@@ -12,6 +12,7 @@ pub(crate) struct CryptoSend {
     data: Vec<u8>,
     unsent: u64,
     lost: RangeSet,
+    acked: RangeSet,
 }
 
 impl CryptoSend {
@@ -56,7 +57,14 @@ impl CryptoSend {
     pub(crate) fn on_acked(&mut self, offset: u64, len: u32) {
         if len > 0 {
             self.lost.remove_range(offset, offset + u64::from(len) - 1);
+            self.acked.insert_range(offset, offset + u64::from(len) - 1);
         }
+    }
+
+    /// Whether everything has arrived.
+    pub(crate) fn is_delivered(&self) -> bool {
+        let end = self.data.len() as u64;
+        end == 0 || self.acked.oldest().is_some_and(|(first, last)| first == 0 && last + 1 >= end)
     }
 
     /// Everything has to be sent again, from the start.

@@ -19,7 +19,7 @@ pub(crate) struct Forged {
 impl Forged {
     /// Frames, in a packet with the connection's next number.
     pub(crate) fn frames(epoch: Epoch, plaintext: &[u8]) -> Self {
-        let flags = if epoch.is_one_rtt() { Flags::NONE } else { Flags::SYN };
+        let flags = if epoch.is_application() { Flags::NONE } else { Flags::SYN };
         Self { epoch, number: None, flags, ack: 0, blocks: Vec::new(), plaintext: plaintext.to_vec() }
     }
 

@@ -3,20 +3,23 @@
 use bytes::Bytes;
 
 use super::crypto_stream::{CryptoReceive, CryptoSend};
+use super::early::limits;
 use super::{Connection, State};
 use crate::crypto::session::{Session, SessionError};
 use crate::params::TransportParameters;
-use crate::streams::PeerLimits;
 use crate::wire::Epoch;
 use crate::{Event, Side, Time, TransportError, TransportErrorCode};
 
-/// State that goes once the handshake is confirmed.
+/// State that goes once the handshake is confirmed, and session tickets have been sent and received.
 pub(crate) struct Handshake {
-    session: Box<dyn Session>,
+    /// Goes when it has nothing more to say or to hear.
+    session: Option<Box<dyn Session>>,
     write_epoch: Epoch,
     read_epoch: Epoch,
-    send: [CryptoSend; 2],
-    receive: [CryptoReceive; 2],
+    is_confirmed: bool,
+    /// By epoch. That of 1-RTT carries a server's session tickets.
+    send: [CryptoSend; 3],
+    receive: [CryptoReceive; 3],
     /// The server's cookie, repeated in every SYN.
     pub(super) cookie: Option<Bytes>,
 }
@@ -24,9 +27,10 @@ pub(crate) struct Handshake {
 impl Handshake {
     pub(super) fn new(session: Box<dyn Session>) -> Self {
         Self {
-            session,
+            session: Some(session),
             write_epoch: Epoch::Initial,
             read_epoch: Epoch::Initial,
+            is_confirmed: false,
             send: Default::default(),
             receive: Default::default(),
             cookie: None,
@@ -36,6 +40,11 @@ impl Handshake {
     /// Handshake bytes to send in `epoch`, if the epoch has any.
     pub(super) fn send(&mut self, epoch: Epoch) -> Option<&mut CryptoSend> {
         self.send.get_mut(epoch as usize)
+    }
+
+    /// The session, while it has something to do.
+    pub(super) fn session(&mut self) -> Option<&mut dyn Session> {
+        Some(&mut **self.session.as_mut()?)
     }
 }
 
@@ -48,7 +57,10 @@ impl Connection {
         offset: u64,
         data: &[u8],
     ) -> Result<(), TransportError> {
-        let Some(handshake) = self.handshake.as_deref_mut() else { return Ok(()) };
+        let Some(handshake) = self.handshake.as_deref_mut().filter(|handshake| handshake.session.is_some()) else {
+            return Ok(());
+        };
+        let epoch = if epoch.is_one_rtt() { Epoch::OneRtt0 } else { epoch };
         let Some(receive) = handshake.receive.get_mut(epoch as usize) else {
             return Err(TransportError::new(
                 TransportErrorCode::ProtocolViolation,
@@ -67,16 +79,17 @@ impl Connection {
         let mut out = Vec::new();
         loop {
             let Some(handshake) = self.handshake.as_deref_mut() else { return };
+            let Some(session) = handshake.session.as_deref_mut() else { return };
             let input = handshake.receive.get_mut(handshake.read_epoch as usize).and_then(CryptoReceive::read);
             let had_input = input.is_some();
             if let Some(bytes) = input
-                && let Err(SessionError { alert, reason }) = handshake.session.read(&bytes)
+                && let Err(SessionError { alert, reason }) = session.read(&bytes)
             {
                 self.fail_tls(now, alert, reason);
                 return;
             }
             out.clear();
-            let keys = handshake.session.write(&mut out);
+            let keys = session.write(&mut out);
             if let Some(send) = handshake.send.get_mut(handshake.write_epoch as usize) {
                 send.push(&out);
             }
@@ -92,32 +105,44 @@ impl Connection {
                 break;
             }
         }
-        let done = self.handshake.as_deref().is_some_and(|handshake| !handshake.session.is_handshaking());
-        if done && self.is_handshaking() {
+        let Some(session) = self.handshake.as_deref_mut().and_then(Handshake::session) else { return };
+        let (is_done, has_ticket) = (!session.is_handshaking(), session.has_ticket());
+        if is_done && !self.is_open() {
             self.on_session_complete(now);
+        } else if !is_done {
+            self.start_early();
+        }
+        if has_ticket {
+            self.release_session();
         }
     }
 
     /// TLS is through. The server confirms at once; the client is confirmed when it hears so.
     fn on_session_complete(&mut self, now: Time) {
         let Some(handshake) = self.handshake.as_deref_mut() else { return };
-        let parameters = handshake.session.peer_parameters().unwrap_or_default();
-        let Some(alpn) = handshake.session.alpn() else {
+        handshake.read_epoch = Epoch::OneRtt0;
+        let Some(session) = handshake.session.as_deref_mut() else { return };
+        let parameters = session.peer_parameters().unwrap_or_default();
+        let Some(alpn) = session.alpn() else {
             self.fail_tls(now, 120, "the peer agreed on no application protocol".to_owned());
             return;
         };
-        if let (Some(source), Some(phases)) = (handshake.session.key_updates(), self.keys.phases()) {
+        let accepted = session.is_early_data_accepted();
+        if let (Some(source), Some(phases)) = (session.key_updates(), self.keys.phases()) {
             phases.set_source(source);
         }
         let parameters = match TransportParameters::decode(&parameters) {
             Ok(parameters) => parameters,
             Err(error) => return self.fail(now, &error),
         };
-        self.streams.set_peer_limits(PeerLimits {
-            stream_window: parameters.stream_window,
-            connection_window: parameters.connection_window,
-            streams_max: parameters.streams_max,
-        });
+        if !parameters.takes_tickets {
+            handshake.send[Epoch::OneRtt0 as usize] = CryptoSend::default();
+        }
+        if !self.is_usable() {
+            self.streams.set_peer_limits(limits(&parameters));
+        } else if let Err(error) = self.settle_early(now, accepted, limits(&parameters)) {
+            return self.fail(now, &error);
+        }
         self.fec.protector.accept(parameters.fec_members_max);
         self.pending.datagrams.accept(parameters.datagram_frame_max);
         self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
@@ -138,12 +163,45 @@ impl Connection {
 
     /// The handshake is confirmed: its keys, its bytes and the session go.
     pub(super) fn confirm(&mut self) {
-        if self.handshake.take().is_none() {
-            return;
-        }
+        let Some(handshake) = self.handshake.as_deref_mut().filter(|handshake| !handshake.is_confirmed) else { return };
+        handshake.is_confirmed = true;
         self.discard(Epoch::Initial);
         self.discard(Epoch::Handshake);
         self.recovery.set_handshake_confirmed();
+        if self.id.side == Side::Server || !self.config.security.early_data {
+            self.release_session();
+        }
+        self.release_handshake();
+    }
+
+    /// Whether the handshake is confirmed.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.handshake.as_deref().is_none_or(|handshake| handshake.is_confirmed)
+    }
+
+    /// Whether a session ticket is to be sent.
+    pub(super) fn has_ticket_to_send(&self) -> bool {
+        let handshake = self.handshake.as_deref().filter(|handshake| handshake.is_confirmed);
+        handshake.is_some_and(|handshake| handshake.send[Epoch::OneRtt0 as usize].has_pending())
+    }
+
+    /// The session has said and heard everything.
+    fn release_session(&mut self) {
+        if let Some(handshake) = self.handshake.as_deref_mut() {
+            handshake.session = None;
+        }
+        self.release_handshake();
+    }
+
+    /// What is left of the handshake goes, if nothing of it has to be sent again or heard.
+    pub(super) fn release_handshake(&mut self) {
+        let is_over = |handshake: &Handshake| {
+            let ticket = &handshake.send[Epoch::OneRtt0 as usize];
+            handshake.is_confirmed && handshake.session.is_none() && ticket.is_delivered()
+        };
+        if self.handshake.as_deref().is_some_and(is_over) {
+            self.handshake = None;
+        }
     }
 
     /// Nothing is sent or opened in that epoch any more, and what was sent counts as neither lost nor in flight.
@@ -154,7 +212,7 @@ impl Connection {
     }
 
     /// The server wants its cookie in the SYN, and has kept nothing of what was sent.
-    pub(super) fn on_cookie(&mut self, token: &[u8]) {
+    pub(super) fn on_cookie(&mut self, now: Time, token: &[u8]) {
         let Some(handshake) = self.handshake.as_deref_mut() else { return };
         if self.id.side != Side::Client || handshake.cookie.is_some() || self.keys.has(Epoch::Handshake) {
             return;
@@ -162,5 +220,6 @@ impl Connection {
         handshake.cookie = Some(Bytes::copy_from_slice(token));
         handshake.send[0].restart();
         self.recovery.discard_epoch(Epoch::Initial);
+        self.abandon_early(now);
     }
 }

@@ -49,7 +49,7 @@ impl Connection {
     /// the key has sealed all that it may. False: nothing can be sent.
     pub(super) fn renew_keys(&mut self, now: Time) -> bool {
         let packets = self.config.security.key_update_packets.max(1);
-        let is_confirmed = self.handshake.is_none();
+        let is_confirmed = self.is_confirmed();
         let Some(phases) = self.keys.phases() else { return true };
         if is_confirmed && phases.update_after(now, packets) {
             self.on_phase_begun(now);

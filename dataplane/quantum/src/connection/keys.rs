@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::key_phase::{KeyPhases, Phase};
 use super::receive::Arrival;
+use crate::Side;
 use crate::Time;
 use crate::crypto::session::{KeyPair, PacketKey};
 use crate::stats::ProtectionStats;
@@ -20,6 +21,19 @@ pub(crate) struct EarlyPacket {
     pub(crate) segment: Vec<u8>,
 }
 
+/// The key of early data: seals on a client, opens on a server.
+#[derive(Default)]
+struct ZeroRtt {
+    seals: Option<Box<dyn PacketKey>>,
+    opens: Option<Box<dyn PacketKey>>,
+    /// The key may come: packets are kept for it.
+    is_expected: bool,
+    /// The server accepted early data.
+    is_accepted: bool,
+    /// Packets sent or opened.
+    packets: u64,
+}
+
 /// Keys by epoch. Keys of an epoch that is over are dropped. [`Epoch::OneRtt0`] stands for 1-RTT in whatever phase it is.
 pub(crate) struct KeyRing {
     initial: Option<KeyPair>,
@@ -27,6 +41,9 @@ pub(crate) struct KeyRing {
     one_rtt: Option<KeyPhases>,
     /// Data of 1-RTT may be opened: a server's only once the client has proved that it finished the handshake.
     one_rtt_enabled: bool,
+    /// Data of 1-RTT may be sent: by a server that accepted early data before it may be opened.
+    one_rtt_sends: bool,
+    zero_rtt: ZeroRtt,
     /// The newest epoch that an authentic packet came in: the peer surely has its keys.
     proven: Epoch,
     /// Proves the server's stateless reset.
@@ -41,6 +58,8 @@ impl KeyRing {
             handshake: None,
             one_rtt: None,
             one_rtt_enabled: false,
+            one_rtt_sends: false,
+            zero_rtt: ZeroRtt::default(),
             proven: Epoch::Initial,
             reset_token: None,
             early: VecDeque::new(),
@@ -52,8 +71,11 @@ impl KeyRing {
         match epoch {
             Epoch::Initial => self.initial = Some(keys),
             Epoch::Handshake => self.handshake = Some(keys),
-            Epoch::OneRtt0 => self.one_rtt = Some(KeyPhases::new(keys)),
-            // Later phases come from the session's secrets; no session gives keys for 0-RTT.
+            Epoch::OneRtt0 => {
+                self.one_rtt = Some(KeyPhases::new(keys));
+                self.zero_rtt.is_expected = false;
+            }
+            // Later phases come from the session's secrets, and that of 0-RTT is a single key.
             Epoch::OneRtt1 | Epoch::ZeroRtt => {}
         }
     }
@@ -70,6 +92,35 @@ impl KeyRing {
     /// 1-RTT packets may be opened and sent.
     pub(crate) fn enable_one_rtt(&mut self) {
         self.one_rtt_enabled = true;
+        self.one_rtt_sends = true;
+    }
+
+    /// Early data may come: what comes before its key is kept.
+    pub(crate) fn expect_early_data(&mut self) {
+        self.zero_rtt.is_expected = true;
+    }
+
+    /// Takes the key of early data.
+    pub(crate) fn install_early(&mut self, side: Side, key: Box<dyn PacketKey>) {
+        match side {
+            Side::Client => self.zero_rtt.seals = Some(key),
+            Side::Server => {
+                self.zero_rtt.opens = Some(key);
+                self.zero_rtt.is_accepted = true;
+                self.one_rtt_sends = true;
+            }
+        }
+    }
+
+    /// Early data is over: its key goes. On a client, `accepted` is what the server made of it.
+    pub(crate) fn discard_early(&mut self, accepted: bool) {
+        (self.zero_rtt.seals, self.zero_rtt.opens) = (None, None);
+        self.zero_rtt.is_accepted |= accepted;
+    }
+
+    /// A packet of early data was sent or opened.
+    pub(crate) fn count_early(&mut self) {
+        self.zero_rtt.packets += 1;
     }
 
     /// Seals packets of the epoch.
@@ -77,8 +128,18 @@ impl KeyRing {
         match epoch {
             Epoch::Initial => Some(&*self.initial.as_ref()?.local),
             Epoch::Handshake => Some(&*self.handshake.as_ref()?.local),
-            Epoch::OneRtt0 | Epoch::OneRtt1 => Some(self.one_rtt.as_ref().filter(|_| self.one_rtt_enabled)?.local()),
-            Epoch::ZeroRtt => None,
+            Epoch::OneRtt0 | Epoch::OneRtt1 => Some(self.one_rtt.as_ref().filter(|_| self.one_rtt_sends)?.local()),
+            Epoch::ZeroRtt => self.zero_rtt.seals.as_deref(),
+        }
+    }
+
+    /// Whether packets of the epoch can be opened, as far as keys go.
+    fn can_open(&self, epoch: Epoch) -> bool {
+        match epoch {
+            Epoch::Initial => self.initial.is_some(),
+            Epoch::Handshake => self.handshake.is_some(),
+            Epoch::OneRtt0 | Epoch::OneRtt1 => self.one_rtt.is_some() && self.one_rtt_enabled,
+            Epoch::ZeroRtt => self.zero_rtt.opens.is_some(),
         }
     }
 
@@ -91,7 +152,7 @@ impl KeyRing {
                 let phases = self.one_rtt.as_mut().filter(|_| self.one_rtt_enabled)?;
                 phases.opener(now, epoch, number).map(|(key, phase)| (key, Some(phase)))
             }
-            Epoch::ZeroRtt => None,
+            Epoch::ZeroRtt => Some((&**self.zero_rtt.opens.as_ref()?, None)),
         }
     }
 
@@ -107,17 +168,23 @@ impl KeyRing {
 
     /// Counters.
     pub(crate) fn stats(&self) -> ProtectionStats {
-        self.one_rtt.as_ref().map(KeyPhases::stats).unwrap_or_default()
+        let stats = self.one_rtt.as_ref().map(KeyPhases::stats).unwrap_or_default();
+        let ZeroRtt { is_accepted, packets, .. } = self.zero_rtt;
+        ProtectionStats { early_data_accepted: is_accepted, early_packets: packets, ..stats }
     }
 
-    /// Whether packets of the epoch can be sent and opened.
+    /// Whether packets of the epoch can be sent.
     pub(crate) fn has(&self, epoch: Epoch) -> bool {
         self.local(epoch).is_some()
     }
 
     /// An authentic packet of the epoch came.
     pub(crate) fn on_proven(&mut self, epoch: Epoch) {
-        self.proven = self.proven.max(if epoch.is_one_rtt() { Epoch::OneRtt0 } else { epoch });
+        match epoch {
+            // Who sends early data has no other keys yet.
+            Epoch::ZeroRtt => {}
+            epoch => self.proven = self.proven.max(if epoch.is_one_rtt() { Epoch::OneRtt0 } else { epoch }),
+        }
     }
 
     /// The newest epoch that the peer surely has keys for.
@@ -142,7 +209,8 @@ impl KeyRing {
         let expected = match epoch {
             Epoch::Handshake => self.one_rtt.is_none(),
             Epoch::OneRtt0 => !self.one_rtt_enabled,
-            Epoch::Initial | Epoch::OneRtt1 | Epoch::ZeroRtt => false,
+            Epoch::ZeroRtt => self.zero_rtt.is_expected,
+            Epoch::Initial | Epoch::OneRtt1 => false,
         };
         if expected && self.early.len() < EARLY_PACKETS_MAX && segment.len() <= EARLY_PACKET_SIZE_MAX {
             self.early.push_back(EarlyPacket { arrival: *arrival, segment: segment.to_vec() });
@@ -151,7 +219,10 @@ impl KeyRing {
 
     /// A packet that came early and whose keys have come since.
     pub(crate) fn take_early(&mut self) -> Option<EarlyPacket> {
-        let ready = self.early.iter().position(|packet| self.has(packet.arrival.header.epoch))?;
+        if !self.early.is_empty() && !self.zero_rtt.is_expected && self.zero_rtt.opens.is_none() {
+            self.early.retain(|packet| packet.arrival.header.epoch != Epoch::ZeroRtt);
+        }
+        let ready = self.early.iter().position(|packet| self.can_open(packet.arrival.header.epoch))?;
         self.early.remove(ready)
     }
 

@@ -3,6 +3,7 @@
 mod close;
 mod crypto_stream;
 mod datagrams;
+mod early;
 #[cfg(test)]
 pub(crate) mod forge;
 mod handshake;
@@ -51,6 +52,8 @@ pub(crate) const FIRST_NUMBER: u64 = 1;
 #[derive(Debug)]
 enum State {
     Handshaking,
+    /// The handshake goes on, and the application may use the connection: early data.
+    Early,
     Open,
     /// Closed here or by the peer; packets are answered or ignored until the deadline.
     Closing(Closing),
@@ -132,6 +135,7 @@ impl Connection {
             streams_max: config.streams_max,
             send_buffer_max: config.send_buffer_max,
         };
+        let start_side = start.id.side;
         let datagram_size = config.path.datagram_size.clamp(SYN_SIZE, DATAGRAM_SIZE_MAX);
         let recovery = RecoveryConfig::new(start.id.side, datagram_size, config.segments_max, start.seed);
         let recovery = RecoveryConfig { congestion: config.congestion, ..recovery };
@@ -159,6 +163,9 @@ impl Connection {
             stats: ConnectionStats::default(),
             outcome: AckOutcome::default(),
         };
+        if start_side == Side::Server && config.security.early_data {
+            connection.keys.expect_early_data();
+        }
         connection.drive_session(now);
         connection
     }
@@ -173,6 +180,7 @@ impl Connection {
                     if let Some(send) = self.handshake.as_deref_mut().and_then(|handshake| handshake.send(epoch)) {
                         send.on_acked(offset, len);
                     }
+                    self.release_handshake();
                 }
                 SentFrame::Datagram => self.pending.datagrams.on_acked(),
                 SentFrame::Source { number } => self.fec.protector.on_acked(number),
@@ -255,6 +263,11 @@ impl Connection {
         matches!(self.state, State::Open)
     }
 
+    /// Whether the application may use it: its handshake is complete, or there is early data.
+    pub(crate) fn is_usable(&self) -> bool {
+        matches!(self.state, State::Open | State::Early)
+    }
+
     /// Whether the endpoint can forget it.
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
@@ -267,7 +280,7 @@ impl Connection {
 
     /// The next event.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        self.told.events.pop_front().or_else(|| if self.is_open() { self.streams.poll_event() } else { None })
+        self.told.events.pop_front().or_else(|| if self.is_usable() { self.streams.poll_event() } else { None })
     }
 
     /// Counters and gauges.

@@ -19,7 +19,7 @@ const PATH_PACKET_LEN: usize = HEADER_LEN + 1 + CHALLENGE_LEN + TAG_LEN;
 impl Connection {
     /// Writes a packet that finds out whether one of its size arrives.
     pub(super) fn write_mtu_probe(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
-        if !self.is_open() || self.handshake.is_some() || self.recovery.probes_pending() > 0 {
+        if !self.is_open() || !self.is_confirmed() || self.recovery.probes_pending() > 0 {
             return None;
         }
         let size = self.path.discovery.probe(now).filter(|&size| usize::from(size) <= out.len())?;
@@ -61,7 +61,7 @@ impl Connection {
         if self.recovery.probes_pending() > 0 {
             self.path.ecn.on_probe_timeout();
         }
-        let is_confirmed = self.is_open() && self.handshake.is_none();
+        let is_confirmed = self.is_open() && self.is_confirmed();
         self.path.is_marking = is_confirmed && self.recovery.probes_pending() == 0 && self.path.ecn.marks();
         if self.path.is_marking { ECT0 } else { 0 }
     }

@@ -102,7 +102,7 @@ impl Connection {
     /// The server speaks other versions. Heeded only before anything authentic came, since anybody could say so.
     pub(crate) fn on_version_negotiation(&mut self, negotiation: &VersionNegotiation) {
         let is_answer = (FIRST_NUMBER..self.pending.number).any(|number| number as u32 == negotiation.sequence);
-        let is_first = self.stats.packets_received == 0 && self.is_handshaking();
+        let is_first = self.stats.packets_received == 0 && (self.is_handshaking() || self.is_usable());
         if self.id.side == Side::Client && is_first && is_answer && !negotiation.supports(VERSION) {
             self.end(CloseReason::VersionMismatch { versions: negotiation.versions });
         }
@@ -165,6 +165,9 @@ impl Connection {
         let mut explores = !payload.is_empty();
         // An ACK frame repeats what the header reports, and knows the delay as well. It comes first.
         let has_ack_frame = matches!(FrameIter::new(payload).next(), Some(Ok(Frame::Ack(_))));
+        if header.epoch == Epoch::ZeroRtt {
+            self.on_early_packet(header.flags)?;
+        }
         if header.flags.contains(Flags::ACK) {
             let ranges = self.expand_blocks(header.ack, blocks)?;
             self.check_phase(header.epoch, &ranges)?;
@@ -190,7 +193,7 @@ impl Connection {
                 symbol.push(start..payload.len() - frames.remaining());
             }
             self.on_frame(now, context, frame)?;
-            if !matches!(self.state, State::Handshaking | State::Open) {
+            if !matches!(self.state, State::Handshaking | State::Early | State::Open) {
                 return Ok(());
             }
         }
@@ -212,17 +215,14 @@ impl Connection {
         Ok(())
     }
 
+    fn on_early_packet(&mut self, flags: Flags) -> Result<(), TransportError> {
+        self.keys.count_early();
+        if flags.contains(Flags::ACK) { Err(violation("an acknowledgement in early data")) } else { Ok(()) }
+    }
+
     pub(super) fn on_frame(&mut self, now: Time, context: Context, frame: Frame<'_>) -> Result<(), TransportError> {
         let Context { number, epoch, restored, addresses, ce } = context;
-        let allowed = match frame {
-            Frame::Padding(_) | Frame::Ping | Frame::Ack(_) => true,
-            Frame::ConnectionClose { application, .. } => !application || epoch.is_one_rtt(),
-            Frame::Crypto { .. } => !epoch.is_one_rtt(),
-            Frame::Cookie(_) => epoch == Epoch::Initial,
-            Frame::HandshakeDone => epoch.is_one_rtt() && self.id.side == Side::Client,
-            _ => epoch.is_one_rtt(),
-        };
-        if !allowed {
+        if !self.may_carry(epoch, &frame) {
             return Err(violation("a frame in an epoch, or from a side, that may not send it"));
         }
         match frame {
@@ -230,7 +230,7 @@ impl Connection {
             Frame::Ack(ack) => self.on_ack_frame(now, epoch, ack, ce),
             Frame::Crypto { offset, data } => self.on_crypto(now, epoch, offset, data),
             Frame::Cookie(token) => {
-                self.on_cookie(token);
+                self.on_cookie(now, token);
                 Ok(())
             }
             Frame::ConnectionClose { code, application, reason } => {
@@ -257,6 +257,26 @@ impl Connection {
                 Ok(())
             }
             frame => self.on_stream_frame(&frame),
+        }
+    }
+
+    /// Whether the peer may send the frame in that epoch.
+    fn may_carry(&self, epoch: Epoch, frame: &Frame<'_>) -> bool {
+        let is_client = self.id.side == Side::Client;
+        match frame {
+            Frame::Padding(_) | Frame::Ping => true,
+            Frame::ConnectionClose { application, .. } => !application || epoch.is_application(),
+            // After the handshake: session tickets, to a client that asked for them.
+            Frame::Crypto { .. } if epoch.is_one_rtt() => is_client && self.config.security.early_data,
+            Frame::Ack(_) | Frame::Crypto { .. } => epoch != Epoch::ZeroRtt,
+            Frame::Cookie(_) => epoch == Epoch::Initial,
+            Frame::HandshakeDone => epoch.is_one_rtt() && is_client,
+            Frame::Datagram(_)
+            | Frame::Repair(_)
+            | Frame::Recovered(_)
+            | Frame::PathChallenge(_)
+            | Frame::PathResponse(_) => epoch.is_one_rtt(),
+            _ => epoch.is_application(),
         }
     }
 

@@ -33,6 +33,8 @@ pub(crate) struct Timers {
     unreachable_since: Option<Time>,
     /// The pacer lets the next packet go then.
     pub(super) paced_until: Option<Time>,
+    /// Until then a server opens early data that was late on its way.
+    early_until: Option<Time>,
 }
 
 impl Timers {
@@ -47,7 +49,13 @@ impl Timers {
             release_at: None,
             unreachable_since: None,
             paced_until: None,
+            early_until: None,
         }
+    }
+
+    /// A server's handshake is complete: what comes late of early data is opened until then.
+    pub(super) fn end_early(&mut self, until: Time) {
+        self.early_until = Some(until);
     }
 
     /// The handshake is over; both sides idle out after the shorter of their timeouts.
@@ -96,7 +104,7 @@ impl Connection {
         match &self.state {
             State::Closing(closing) => return Some(closing.until()),
             State::Closed => return None,
-            State::Handshaking | State::Open => {}
+            State::Handshaking | State::Early | State::Open => {}
         }
         let may_send = !self.is_amplification_limited();
         let candidates = [
@@ -105,6 +113,7 @@ impl Connection {
             self.timers.quiet_at,
             self.timers.release_at,
             self.timers.paced_until,
+            self.timers.early_until,
             self.ack_due().filter(|_| may_send),
             self.recovery.next_timeout().filter(|_| may_send),
             self.next_fec_timeout(),
@@ -124,7 +133,7 @@ impl Connection {
                 return;
             }
             State::Closed => return,
-            State::Handshaking | State::Open => {}
+            State::Handshaking | State::Early | State::Open => {}
         }
         if self.timers.handshake.is_some_and(|deadline| deadline <= now) {
             self.end(CloseReason::HandshakeTimeout);
@@ -136,6 +145,10 @@ impl Connection {
         }
         if self.timers.paced_until.is_some_and(|until| until <= now) {
             self.timers.paced_until = None;
+        }
+        if self.timers.early_until.is_some_and(|until| until <= now) {
+            self.timers.early_until = None;
+            self.keys.discard_early(true);
         }
         if self.timers.keepalive().is_some_and(|due| due <= now) {
             self.pending.ping = true;
@@ -168,7 +181,7 @@ impl Connection {
     /// the packet can say so; a peer that lives answers the probes and is heard first.
     pub(crate) fn on_unreachable(&mut self, now: Time, sequence: u32) {
         let number = expand(sequence, self.pending.number);
-        if !(FIRST_NUMBER..self.pending.number).contains(&number) || !(self.is_handshaking() || self.is_open()) {
+        if !(FIRST_NUMBER..self.pending.number).contains(&number) || !(self.is_handshaking() || self.is_usable()) {
             return;
         }
         if !self.recovery.awaits_answer() {

@@ -112,7 +112,7 @@ impl Connection {
             let size = Self::probe_size(out.len());
             return self.write_probe(now, &mut out[..size]);
         }
-        if self.is_open() {
+        if let Some(epoch) = self.data_epoch() {
             let content = if self.has_data() { Content::All } else { Content::Repair };
             if content == Content::Repair {
                 self.recovery.on_app_limited();
@@ -123,7 +123,7 @@ impl Connection {
                 match self.recovery.allowance(now) {
                     Allowance::Bytes(_) => {
                         // A repair symbol that no longer fits leaves nothing to send but perhaps an acknowledgement.
-                        let written = self.write_packet(now, Epoch::OneRtt0, content, out);
+                        let written = self.write_packet(now, epoch, content, out);
                         if written.is_some() || content == Content::All {
                             return written;
                         }
@@ -134,7 +134,7 @@ impl Connection {
             }
         }
         if self.ack_due().is_some_and(|due| due <= now) {
-            return self.write_packet(now, self.keys.proven(), Content::AckOnly, out);
+            return self.write_packet(now, self.ack_epoch(), Content::AckOnly, out);
         }
         None
     }
@@ -145,6 +145,7 @@ impl Connection {
             || self.fec.restorer.wants_report()
             || self.pending.datagrams.has_pending()
             || self.streams.has_pending()
+            || self.has_ticket_to_send()
     }
 
     fn epoch_with_crypto(&mut self) -> Option<Epoch> {
@@ -161,6 +162,7 @@ impl Connection {
         for frame in frames.iter().filter(|frame| !matches!(frame, SentFrame::Repair { .. })) {
             self.resend(now, frame);
         }
+        self.resend_early(now);
         if let Some(epoch) = self.epoch_with_crypto() {
             return self.write_packet(now, epoch, Content::All, out);
         }
@@ -179,11 +181,14 @@ impl Connection {
         let mut draft = Draft { frames: self.recovery.frames(), ..Draft::default() };
         if epoch.is_one_rtt() {
             self.pass_skipped_number();
+        } else if epoch == Epoch::ZeroRtt {
+            self.keys.count_early();
         } else {
             draft.flags |= Flags::SYN;
         }
         let full = out.len();
         let blocks = match content {
+            _ if epoch == Epoch::ZeroRtt => SackBlocks::new(),
             Content::Repair if !self.carries_ack(now, full) => SackBlocks::new(),
             _ => self.sack_blocks(now, epoch),
         };
@@ -201,7 +206,7 @@ impl Connection {
         }
         let rest = &mut out[head + payload_len..end];
         match content {
-            Content::All if epoch.is_one_rtt() => payload_len += self.write_data(now, rest, symbol_max, &mut draft),
+            Content::All if epoch.is_application() => payload_len += self.write_data(now, rest, symbol_max, &mut draft),
             Content::All => payload_len += self.write_handshake(epoch, rest, &mut draft),
             Content::AckOnly => payload_len += self.write_ping_in_a_run(rest, &mut draft),
             Content::Repair => {
@@ -233,7 +238,7 @@ impl Connection {
     /// What the header acknowledges: something, if there is news.
     fn sack_blocks(&self, now: Time, epoch: Epoch) -> SackBlocks {
         let mut blocks = SackBlocks::new();
-        if self.received.ack_due().is_some() {
+        if self.received.ack_due().is_some() || self.is_early() && !epoch.is_application() {
             // A frame, if there is one, tells the others in fewer bytes.
             let most = if self.has_ack_frame(now, epoch) { 1 } else { usize::MAX };
             for (first, last) in self.received.sack_blocks().take(most) {
@@ -306,6 +311,9 @@ impl Connection {
     fn write_data(&mut self, now: Time, out: &mut [u8], symbol_max: Option<usize>, draft: &mut Draft) -> usize {
         let mut writer = FrameWriter::new(out);
         draft.ack_eliciting |= self.fec.restorer.write_report(&mut writer, &mut draft.frames);
+        if self.has_ticket_to_send() {
+            self.write_crypto(Epoch::OneRtt0, &mut writer, draft);
+        }
         let start = writer.written();
         let symbol_end = out.len().min(symbol_max.map_or(usize::MAX, |most| start + most));
         let mut writer = FrameWriter::new(&mut out[start..symbol_end]);

@@ -35,6 +35,14 @@ pub struct KeyPair {
     pub remote: Box<dyn PacketKey>,
 }
 
+/// Early data: what can be sent under the keys of an earlier session, before the handshake is complete (RFC 8446 section 2.3).
+pub struct EarlyData {
+    /// Seals what a client sends, and opens it on a server.
+    pub key: Box<dyn PacketKey>,
+    /// The application protocol of the connection.
+    pub alpn: Alpn,
+}
+
 /// A handshake that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionError {
@@ -68,11 +76,29 @@ pub trait Session: Send {
     /// What gives the keys of the 1-RTT phases after the first one; asked for once, when the handshake is complete. Without it
     /// a connection ends when its key has sealed all it may.
     fn key_updates(&mut self) -> Option<Box<dyn KeyUpdates>>;
+
+    /// Early data, if there may be some: on a client from the beginning, if it remembers a session with the server; on a server
+    /// once it has accepted it, which it does at most once for each session. The peer's parameters are known by then: a client has
+    /// those of the session that it remembers.
+    fn early_data(&mut self) -> Option<EarlyData> {
+        None
+    }
+
+    /// Whether the server accepted early data; for a client whose handshake is complete.
+    fn is_early_data_accepted(&self) -> bool {
+        false
+    }
+
+    /// Whether the server has sent what a later connection can resume; for a client.
+    fn has_ticket(&self) -> bool {
+        false
+    }
 }
 
-/// TLS 1.3: what [`Endpoint::new`](crate::Endpoint::new) uses. With `server` it accepts connections.
-pub fn tls_provider(server: Option<&std::sync::Arc<rustls::ServerConfig>>) -> Box<dyn Provider> {
-    Box::new(super::tls::TlsProvider::new(server))
+/// TLS 1.3: what [`Endpoint::new`](crate::Endpoint::new) uses. With `server` it accepts connections, with
+/// `early_data` early ones too.
+pub fn tls_provider(server: Option<&std::sync::Arc<rustls::ServerConfig>>, early_data: bool) -> Box<dyn Provider> {
+    Box::new(super::tls::TlsProvider::new(server, early_data))
 }
 
 /// Makes handshakes and the keys of the first packets.

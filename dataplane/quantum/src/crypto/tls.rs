@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::quic::{self, KeyChange, Keys, Secrets, Suite, Version};
 
-use super::session::{KeyPair, KeyUpdates, PacketKey, Provider, Session, SessionError, TAG_LEN};
+use super::session::{EarlyData, KeyPair, KeyUpdates, PacketKey, Provider, Session, SessionError, TAG_LEN};
 use crate::wire::Epoch;
 use crate::{Alpn, ConnectError, ConnectOptions, Guuid, Side};
 
@@ -16,24 +16,27 @@ const SHORT_PACKETS_MAX: u64 = 1 << 28;
 pub(crate) struct TlsProvider {
     server: Option<Arc<rustls::ServerConfig>>,
     initial: Suite,
+    /// Clients offer early data where they remember a session.
+    early_data: bool,
 }
 
 impl TlsProvider {
-    /// Accepts with `server`, with the ALPN names of this protocol and without session tickets.
-    pub(crate) fn new(server: Option<&Arc<rustls::ServerConfig>>) -> Self {
+    /// Accepts with `server`, with the ALPN names of this protocol; with session tickets only for the sake of early data. A ticket is
+    /// good once: the configuration's session storage, which all endpoints of a node share, gives a session out and forgets it.
+    pub(crate) fn new(server: Option<&Arc<rustls::ServerConfig>>, early_data: bool) -> Self {
         let server = server.map(|config| {
             let mut config = rustls::ServerConfig::clone(config);
             config.alpn_protocols = vec![Alpn::Grpc.name().to_vec(), Alpn::Stream.name().to_vec()];
-            // Tickets would be CRYPTO frames after the handshake; without 0-RTT they buy one signature and cost state.
-            config.send_tls13_tickets = 0;
-            config.max_early_data_size = 0;
+            // Without early data a ticket buys one signature and costs state.
+            config.send_tls13_tickets = usize::from(early_data);
+            config.max_early_data_size = if early_data { u32::MAX } else { 0 };
             Arc::new(config)
         });
         let initial = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
             .tls13()
             .and_then(rustls::Tls13CipherSuite::quic_suite)
             .expect("the aws-lc-rs provider has QUIC keys for TLS13_AES_128_GCM_SHA256");
-        Self { server, initial }
+        Self { server, initial, early_data }
     }
 }
 
@@ -47,7 +50,13 @@ impl Provider for TlsProvider {
     }
 
     fn connect(&self, options: &ConnectOptions, parameters: Vec<u8>) -> Result<Box<dyn Session>, ConnectError> {
-        connect_with_alpn(options, parameters, vec![options.alpn.name().to_vec()])
+        let alpn = vec![options.alpn.name().to_vec()];
+        if !self.early_data {
+            return connect_with_alpn(options, parameters, alpn);
+        }
+        let mut tls = rustls::ClientConfig::clone(&options.tls);
+        tls.enable_early_data = true;
+        connect_with_alpn(&ConnectOptions { tls: Arc::new(tls), ..options.clone() }, parameters, alpn)
     }
 
     fn accepts(&self) -> bool {
@@ -57,7 +66,7 @@ impl Provider for TlsProvider {
     fn accept(&self, parameters: Vec<u8>) -> Option<Box<dyn Session>> {
         let config = Arc::clone(self.server.as_ref()?);
         let connection = quic::ServerConnection::new(config, Version::V1, parameters).ok()?;
-        Some(Box::new(TlsSession::new(connection.into())))
+        Some(Box::new(TlsSession::new(connection.into(), None)))
     }
 }
 
@@ -72,18 +81,20 @@ pub(crate) fn connect_with_alpn(
     let connection =
         quic::ClientConnection::new_with_alpn(Arc::clone(&options.tls), Version::V1, name, parameters, alpn)
             .map_err(|error| ConnectError::Tls(error.to_string()))?;
-    Ok(Box::new(TlsSession::new(connection.into())))
+    Ok(Box::new(TlsSession::new(connection.into(), Some(options.alpn))))
 }
 
 struct TlsSession {
     tls: quic::Connection,
     /// From which the keys of later phases are made, once those of the first one were.
     secrets: Option<Secrets>,
+    /// What a client asked for: a server accepts early data for no other protocol than that of the session.
+    offered: Option<Alpn>,
 }
 
 impl TlsSession {
-    fn new(tls: quic::Connection) -> Self {
-        Self { tls, secrets: None }
+    fn new(tls: quic::Connection, offered: Option<Alpn>) -> Self {
+        Self { tls, secrets: None, offered }
     }
 }
 
@@ -118,6 +129,20 @@ impl Session for TlsSession {
 
     fn key_updates(&mut self) -> Option<Box<dyn KeyUpdates>> {
         Some(Box::new(TlsKeyUpdates(self.secrets.take()?)))
+    }
+
+    fn early_data(&mut self) -> Option<EarlyData> {
+        let alpn = self.alpn().or(self.offered)?;
+        let keys = self.tls.zero_rtt_keys()?;
+        Some(EarlyData { key: Box::new(TlsKey(keys.packet)), alpn })
+    }
+
+    fn is_early_data_accepted(&self) -> bool {
+        matches!(&self.tls, quic::Connection::Client(client) if client.is_early_data_accepted())
+    }
+
+    fn has_ticket(&self) -> bool {
+        matches!(&self.tls, quic::Connection::Client(client) if client.tls13_tickets_received() > 0)
     }
 }
 

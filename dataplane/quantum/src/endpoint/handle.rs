@@ -80,7 +80,7 @@ impl<'a> ConnectionRef<'a> {
     /// See [`OpenError`].
     pub fn open(&mut self) -> Result<StreamId, OpenError> {
         let connection = self.get_mut();
-        if !connection.is_open() {
+        if !connection.is_usable() {
             return Err(OpenError::Closed);
         }
         connection.streams().open()

@@ -118,7 +118,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint without connections. `seed` feeds all of its randomness.
     pub fn new(config: Arc<EndpointConfig>, seed: [u8; 32]) -> Self {
-        let provider = tls_provider(config.server.as_ref());
+        let provider = tls_provider(config.server.as_ref(), config.security.early_data);
         Self::with_provider(config, seed, provider)
     }
 

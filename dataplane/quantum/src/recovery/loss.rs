@@ -6,6 +6,7 @@ use super::{AckOutcome, REPAIR_ACK_DELAY_MAX, Recovery};
 use crate::Time;
 use crate::connection::SYN_SIZE;
 use crate::sent_frame::{SentFrame, SentFrames};
+use crate::wire::Epoch;
 
 /// Lost packets are remembered for so many round-trip times: an acknowledgement that comes later undoes nothing.
 const SPURIOUS_MEMORY_RTTS: u32 = 3;
@@ -177,6 +178,21 @@ impl Recovery {
                 }
                 index += 1;
             }
+        }
+    }
+
+    /// Packets of that epoch, which are not acknowledged, leave the flight, neither acknowledged nor lost; what they carried is added
+    /// to `frames`.
+    pub(crate) fn abandon_epoch(&mut self, epoch: Epoch, frames: &mut Vec<SentFrame>) {
+        self.frames_of(epoch, frames);
+        self.discard_epoch(epoch);
+    }
+
+    /// What the packets of that epoch carry that are in flight is added to `frames`.
+    pub(crate) fn frames_of(&self, epoch: Epoch, frames: &mut Vec<SentFrame>) {
+        let packets = (0..self.sent.len()).filter_map(|index| self.sent.get(index));
+        for packet in packets.filter(|packet| packet.epoch == epoch && !packet.resolved) {
+            frames.extend(packet.frames.iter().cloned());
         }
     }
 }

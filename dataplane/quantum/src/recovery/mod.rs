@@ -291,7 +291,7 @@ impl Recovery {
             }
             let mut index = self.sent.position(first);
             while self.sent.get(index).is_some_and(|packet| packet.number <= last) {
-                if self.sent.get(index).is_some_and(|packet| packet.epoch <= epoch)
+                if self.sent.get(index).is_some_and(|packet| packet.epoch.is_acked_in(epoch))
                     && let Some(packet) = self.sent.resolve(index, true)
                 {
                     outcome.acked.extend(packet.frames.drain(..));

@@ -100,6 +100,16 @@ impl Received {
         self.limit = self.limit.max(limit);
     }
 
+    /// What was taken for the limit turns out to be `limit`, which covers what has been used.
+    pub(super) fn replace(&mut self, limit: u64) {
+        self.limit = limit.max(self.used);
+    }
+
+    /// What has been used.
+    pub(super) fn used(&self) -> u64 {
+        self.used
+    }
+
     /// What may still be used.
     pub(super) fn available(&self) -> u64 {
         self.limit - self.used

@@ -73,6 +73,16 @@ impl Ids {
         available
     }
 
+    /// What was taken for the limit turns out to be `limit`.
+    pub(super) fn replace_limit(&mut self, limit: u64) {
+        self.local_limit = limit.max(self.local_next).min(crate::wire::STREAMS_MAX);
+    }
+
+    /// Streams that this side has opened.
+    pub(super) fn local_count(&self) -> u64 {
+        self.local_next
+    }
+
     /// What the id in a frame stands for.
     pub(super) fn name(&mut self, id: StreamId) -> Result<Named, TransportError> {
         let index = id.index();

@@ -171,6 +171,31 @@ impl Streams {
         self.on_max_streams(limits.streams_max);
     }
 
+    /// What the peer allowed at first.
+    pub(crate) fn peer_limits(&self) -> PeerLimits {
+        self.peer
+    }
+
+    /// Whether what has been sent so far is within these limits.
+    pub(crate) fn fits(&self, limits: PeerLimits) -> bool {
+        let is_within = |stream: &Stream| stream.sending.sent_end() <= limits.stream_window;
+        self.ids.local_count() <= limits.streams_max
+            && self.received.used() <= limits.connection_window
+            && self.live.values().all(is_within)
+    }
+
+    /// The peer's limits that were gone by turn out to be these. What has been sent is within them.
+    pub(crate) fn replace_peer_limits(&mut self, limits: PeerLimits) {
+        debug_assert!(self.fits(limits));
+        self.received.replace(limits.connection_window);
+        self.ids.replace_limit(limits.streams_max);
+        let live: Vec<StreamId> = self.live.keys().copied().collect();
+        for id in live {
+            self.with(id, |stream| stream.sending.replace_limit(limits.stream_window));
+        }
+        self.set_peer_limits(limits);
+    }
+
     /// Opens the next stream of this side. If it is refused, [`Event::StreamsAvailable`] follows.
     pub(crate) fn open(&mut self) -> Result<StreamId, OpenError> {
         if self.closed {

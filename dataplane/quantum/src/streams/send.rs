@@ -149,6 +149,16 @@ impl Sending {
         self.limit = self.limit.max(limit);
     }
 
+    /// What was taken for the limit turns out to be `limit`, which covers what has been sent.
+    pub(super) fn replace_limit(&mut self, limit: u64) {
+        self.limit = limit.max(self.next);
+    }
+
+    /// Offset behind the last byte that has been sent.
+    pub(super) fn sent_end(&self) -> u64 {
+        self.next
+    }
+
     /// Bytes that may be sent for the first time, as far as the stream's credit goes.
     pub(super) fn wants_fresh(&self) -> bool {
         self.fresh_end() > self.next

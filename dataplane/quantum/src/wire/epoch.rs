@@ -39,6 +39,16 @@ impl Epoch {
         matches!(self, Self::OneRtt0 | Self::OneRtt1)
     }
 
+    /// Whether an acknowledgement in a packet of epoch `report` counts for a packet of this one: anybody can make packets of epoch 0,
+    /// and 0-RTT packets have been sent before there was anything else but those.
+    pub(crate) const fn is_acked_in(self, report: Self) -> bool {
+        let least = match self {
+            Self::ZeroRtt => Self::Handshake,
+            epoch => epoch,
+        };
+        report as u8 >= least as u8
+    }
+
     /// Whether packets of this epoch carry application data.
     pub const fn is_application(self) -> bool {
         matches!(self, Self::OneRtt0 | Self::OneRtt1 | Self::ZeroRtt)

@@ -142,6 +142,17 @@ impl ControlApp {
         self.connections.insert(key, connection);
     }
 
+    /// The connection's name. One that a client made gets it when it is first heard of.
+    fn key(&mut self, handle: ConnectionHandle) -> ConnectionKey {
+        self.keys.get(&handle).copied().unwrap_or_else(|| {
+            let key = ConnectionKey(self.next_key);
+            self.next_key += 2;
+            self.keys.insert(handle, key);
+            self.insert(key, handle);
+            key
+        })
+    }
+
     fn open(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, id: StreamId) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
         connection.streams.insert(id, StreamState::new(true));
@@ -311,7 +322,7 @@ impl ControlApp {
             }
             Event::StreamsAvailable => self.open_waiting(endpoint, key),
             Event::DatagramReceived => self.pull_datagrams(endpoint, key),
-            Event::Connected { .. } | Event::Closed(_) => {}
+            Event::Early { .. } | Event::Connected { .. } | Event::Closed(_) => {}
         }
     }
 }
@@ -319,14 +330,12 @@ impl ControlApp {
 impl App for ControlApp {
     fn on_event(&mut self, _now: Time, endpoint: &mut Endpoint, handle: ConnectionHandle, event: Event) {
         match event {
+            Event::Early { guuid, remote, alpn } => {
+                let connection = self.key(handle);
+                self.outbox.push_back(ToControl::Early { connection, guuid, remote, alpn });
+            }
             Event::Connected { guuid, remote, alpn } => {
-                let key = self.keys.get(&handle).copied().unwrap_or_else(|| {
-                    let key = ConnectionKey(self.next_key);
-                    self.next_key += 2;
-                    self.keys.insert(handle, key);
-                    self.insert(key, handle);
-                    key
-                });
+                let key = self.key(handle);
                 let datagram_size_max = endpoint.connection(handle).and_then(|core| core.datagram_size_max());
                 let connected = ToControl::Connected { connection: key, guuid, remote, alpn, datagram_size_max };
                 self.outbox.push_back(connected);

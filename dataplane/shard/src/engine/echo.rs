@@ -85,7 +85,7 @@ impl App for EchoApp {
                     let _ = connection.send_datagram(data);
                 }
             }
-            Event::Connected { .. } | Event::StreamDelivered(_) | Event::StreamsAvailable => {}
+            Event::Early { .. } | Event::Connected { .. } | Event::StreamDelivered(_) | Event::StreamsAvailable => {}
         }
     }
 

@@ -14,6 +14,18 @@ pub struct ConnectionKey(pub u64);
 /// From the shard to the control plane.
 #[derive(Debug)]
 pub enum ToControl {
+    /// A connection can be used though its handshake goes on; [`Connected`](Self::Connected) or [`Closed`](Self::Closed) follows. See
+    /// [`Event::Early`](quantum::Event::Early) for what is at stake.
+    Early {
+        /// Its name in all further messages.
+        connection: ConnectionKey,
+        /// Its id on the wire.
+        guuid: Guuid,
+        /// The peer's address.
+        remote: SocketAddr,
+        /// The application protocol.
+        alpn: Alpn,
+    },
     /// A connection is up: one that was dialled, or one that a client made.
     Connected {
         /// Its name in all further messages.

@@ -181,6 +181,7 @@ impl Client {
         match event {
             Event::Connected { .. } if self.connected.is_none() => self.connected = Some(now),
             Event::Connected { .. } => return Err(Fault::new("connected twice")),
+            Event::Early { .. } => return Err(Fault::new("early data, which is off")),
             Event::StreamOpened(id) => self.accept(endpoint, handle, id)?,
             Event::StreamReadable(id) => self.read(&mut connection(endpoint, handle)?, id)?,
             Event::StreamWritable(id) => self.write(&mut connection(endpoint, handle)?, id)?,

@@ -38,6 +38,7 @@ fn security(seed: u64) -> SecurityConfig {
         handshakes_without_cookie: [0, 1, 256, 256][Rng::derive(seed, 301).below(4) as usize],
         // Half of the worlds change keys as often as they may, or now and then.
         key_update_packets: if keys.chance(50.0) { 1 << keys.below(10) } else { u64::MAX },
+        early_data: false,
     }
 }
 

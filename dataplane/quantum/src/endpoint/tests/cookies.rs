@@ -41,7 +41,7 @@ fn syn(guuid: Guuid, number: u32, cookie: Option<&[u8]>, hello: &[u8]) -> Vec<u8
     };
     header.encode(&mut data);
     let (head, payload) = data.split_at_mut(HEADER_LEN);
-    TlsProvider::new(None).initial_keys(guuid, Side::Client).local.seal(u64::from(number), head, payload);
+    TlsProvider::new(None, false).initial_keys(guuid, Side::Client).local.seal(u64::from(number), head, payload);
     data
 }
 
@@ -55,7 +55,7 @@ fn cookie_in(segment: &Segment) -> Option<Vec<u8>> {
     let mut data = segment.data.clone();
     let header = segment.header();
     let (head, payload) = data.split_at_mut(segment.data.len() - usize::from(header.payload_len));
-    let keys = TlsProvider::new(None).initial_keys(header.guuid, Side::Client);
+    let keys = TlsProvider::new(None, false).initial_keys(header.guuid, Side::Client);
     let len = keys.remote.open(u64::from(header.sequence), head, payload)?;
     FrameIter::new(&payload[..len]).find_map(|frame| match frame {
         Ok(Frame::Cookie(cookie)) => Some(cookie.to_vec()),
@@ -93,7 +93,7 @@ fn with_a_cookie_a_handshake_takes_a_round_trip_more_and_keeps_nothing_before() 
         let header = segment.header();
         if header.epoch == Epoch::Initial {
             let (head, payload) = data.split_at_mut(segment.data.len() - usize::from(header.payload_len));
-            let keys = TlsProvider::new(None).initial_keys(header.guuid, Side::Server);
+            let keys = TlsProvider::new(None, false).initial_keys(header.guuid, Side::Server);
             let len = keys.remote.open(u64::from(header.sequence), head, payload).unwrap();
             let has_cookie = FrameIter::new(&payload[..len]).any(|frame| matches!(frame, Ok(Frame::Cookie(_))));
             with_cookie += usize::from(has_cookie);

@@ -161,7 +161,7 @@ fn a_server_sends_at_most_three_times_what_came_until_the_address_is_proved() {
 fn a_failed_handshake_does_not_amplify_either() {
     // A hello that no server takes, from an address that hears nothing and repeats it: the close is counted too.
     let mut net = Net::new(&config());
-    let provider = Box::new(OtherAlpn(TlsProvider::new(None)));
+    let provider = Box::new(OtherAlpn(TlsProvider::new(None, false)));
     net.nodes[CLIENT].endpoint = Endpoint::with_provider(Arc::new(config()), [2; 32], provider);
     net.connect(CLIENT);
     let received = Rc::new(RefCell::new(0_u64));
@@ -240,7 +240,7 @@ impl Provider for OtherAlpn {
 #[test]
 fn without_a_common_application_protocol_both_sides_end_with_the_alert() {
     let mut net = Net::new(&config());
-    let provider = Box::new(OtherAlpn(TlsProvider::new(None)));
+    let provider = Box::new(OtherAlpn(TlsProvider::new(None, false)));
     net.nodes[CLIENT].endpoint = Endpoint::with_provider(Arc::new(config()), [2; 32], provider);
     net.connect(CLIENT);
     net.run_for(Duration::from_secs(3));

@@ -4,6 +4,7 @@ mod attacks;
 mod close;
 mod cookies;
 mod datagrams;
+mod early;
 mod fec;
 mod fuzz;
 mod garbage;

@@ -99,7 +99,7 @@ pub(super) fn make_identity(other_names: usize) -> Identity {
 }
 
 /// The usual certificate, made once.
-fn identity() -> &'static Identity {
+pub(super) fn identity() -> &'static Identity {
     static IDENTITY: OnceLock<Identity> = OnceLock::new();
     IDENTITY.get_or_init(|| make_identity(0))
 }
@@ -194,6 +194,13 @@ impl Net {
             alpn: Alpn::Stream,
             tls: client_tls(true),
         }
+    }
+
+    /// The client's endpoint begins anew with a server that knows nothing, or only what `tls` does.
+    pub(super) fn restart_server(&mut self, config: &EndpointConfig, tls: &Arc<rustls::ServerConfig>) {
+        let config = EndpointConfig { server: Some(Arc::clone(tls)), ..config.clone() };
+        self.nodes[SERVER].endpoint = Endpoint::new(Arc::new(config), [9; 32]);
+        self.nodes[SERVER].events.clear();
     }
 
     /// Connects the client at that place with the usual options.

@@ -187,7 +187,7 @@ fn observed(guuid: Guuid, side: Side, number: u64, blocks: &[(u32, u32)], plaint
     header.encode(&mut data);
     sack.encode(&mut data[HEADER_LEN..]);
     data[head..][..plaintext.len()].copy_from_slice(plaintext);
-    let keys = TlsProvider::new(None).initial_keys(guuid, side);
+    let keys = TlsProvider::new(None, false).initial_keys(guuid, side);
     let (head, payload) = data.split_at_mut(head);
     keys.local.seal(number, head, payload);
     data
@@ -349,7 +349,7 @@ fn absurd_transport_parameters_end_the_handshake() {
         (too_small.encode(), false),
     ] {
         let mut net = Net::new(&config());
-        let provider = Box::new(Announces(TlsProvider::new(None), parameters.clone()));
+        let provider = Box::new(Announces(TlsProvider::new(None, false), parameters.clone()));
         net.nodes[CLIENT].endpoint = Endpoint::with_provider(Arc::new(config()), [2; 32], provider);
         net.connect(CLIENT);
         net.run_for(RTT * 3);
