@@ -28,6 +28,8 @@ while read -r package kind source; do
 done <<'PACKAGES'
 quantum --lib dataplane/quantum/src/fuzz_tests.rs
 quantum-grpc --lib dataplane/grpc/src/mapping/fuzz_tests.rs
+aetherflow --lib control/src/statesync/text/fuzz_tests.rs
+aetherflow-bench --lib bench/src/trace/fuzz_tests.rs
 quantum-sim --test=fuzz_connection dataplane/sim/tests/fuzz_connection.rs
 PACKAGES
 if [ $failed = 0 ]; then echo "no target failed"; fi

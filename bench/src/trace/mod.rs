@@ -1,6 +1,8 @@
 //! Recorded editing sessions in the public editing-traces format.
 
 mod causality;
+#[cfg(test)]
+mod fuzz_tests;
 mod generate;
 mod parse;
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! against), and a window of recent history (what a JSON position is resolved in).
 
 mod edit;
+#[cfg(test)]
+mod fuzz_tests;
 mod guard;
 mod mark;
 mod track;
