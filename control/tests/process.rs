@@ -283,6 +283,7 @@ async fn readiness_and_metrics_tell_the_truth() {
         format!("grpc_server_in_flight_requests{{{service},method=\"ApplyOperation\"}} 0"),
         "statesync_operations_total 1".to_owned(),
         "statesync_documents_total 1".to_owned(),
+        "quantum_recovery_seconds_bucket{by=\"fec\",le=\"0.01\"} 0".to_owned(),
     ] {
         assert!(metrics.contains(&line), "{line} is missing in\n{metrics}");
     }
@@ -325,6 +326,9 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
         "grpc_server_requests_total",
         "grpc_server_request_duration_seconds_bucket",
         "grpc_server_in_flight_requests",
+        "quantum_fec_recoveries_total",
+        "quantum_retransmissions_total",
+        "quantum_recovery_seconds_bucket",
     ] {
         assert!(body.lines().any(|line| line.starts_with(name)), "{name} is missing in\n{body}");
     }

@@ -2,6 +2,7 @@
 
 mod deadline;
 mod red;
+mod transport;
 
 use std::sync::OnceLock;
 
@@ -12,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{Log, LogFormat};
 
 pub use red::measure;
+pub(crate) use transport::{quantum_metrics, watch};
 
 /// Upper bounds of the latency buckets in seconds: 0.25 ms doubled up to 16 s.
 const LATENCY_BUCKETS: usize = 17;

@@ -49,7 +49,7 @@ pub(super) async fn serve(listener: TcpListener, readiness: Readiness, path: Str
 async fn metrics() -> impl IntoResponse {
     let handle = crate::telemetry::metrics_handle();
     handle.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render() + &crate::telemetry::quantum_metrics())
 }
 
 /// Ready means that the store has just answered and takes writes.

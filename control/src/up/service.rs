@@ -150,6 +150,7 @@ fn serve(
     let mut servers = Vec::new();
     if let Some(endpoint) = &options.quantum {
         let listener = grpc::bind_quantum(listeners.address, &identity, endpoint)?;
+        crate::telemetry::watch(listener.monitor());
         servers.push(tokio::spawn(grpc::serve_quantum(listener, routes.clone(), stop.clone())));
     }
     let tcp = grpc::tcp_server(options.tls.as_ref())?;
