@@ -15,6 +15,7 @@ use super::model::{Goodput, Latency, Outcome, Share, Workload};
 use super::plan::Task;
 use super::{paths, peer};
 use crate::link::{ADDR_B, Line};
+use crate::load::Recovery;
 
 /// The first flow's server; others follow.
 const PORT: u16 = 7000;
@@ -45,6 +46,8 @@ struct Driven {
     wire_bytes_received: u64,
     cpu_s: f64,
     server_cpu_s: f64,
+    #[serde(flatten)]
+    recovery: Option<Recovery>,
 }
 
 /// The JSON of `bulk`, as far as it is needed.
@@ -104,6 +107,7 @@ impl Bench {
             wire_bytes_sent: driven.wire_bytes_sent,
             wire_bytes_received: driven.wire_bytes_received,
             cpu_s: driven.cpu_s + driven.server_cpu_s,
+            recovery: driven.recovery,
         }))
     }
 

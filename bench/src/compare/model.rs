@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::load::Recovery;
+
 /// Everything a report is made from: `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Results {
@@ -152,6 +154,9 @@ pub struct Latency {
     pub wire_bytes_received: u64,
     /// Processor time of client and server in seconds.
     pub cpu_s: f64,
+    /// What was lost and came after all, over Quantum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
 }
 
 /// Bulk in one direction.

@@ -15,7 +15,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::Serialize;
 
-use super::{Echo, Meter, Meters, Wire};
+use super::{Echo, Meter, Meters, RecoveryResult, Wire};
 use crate::transport::quantum::{QuantumGrpcEcho, QuantumStreams};
 use crate::transport::quic::QuicStreams;
 use crate::transport::{Transport, TransportArgs, tcp::FramedTcp, tcp_grpc};
@@ -30,6 +30,8 @@ Closed loop (--rate 0): --concurrency requests are in flight; latency counts fro
 JSON: latencies in microseconds; cpu_s is this process's processor time in the measured window; wire_bytes_* is what was sent
 and received in the window, IP headers included: over Quantum by this process's shards, over TCP by the interfaces of this
 network namespace (peer on loopback: by lo, which is both directions). QUIC counts like TCP.
+Over Quantum also: packets that were lost and restored here (recovered), or sent again from here (resent), and how long that
+took (recovery_*): restored, from when it may have been due at the earliest; sent again, from when it was sent first.
 
 Examples:
   aetherflow-bench drive --transport tcp-grpc --connect 10.0.0.2:7000 --rate 200 --size 256 --seconds 30
@@ -111,6 +113,8 @@ struct DriveResult {
     cpu_s: f64,
     wire_bytes_sent: u64,
     wire_bytes_received: u64,
+    #[serde(flatten)]
+    recovery: Option<RecoveryResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
     server_cpu_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -206,6 +210,7 @@ fn report(args: &DriveArgs, measured: &Measured) -> anyhow::Result<ExitCode> {
         cpu_s: measured.spent.cpu_s,
         wire_bytes_sent: measured.spent.wire_bytes_sent,
         wire_bytes_received: measured.spent.wire_bytes_received,
+        recovery: measured.spent.recovery.map(RecoveryResult::from),
         server_cpu_s: measured.spent.server_cpu_s,
         histogram: args.histogram.then(|| encoded(&measured.histogram)).transpose()?,
     };

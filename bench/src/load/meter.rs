@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use quantum::RecoveryStats;
 use quantum_grpc::Endpoint;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -59,6 +60,15 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// How long what was lost was missing, so far; of shards only.
+    fn recovery(&self) -> Option<RecoveryStats> {
+        let Self::Shards { endpoint, .. } = self else { return None };
+        let shards = endpoint.shard_stats();
+        Some(shards.iter().fold(RecoveryStats::default(), |all, shard| all.with(&shard.recovery)))
+    }
+}
+
 /// What is read: this process, its wire, and the server's process if it is on this machine and known.
 #[derive(Debug, Clone)]
 pub struct Meters {
@@ -81,6 +91,7 @@ impl Meters {
             server_cpu_s: self.server.and_then(cpu_s_of),
             wire_bytes_sent,
             wire_bytes_received,
+            recovery: self.wire.recovery(),
         }
     }
 }
@@ -96,6 +107,8 @@ pub struct Meter {
     pub wire_bytes_sent: u64,
     /// Bytes that came in.
     pub wire_bytes_received: u64,
+    /// How long what was lost was missing, over Quantum.
+    pub recovery: Option<RecoveryStats>,
 }
 
 impl Meter {
@@ -107,6 +120,7 @@ impl Meter {
             server_cpu_s: self.server_cpu_s.zip(earlier.server_cpu_s).map(|(later, earlier)| later - earlier),
             wire_bytes_sent: self.wire_bytes_sent.saturating_sub(earlier.wire_bytes_sent),
             wire_bytes_received: self.wire_bytes_received.saturating_sub(earlier.wire_bytes_received),
+            recovery: self.recovery.map(|later| later.since(&earlier.recovery.unwrap_or_default())),
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod drive;
 mod meter;
 mod pace;
 mod record;
+mod recovery;
 pub mod serve;
 
 use std::future::Future;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 pub use arrivals::{Arrivals, Arrived};
 pub use meter::{Meter, Meters, Wire};
 pub use record::{Latencies, histogram};
+pub use recovery::{Recovery, RecoveryBucket, RecoveryResult};
 
 /// A connection that answers requests with what they carried.
 pub trait Echo: Clone + Send + Sync + 'static {

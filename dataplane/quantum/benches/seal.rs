@@ -20,7 +20,7 @@ fn guuid() -> Guuid {
 
 /// What one side seals and the other opens.
 fn keys() -> (KeyPair, KeyPair) {
-    let provider = tls_provider(None);
+    let provider = tls_provider(None, false);
     (provider.initial_keys(guuid(), Side::Client), provider.initial_keys(guuid(), Side::Server))
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hdrhistogram::Histogram;
 
+use super::recoveries::Recoveries;
 use super::{figure, histogram, peer};
 use crate::compare::model::{Cell, Goodput, Latency, Outcome, Path, Results, Share, Workload};
 
@@ -51,6 +52,7 @@ pub(super) struct Requests {
     pub(super) bytes_sent: u64,
     pub(super) bytes_received: u64,
     pub(super) cpu_s: f64,
+    pub(super) recoveries: Recoveries,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +116,7 @@ impl Requests {
             bytes_sent: 0,
             bytes_received: 0,
             cpu_s: 0.0,
+            recoveries: Recoveries::default(),
         }
     }
 
@@ -146,6 +149,9 @@ impl Requests {
         self.bytes_sent = self.bytes_sent.saturating_add(latency.wire_bytes_sent);
         self.bytes_received = self.bytes_received.saturating_add(latency.wire_bytes_received);
         self.cpu_s += latency.cpu_s;
+        if let Some(recovery) = &latency.recovery {
+            self.recoveries.add(recovery);
+        }
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod histogram;
 mod merge;
 mod page;
 mod peer;
+mod recoveries;
 mod summary;
 mod table;
 mod tables;

@@ -8,7 +8,7 @@ use super::merge::{Campaign, plain};
 use super::peer::{Family, classes};
 use super::table::Table;
 use super::targets::{self, Kind, State};
-use super::{chart, charts, facts, figure, tables};
+use super::{chart, charts, facts, figure, recoveries, tables};
 use crate::compare::model::Workload;
 
 /// Nothing may be loaded or run, whatever a name in the results says.
@@ -128,6 +128,7 @@ fn messages(campaign: &Campaign<'_>) -> Markup {
                 (why(&charts::lacking(campaign, Workload::Messages, plain)))
                 @for table in tables::latency_by_loss(campaign) { (table.html()) }
                 @if let Some(table) = tables::latency_elsewhere(campaign) { (table.html()) }
+                @if let Some(table) = recoveries::table(campaign) { (table.html()) }
                 h3 { "Distribution of the latencies" }
                 p class="soft" { "How many of the requests (upwards; each step of the scale is a nine more) were answered \
                     within which time. A line that goes straight up on the left is good." }

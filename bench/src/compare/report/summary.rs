@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::merge::Campaign;
 use super::table::{Table, escape};
 use super::targets::{self, Kind, State};
-use super::{facts, tables};
+use super::{facts, recoveries, tables};
 use crate::compare::model::Workload;
 
 pub(super) fn markdown(campaign: &Campaign<'_>, kinds: &[Kind]) -> String {
@@ -21,6 +21,7 @@ pub(super) fn markdown(campaign: &Campaign<'_>, kinds: &[Kind]) -> String {
     }
     section(&mut text, "A: 200 requests per second of 256 B", &tables::latency_by_loss(campaign));
     all(&mut text, tables::latency_elsewhere(campaign).as_slice());
+    all(&mut text, recoveries::table(campaign).as_slice());
     section(&mut text, "B: bulk", &tables::goodput(campaign));
     all(&mut text, tables::goodput_elsewhere(campaign, Workload::Bulk).as_slice());
     let costs = tables::bulk_costs(campaign);

@@ -41,9 +41,9 @@ impl Window {
     }
 }
 
-fn measured(histogram: Histogram<u64>, errors: u64, plan: &Plan, spent: Meter) -> Measured {
+fn measured(histogram: Histogram<u64>, errors: u64, plan: &Plan, spent: &Meter) -> Measured {
     let sent = histogram.len();
-    Measured { histogram, sent, received: sent - errors, errors, seconds: plan.seconds, spent }
+    Measured { histogram, sent, received: sent - errors, errors, seconds: plan.seconds, spent: *spent }
 }
 
 /// Over a connection whose calls are futures: one task for each request in flight.
@@ -80,7 +80,7 @@ pub(super) fn calls<E: Echo>(runtime: &tokio::runtime::Runtime, echo: &E, plan: 
         all += runtime.block_on(task).expect("a task of the closed loop does not panic");
     }
     let spent = spent.join().expect("reading the meter does not panic");
-    measured(all, failed.load(Ordering::Relaxed), plan, spent)
+    measured(all, failed.load(Ordering::Relaxed), plan, &spent)
 }
 
 /// Over frames: one thread reads answers and sends as many requests as came back, in one write.
@@ -120,5 +120,5 @@ pub(super) fn framed(connection: FramedTcp, plan: &Plan) -> anyhow::Result<Measu
         tracing::debug!(%error, "the connection ended");
     }
     let spent = spent.join().expect("reading the meter does not panic");
-    Ok(measured(histogram, errors, plan, spent))
+    Ok(measured(histogram, errors, plan, &spent))
 }

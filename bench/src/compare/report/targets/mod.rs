@@ -3,6 +3,7 @@
 mod bulk;
 mod cost;
 mod messages;
+mod recovery;
 mod unlimited;
 
 use super::figure;
@@ -57,6 +58,7 @@ impl Verdict {
 /// Everything that these results can say something about.
 pub(super) fn evaluate(campaign: &Campaign<'_>) -> Vec<Kind> {
     let mut kinds = messages::evaluate(campaign);
+    kinds.extend(recovery::evaluate(campaign));
     kinds.extend(bulk::evaluate(campaign));
     kinds.extend(cost::evaluate(campaign));
     kinds.extend(unlimited::evaluate(campaign));

@@ -65,6 +65,7 @@ pub(super) fn latency(values: &[(f64, u64)]) -> Outcome {
         wire_bytes_sent: sent * 420,
         wire_bytes_received: sent * 400,
         cpu_s: sent as f64 * 40e-6,
+        recovery: None,
     })
 }
 
