@@ -164,10 +164,10 @@ fn the_closed_loop_keeps_going_and_bulk_counts_what_arrived() {
 fn what_a_transport_cannot_do_is_said_with_exit_code_2() {
     let cases: [(&[&str], &str); 7] = [
         (&["--transport", "tcp", "--congestion", "reno"], "possible values: bbr, cubic"),
-        (&["--transport", "quantum", "--io", "mmsg"], "possible values: uring"),
+        (&["--transport", "quantum", "--io", "mmsg"], "with mmsg choose the host monoio or bare"),
         (&["--transport", "quantum", "--shards", "0"], "at least one shard"),
         (&["--transport", "quantum", "--shards", "2", "--cores", "0"], "2 shards need as many cores"),
-        (&["--transport", "quantum", "--host", "tokio"], "possible values: glommio, bare"),
+        (&["--transport", "quantum", "--host", "tokio"], "possible values: glommio, monoio, bare"),
         (&["--transport", "quick"], "possible values: quantum-grpc, quantum, quantum-echo, tcp, tcp-grpc, quic"),
         (&["--transport", "tcp", "--spin-us=-1"], "--spin-us"),
     ];

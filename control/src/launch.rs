@@ -265,10 +265,12 @@ pub fn endpoint_options(quantum: &Quantum) -> EndpointOptions {
         spin: Duration::from_micros(quantum.spin_us),
         host: match quantum.host {
             QuantumHost::Glommio => HostKind::Glommio,
+            QuantumHost::Monoio => HostKind::Monoio,
             QuantumHost::Bare => HostKind::Bare,
         },
         io: match quantum.io {
             QuantumIo::Uring => IoKind::Uring,
+            QuantumIo::Mmsg => IoKind::Mmsg,
         },
         ..EndpointOptions::default()
     };

@@ -92,7 +92,9 @@ pub enum QuantumHost {
     /// A glommio executor
     #[default]
     Glommio,
-    /// Nothing: the thread waits in its own `io_uring`
+    /// A monoio runtime
+    Monoio,
+    /// Nothing: the thread waits by itself
     Bare,
 }
 
@@ -103,6 +105,8 @@ pub enum QuantumIo {
     /// `io_uring`
     #[default]
     Uring,
+    /// sendmsg and recvmmsg, on monoio or bare
+    Mmsg,
 }
 
 /// Where a service keeps what it is given.

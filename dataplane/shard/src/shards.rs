@@ -85,7 +85,7 @@ struct Seat {
 }
 
 impl Shards {
-    /// Whether shards can run here.
+    /// Whether shards can run on `io_uring` here.
     ///
     /// # Errors
     /// [`ShardError::Uring`] or [`ShardError::LockedMemory`].
@@ -96,9 +96,24 @@ impl Shards {
     /// Starts the shards and waits until all of them run. Gives the control plane's end of each, in order; none for
     /// [`AppKind::Echo`].
     ///
+    /// Where `io_uring` cannot be had, one line of the log says why, and they run on monoio with system calls.
+    ///
     /// # Errors
     /// See [`ShardError`]. No shard runs then.
     pub fn start(config: &ShardsConfig) -> Result<(Self, Vec<ControlEnd>), ShardError> {
+        host::check_pair(config.host, config.io)?;
+        if config.io == IoKind::Mmsg {
+            return Self::start_on(config);
+        }
+        let error = match Self::check().and_then(|()| Self::start_on(config)) {
+            Err(error @ (ShardError::Uring(_) | ShardError::LockedMemory { .. })) => error,
+            outcome => return outcome,
+        };
+        tracing::warn!("shards run on monoio with sendmsg and recvmmsg instead of io_uring: {error}");
+        Self::start_on(&ShardsConfig { host: HostKind::Monoio, io: IoKind::Mmsg, ..config.clone() })
+    }
+
+    fn start_on(config: &ShardsConfig) -> Result<(Self, Vec<ControlEnd>), ShardError> {
         if config.shards == 0 {
             return Err(ShardError::Config("at least one shard is needed".to_owned()));
         }
@@ -106,7 +121,6 @@ impl Shards {
             let (cores, shards) = (config.cores.len(), config.shards);
             return Err(ShardError::Config(format!("{shards} shards need as many cores, not {cores}")));
         }
-        Self::check()?;
         let secret = rand::random();
         let (sockets, local_addr) = bind(config, secret)?;
         let doorbells = sockets.iter().map(|_| Doorbell::of_shard().map(Arc::new)).collect::<Result<Vec<_>, _>>()?;

@@ -1,22 +1,18 @@
-//! A thread without a runtime: it parks in the port's ring.
+//! A thread without a runtime: it parks in the port.
 
-use super::HostSettings;
 use super::run::{Next, Runner};
+use super::{HostSettings, pin};
 use crate::error::ShardError;
-use crate::port::UringPort;
+use crate::port::Parkable;
 use crate::work::Work;
 
-pub(super) fn run(
+pub(super) fn run<P: Parkable>(
     settings: &HostSettings,
-    make: impl FnOnce() -> Result<UringPort, ShardError>,
+    make: impl FnOnce() -> Result<P, ShardError>,
     work: &mut dyn Work,
     ready: &mut dyn FnMut(),
 ) -> Result<(), ShardError> {
-    if let Some(id) = settings.core
-        && !core_affinity::set_for_current(core_affinity::CoreId { id })
-    {
-        return Err(ShardError::Config(format!("the shard cannot be pinned to core {id}")));
-    }
+    pin(settings.core)?;
     let mut runner = Runner::new(make()?, work, settings.spin);
     ready();
     while runner.run_until_idle()? == Next::Park {

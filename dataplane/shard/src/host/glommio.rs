@@ -11,7 +11,7 @@ use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use super::HostSettings;
 use super::run::{Next, Runner};
 use crate::error::ShardError;
-use crate::port::{self, UringPort};
+use crate::port::{self, Parkable, UringPort};
 use crate::work::Work;
 
 /// Bytes that the executor locks, three times over, for I/O of its own, of which there is none. It takes no less.

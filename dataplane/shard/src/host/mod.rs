@@ -2,6 +2,7 @@
 
 mod bare;
 mod glommio;
+mod monoio;
 mod run;
 
 #[cfg(test)]
@@ -12,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::error::ShardError;
-use crate::port::{self, UringPort, UringSettings};
+use crate::port::{self, MmsgPort, UringPort, UringSettings};
 use crate::work::Work;
 
 /// Memory that has to be lockable, in KiB: glommio refuses to start with less.
@@ -24,7 +25,9 @@ pub enum HostKind {
     /// A glommio executor, which parks in the port's ring.
     #[default]
     Glommio,
-    /// Nothing: the thread parks in the port's ring.
+    /// A monoio runtime, whose driver waits for the port.
+    Monoio,
+    /// Nothing: the thread parks in the port.
     Bare,
 }
 
@@ -34,6 +37,8 @@ pub enum IoKind {
     /// `io_uring`.
     #[default]
     Uring,
+    /// `sendmsg` and `recvmmsg`.
+    Mmsg,
 }
 
 /// Settings of a host.
@@ -61,6 +66,20 @@ pub(crate) fn check() -> Result<(), ShardError> {
     port::probe().map_err(ShardError::Uring)
 }
 
+/// Whether that host runs with that I/O.
+///
+/// # Errors
+/// [`ShardError::Config`].
+pub(crate) fn check_pair(host: HostKind, io: IoKind) -> Result<(), ShardError> {
+    if (host, io) == (HostKind::Glommio, IoKind::Mmsg) { Err(no_pair()) } else { Ok(()) }
+}
+
+fn no_pair() -> ShardError {
+    ShardError::Config(
+        "a glommio executor needs I/O over io_uring; with mmsg choose the host monoio or bare".to_owned(),
+    )
+}
+
 fn check_core(core: Option<usize>) -> Result<(), ShardError> {
     let Some(core) = core else { return Ok(()) };
     let cores: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
@@ -81,12 +100,34 @@ pub(crate) fn run(
     work: &mut dyn Work,
     ready: &mut dyn FnMut(),
 ) -> Result<(), ShardError> {
-    let IoKind::Uring = settings.io;
     check_core(settings.core)?;
     let transmit_len = settings.transmit_len;
-    let make = || UringPort::new(socket, doorbell, UringSettings { transmit_len }).map_err(ShardError::Uring);
-    match settings.host {
-        HostKind::Bare => bare::run(settings, make, work, ready),
-        HostKind::Glommio => glommio::run(settings, make, work, ready),
+    match settings.io {
+        IoKind::Uring => {
+            let make = || UringPort::new(socket, doorbell, UringSettings { transmit_len }).map_err(ShardError::Uring);
+            match settings.host {
+                HostKind::Glommio => glommio::run(settings, make, work, ready),
+                HostKind::Monoio => monoio::run(settings, make, work, ready),
+                HostKind::Bare => bare::run(settings, make, work, ready),
+            }
+        }
+        IoKind::Mmsg => {
+            let make = || MmsgPort::new(socket, doorbell, transmit_len).map_err(ShardError::Io);
+            match settings.host {
+                HostKind::Glommio => Err(no_pair()),
+                HostKind::Monoio => monoio::run(settings, make, work, ready),
+                HostKind::Bare => bare::run(settings, make, work, ready),
+            }
+        }
+    }
+}
+
+/// Pins this thread to a core.
+fn pin(core: Option<usize>) -> Result<(), ShardError> {
+    match core {
+        Some(id) if !core_affinity::set_for_current(core_affinity::CoreId { id }) => {
+            Err(ShardError::Config(format!("the shard cannot be pinned to core {id}")))
+        }
+        _ => Ok(()),
     }
 }

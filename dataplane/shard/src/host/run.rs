@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use quantum::Time;
 
-use crate::port::UringPort;
-use crate::work::{Port, Work};
+use crate::port::Parkable;
+use crate::work::Work;
 
 /// What a host does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,15 +18,15 @@ pub(super) enum Next {
 }
 
 /// A port and what is done with it.
-pub(super) struct Runner<'a> {
-    pub(super) port: UringPort,
+pub(super) struct Runner<'a, P> {
+    pub(super) port: P,
     work: &'a mut dyn Work,
     spin: Duration,
     worked_at: Time,
 }
 
-impl<'a> Runner<'a> {
-    pub(super) fn new(port: UringPort, work: &'a mut dyn Work, spin: Duration) -> Self {
+impl<'a, P: Parkable> Runner<'a, P> {
+    pub(super) fn new(port: P, work: &'a mut dyn Work, spin: Duration) -> Self {
         let worked_at = port.now();
         Self { port, work, spin, worked_at }
     }

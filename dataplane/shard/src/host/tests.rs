@@ -46,6 +46,15 @@ impl Work for Mirror {
     }
 }
 
+/// All hosts with all I/O that they run with.
+const PAIRS: [(HostKind, IoKind); 5] = [
+    (HostKind::Bare, IoKind::Uring),
+    (HostKind::Glommio, IoKind::Uring),
+    (HostKind::Monoio, IoKind::Uring),
+    (HostKind::Bare, IoKind::Mmsg),
+    (HostKind::Monoio, IoKind::Mmsg),
+];
+
 fn skip() -> bool {
     let Err(error) = check() else { return false };
     assert!(std::env::var_os("CI").is_none(), "{error}");
@@ -53,13 +62,10 @@ fn skip() -> bool {
     true
 }
 
-fn mirrors(host: HostKind, spin: Duration) {
-    if skip() {
-        return;
-    }
+fn mirrors((host, io): (HostKind, IoKind), spin: Duration) {
     let shard = socket::bind_alone("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = shard.local_addr().unwrap();
-    let settings = HostSettings { host, io: IoKind::Uring, core: Some(0), spin, transmit_len: 1200 };
+    let settings = HostSettings { host, io, core: Some(0), spin, transmit_len: 1200 };
     let parks = Arc::new(AtomicU32::new(0));
     let parked = Arc::clone(&parks);
     let thread = std::thread::spawn(move || {
@@ -86,18 +92,21 @@ fn mirrors(host: HostKind, spin: Duration) {
 }
 
 #[test]
-fn a_bare_thread_mirrors() {
-    mirrors(HostKind::Bare, Duration::ZERO);
+fn every_host_mirrors_sleeping_and_spinning() {
+    if skip() {
+        return;
+    }
+    for pair in PAIRS {
+        mirrors(pair, Duration::ZERO);
+        mirrors(pair, Duration::from_micros(50));
+    }
 }
 
 #[test]
-fn a_glommio_executor_mirrors() {
-    mirrors(HostKind::Glommio, Duration::ZERO);
-}
-
-#[test]
-fn a_spinning_host_mirrors() {
-    mirrors(HostKind::Glommio, Duration::from_micros(50));
+fn glommio_without_io_uring_is_refused_with_what_to_choose_instead() {
+    let error = check_pair(HostKind::Glommio, IoKind::Mmsg).unwrap_err().to_string();
+    assert!(error.contains("monoio or bare"), "{error}");
+    assert!(PAIRS.iter().all(|(host, io)| check_pair(*host, *io).is_ok()));
 }
 
 #[test]
@@ -105,14 +114,13 @@ fn a_core_that_does_not_exist_is_told() {
     if skip() {
         return;
     }
-    for host in [HostKind::Bare, HostKind::Glommio] {
+    for (host, io) in PAIRS {
         let shard = socket::bind_alone("127.0.0.1:0".parse().unwrap()).unwrap();
-        let settings =
-            HostSettings { host, io: IoKind::Uring, core: Some(4095), spin: Duration::ZERO, transmit_len: 1200 };
+        let settings = HostSettings { host, io, core: Some(4095), spin: Duration::ZERO, transmit_len: 1200 };
         let doorbell = Arc::new(Doorbell::of_shard().unwrap());
         let event = doorbell.duplicate().unwrap();
         let mut work = Mirror { back: Vec::new(), doorbell, done: false, parks: Arc::default() };
-        assert!(run(&settings, shard, event, &mut work, &mut || {}).is_err(), "{host:?}");
+        assert!(run(&settings, shard, event, &mut work, &mut || {}).is_err(), "{host:?} {io:?}");
     }
 }
 
@@ -130,8 +138,8 @@ fn run_on_thread<W: Work + Send + 'static>(
     })
 }
 
-fn settings(host: HostKind, spin: Duration) -> HostSettings {
-    HostSettings { host, io: IoKind::Uring, core: None, spin, transmit_len: 1200 }
+fn settings((host, io): (HostKind, IoKind), spin: Duration) -> HostSettings {
+    HostSettings { host, io, core: None, spin, transmit_len: 1200 }
 }
 
 /// Wants to be woken every two milliseconds, and counts.
@@ -171,20 +179,24 @@ fn deadlines_wake_a_sleeping_host_and_nothing_else_does() {
     if skip() {
         return;
     }
-    for host in [HostKind::Bare, HostKind::Glommio] {
+    for (host, io) in PAIRS {
         let doorbell = Doorbell::of_shard().unwrap();
-        let alarm = run_on_thread(settings(host, Duration::ZERO), &doorbell, Alarm::default()).join().unwrap();
+        let alarm = run_on_thread(settings((host, io), Duration::ZERO), &doorbell, Alarm::default()).join().unwrap();
         let mut late = alarm.late;
         late.sort();
         println!(
-            "{host:?}: late by {:?} (median), {:?} (most); {} turns",
+            "{host:?} {io:?}: late by {:?} (median), {:?} (most); {} turns",
             late[ALARMS / 2],
             late[ALARMS - 1],
             alarm.turns
         );
-        assert!(late[ALARMS / 2] < Duration::from_millis(20), "{host:?}: {late:?}");
+        assert!(late[ALARMS / 2] < Duration::from_millis(20), "{host:?} {io:?}: {late:?}");
         // For each alarm: the turn that finds it, one that finds nothing before it sleeps, and one for a late completion.
-        assert!(alarm.turns <= 3 * ALARMS + 10 && alarm.parks <= 2 * ALARMS + 10, "{host:?}: {} turns", alarm.turns);
+        assert!(
+            alarm.turns <= 3 * ALARMS + 10 && alarm.parks <= 2 * ALARMS + 10,
+            "{host:?} {io:?}: {} turns",
+            alarm.turns
+        );
     }
 }
 
@@ -227,20 +239,20 @@ fn a_doorbell_wakes_a_sleeping_host_each_time() {
     if skip() {
         return;
     }
-    for (host, spin) in [(HostKind::Bare, 0), (HostKind::Glommio, 0), (HostKind::Bare, 20), (HostKind::Glommio, 20)] {
+    for ((host, io), spin) in PAIRS.into_iter().flat_map(|pair| [(pair, 0), (pair, 20)]) {
         let doorbell = Arc::new(Doorbell::of_shard().unwrap());
         let (ask, asked) = std::sync::mpsc::channel();
         let (answer, answered) = std::sync::mpsc::channel();
         let work = Answers { doorbell: Arc::clone(&doorbell), asked, found: None, answer, turns: 0 };
-        let thread = run_on_thread(settings(host, Duration::from_micros(spin)), &doorbell, work);
+        let thread = run_on_thread(settings((host, io), Duration::from_micros(spin)), &doorbell, work);
         for number in (0..2_000).chain([u32::MAX]) {
             ask.send(number).unwrap();
             doorbell.ring();
             let back = answered.recv_timeout(Duration::from_secs(5));
-            assert_eq!(back, Ok(number), "{host:?}, {spin} us of spinning");
+            assert_eq!(back, Ok(number), "{host:?} {io:?}, {spin} us of spinning");
         }
         let work = thread.join().unwrap();
-        assert!(spin > 0 || work.turns < 4 * 2_000, "{host:?} sleeps: {} turns", work.turns);
+        assert!(spin > 0 || work.turns < 4 * 2_000, "{host:?} {io:?} sleeps: {} turns", work.turns);
     }
 }
 
@@ -249,12 +261,12 @@ fn a_host_that_is_rung_again_and_again_never_sleeps_through_it() {
     if skip() {
         return;
     }
-    for host in [HostKind::Bare, HostKind::Glommio] {
+    for (host, io) in PAIRS {
         let doorbell = Arc::new(Doorbell::of_shard().unwrap());
         let (ask, asked) = std::sync::mpsc::channel();
         let (answer, answered) = std::sync::mpsc::channel();
         let work = Answers { doorbell: Arc::clone(&doorbell), asked, found: None, answer, turns: 0 };
-        let thread = run_on_thread(settings(host, Duration::ZERO), &doorbell, work);
+        let thread = run_on_thread(settings((host, io), Duration::ZERO), &doorbell, work);
         // Nobody waits for answers: it is often rung just when it is about to sleep, or has just woken.
         let (mut random, count) = (1_u32, 100_000);
         let started = std::time::Instant::now();
@@ -268,11 +280,11 @@ fn a_host_that_is_rung_again_and_again_never_sleeps_through_it() {
         }
         for number in 0..count {
             let back = answered.recv_timeout(Duration::from_secs(5));
-            assert_eq!(back, Ok(number), "{host:?} after {:?}", started.elapsed());
+            assert_eq!(back, Ok(number), "{host:?} {io:?} after {:?}", started.elapsed());
         }
         ask.send(u32::MAX).unwrap();
         doorbell.ring();
         let turns = thread.join().unwrap().turns;
-        println!("{host:?}: {count} answers and {turns} turns in {:?}", started.elapsed());
+        println!("{host:?} {io:?}: {count} answers and {turns} turns in {:?}", started.elapsed());
     }
 }

@@ -85,6 +85,11 @@ pub(crate) fn prepare_socket(socket: &UdpSocket, is_v6: bool) {
     }
 }
 
+/// Datagrams do not tell `IP_PKTINFO` any more.
+pub(super) fn forget_local_v4(socket: &UdpSocket) -> io::Result<()> {
+    set_option(socket, libc::SOL_IP, libc::IP_PKTINFO, 0)
+}
+
 /// Bytes that an entry of the error queue has.
 pub(super) struct ErrorLens {
     pub(super) name: usize,

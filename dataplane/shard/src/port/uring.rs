@@ -10,6 +10,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, TimeoutFlags, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use quantum::{Received, Time, Transmit};
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, eventfd};
 use socket2::{MsgHdr, SockAddr, SockRef};
 
 use super::address::{self, NAME_LEN};
@@ -18,6 +20,7 @@ use super::control::{self, CONTROL_LEN};
 use super::slots::SendSlot;
 use super::sys::empty_message;
 use super::unreachable::{drain, may_be_of_another};
+use super::{Parkable, is_too_large};
 use crate::work::{Port, PortCounters, Unreachable};
 
 /// Operations that wait for submission at most.
@@ -57,6 +60,8 @@ pub(crate) struct UringPort {
     ring: IoUring,
     socket: UdpSocket,
     doorbell: OwnedFd,
+    /// Rung by the kernel at each completion, if a runtime waits for it.
+    event: Option<OwnedFd>,
     /// Dropped only once the kernel is done with it.
     memory: ManuallyDrop<Memory>,
     /// Filled buffers: id and length.
@@ -142,6 +147,7 @@ impl UringPort {
             ring,
             socket,
             doorbell,
+            event: None,
             memory: ManuallyDrop::new(memory),
             filled: VecDeque::new(),
             unreachable: VecDeque::new(),
@@ -155,28 +161,12 @@ impl UringPort {
         Ok(port)
     }
 
-    /// Hands the kernel what was queued, and takes what it has completed.
-    pub(crate) fn submit(&mut self) -> io::Result<()> {
-        self.arm();
-        let queue = self.ring.submission();
-        if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
-            return Ok(());
-        }
-        drop(queue);
-        self.enter()
-    }
-
     /// Submits, and has the kernel complete what it has put off.
     fn enter(&mut self) -> io::Result<()> {
         let queued = self.ring.submission().len() as u32;
         let submitter = self.ring.submitter();
         // SAFETY: no argument is passed, and what the queued entries point to outlives their use (see `push`).
         Self::retry(|| unsafe { submitter.enter::<libc::sigset_t>(queued, 0, ENTER_GETEVENTS, None) })
-    }
-
-    /// Waits until something is complete: a datagram, a send, the doorbell, the deadline.
-    pub(crate) fn wait(&mut self) -> io::Result<()> {
-        Self::retry(|| self.ring.submit_and_wait(1))
     }
 
     fn retry(mut enter: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
@@ -188,31 +178,6 @@ impl UringPort {
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(()),
                 Err(error) => return Err(error),
             }
-        }
-    }
-
-    /// Whether something has been completed that was not looked at.
-    pub(crate) fn has_completions(&mut self) -> bool {
-        !self.filled.is_empty() || !self.unreachable.is_empty() || !self.ring.completion().is_empty()
-    }
-
-    /// Makes the ring complete something at that time, if nothing else is.
-    pub(crate) fn set_deadline(&mut self, deadline: Option<Time>) {
-        let Some(deadline) = deadline else { return };
-        // One that rings too early costs a turn; only one that would ring too late is moved.
-        if self.armed.deadline.is_some_and(|armed| armed <= deadline) {
-            return;
-        }
-        let nanos = deadline.as_nanos();
-        *self.memory.deadline = Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
-        let timespec = &raw const *self.memory.deadline;
-        let entry = if self.armed.deadline.is_some() {
-            opcode::TimeoutUpdate::new(TAG_DEADLINE, timespec).flags(TimeoutFlags::ABS).build().user_data(TAG_OTHER)
-        } else {
-            opcode::Timeout::new(timespec).flags(TimeoutFlags::ABS).build().user_data(TAG_DEADLINE)
-        };
-        if self.push(&entry) {
-            self.armed.deadline = Some(deadline);
         }
     }
 
@@ -315,10 +280,72 @@ impl UringPort {
     }
 }
 
+impl Parkable for UringPort {
+    fn submit(&mut self) -> io::Result<()> {
+        self.arm();
+        let queue = self.ring.submission();
+        if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+            return Ok(());
+        }
+        drop(queue);
+        self.enter()
+    }
+
+    fn has_completions(&mut self) -> bool {
+        !self.filled.is_empty() || !self.unreachable.is_empty() || !self.ring.completion().is_empty()
+    }
+
+    fn set_deadline(&mut self, deadline: Option<Time>) {
+        let Some(deadline) = deadline else { return };
+        // One that rings too early costs a turn; only one that would ring too late is moved.
+        if self.armed.deadline.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        let nanos = deadline.as_nanos();
+        *self.memory.deadline = Timespec::new().sec(nanos / 1_000_000_000).nsec((nanos % 1_000_000_000) as u32);
+        let timespec = &raw const *self.memory.deadline;
+        let entry = if self.armed.deadline.is_some() {
+            opcode::TimeoutUpdate::new(TAG_DEADLINE, timespec).flags(TimeoutFlags::ABS).build().user_data(TAG_OTHER)
+        } else {
+            opcode::Timeout::new(timespec).flags(TimeoutFlags::ABS).build().user_data(TAG_DEADLINE)
+        };
+        if self.push(&entry) {
+            self.armed.deadline = Some(deadline);
+        }
+    }
+
+    fn wait(&mut self) -> io::Result<()> {
+        Self::retry(|| self.ring.submit_and_wait(1))
+    }
+
+    fn wake_fd(&mut self) -> io::Result<OwnedFd> {
+        // The ring's own descriptor says nothing of completions that are put off. And the kernel does not ring one eventfd
+        // while another is rung: it puts that off for milliseconds, so the doorbell is waited for beside the ring.
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        self.ring.submitter().register_eventfd(event.as_raw_fd())?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &event, EventData::new_u64(0), EventFlags::IN)?;
+        epoll::add(&epoll, &self.doorbell, EventData::new_u64(0), EventFlags::IN)?;
+        self.event = Some(event);
+        Ok(epoll)
+    }
+
+    fn prepare_wait(&mut self) -> io::Result<bool> {
+        self.submit()?;
+        if let Some(event) = &self.event {
+            // What rang has been seen, or shows in the queues below. Nothing to read: it did not ring.
+            let _ = rustix::io::read(event, &mut [0; 8]);
+        }
+        let queue = self.ring.submission();
+        let has_put_off = queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        Ok(!has_put_off && !self.has_completions())
+    }
+}
+
 impl Port for UringPort {
     fn now(&self) -> Time {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        Time::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+        super::monotonic()
     }
 
     fn receive(&mut self, take: &mut dyn FnMut(Received<'_>)) -> bool {
@@ -376,12 +403,6 @@ impl Port for UringPort {
     fn counters(&self) -> PortCounters {
         self.counters
     }
-}
-
-/// Whether a send failed since the datagram was too large for the interface: to its sender it is a lost one, like those that are
-/// too large for another link of the path.
-fn is_too_large(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EMSGSIZE)
 }
 
 /// Sends one message at once.
