@@ -4,6 +4,12 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// A process that was killed holds its locks until the kernel has taken it apart. Whoever is started at once after it waits that
+/// long.
+const FREED_WITHIN: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +50,7 @@ impl DataDir {
         let mut locks = Vec::new();
         for service in services {
             let lock = lock_file(&path.join(format!("{service}.lock"))).map_err(not_writable)?;
-            match lock.try_lock() {
+            match lock_once_free(&lock) {
                 Ok(()) => locks.push(lock),
                 Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_owned())),
                 Err(TryLockError::Error(source)) => return Err(not_writable(source)),
@@ -72,6 +78,16 @@ impl DataDir {
     /// The path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+}
+
+fn lock_once_free(lock: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + FREED_WITHIN;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(POLL),
+            outcome => return outcome,
+        }
     }
 }
 

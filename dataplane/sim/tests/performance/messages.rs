@@ -172,7 +172,7 @@ fn what_is_lost_is_there_within_ten_milliseconds_beyond_the_delay_of_the_path() 
             resent.quantile(0.5),
             all.quantile(0.99)
         );
-        let late: Vec<Duration> = measured.times.iter().map(|time| *time - rtt).collect();
+        let late: Vec<Duration> = measured.times.iter().map(|time| time.saturating_sub(rtt)).collect();
         let late = &late[late.partition_point(|late| *late < Duration::from_millis(1))..];
         println!("{} messages later by p50 {:?}, p99 {:?}", late.len(), percentile(late, 0.5), percentile(late, 0.99));
         let lost = 2.0 * f64::from(messages.count) * loss_percent / 100.0;
