@@ -53,13 +53,6 @@ fn aetherflow(data: &Path, base: u16) -> Command {
     command
 }
 
-fn free_base() -> u16 {
-    (0..500)
-        .map(|_| 10_000 + (Uuid::new_v4().as_u128() % 20_000) as u16)
-        .find(|base| [1, 2, 101, 102].iter().all(|offset| TcpListener::bind(("127.0.0.1", base + offset)).is_ok()))
-        .expect("some ports are free")
-}
-
 /// Runs the binary until it ends by itself and returns what it said.
 fn refused(mut command: Command) -> String {
     let output = command.output().unwrap();

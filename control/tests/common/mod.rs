@@ -7,6 +7,7 @@
     reason = "each test binary uses its own part of this"
 )]
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use control::store::StoreKind;
@@ -60,6 +61,14 @@ impl World {
         let sessions = SessionServiceClient::connect(format!("http://{}", running.session_addr)).await.unwrap();
         Self { running, documents, sessions, data }
     }
+}
+
+/// A base of ports that are free, for `up --ports`.
+pub fn free_base() -> u16 {
+    (0..500)
+        .map(|_| 10_000 + (Uuid::new_v4().as_u128() % 20_000) as u16)
+        .find(|base| [1, 2, 101, 102].iter().all(|offset| TcpListener::bind(("127.0.0.1", base + offset)).is_ok()))
+        .expect("some ports are free")
 }
 
 pub async fn documents(address: std::net::SocketAddr) -> Documents {
