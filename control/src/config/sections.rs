@@ -313,6 +313,9 @@ impl Quantum {
             let reason = format!("{} cores for {} shards: name one core for each", self.cores.len(), self.shards);
             return Err(("Quantum.Cores", reason));
         }
+        if (self.host, self.io) == (QuantumHost::Glommio, QuantumIo::Mmsg) {
+            return Err(("Quantum.Io", "mmsg needs Quantum.Host monoio or bare".to_owned()));
+        }
         Ok(())
     }
 }

@@ -109,6 +109,7 @@ fn values_that_make_no_sense_are_refused() {
         ("Store:\n  Type: redis\n", "Store.Type"),
         ("Quantum:\n  Shards: 0\n", "Quantum.Shards"),
         ("Quantum:\n  Shards: 2\n  Cores: [1]\n", "Quantum.Cores"),
+        ("Quantum:\n  Io: mmsg\n", "Quantum.Io"),
         ("Log:\n  Level: \"a=b=c\"\n", "Log.Level"),
         ("Metrics:\n  Path: metrics\n", "Metrics.Path"),
         ("Metrics:\n  Path: /readyz\n", "Metrics.Path"),

@@ -112,7 +112,7 @@ impl Endpoint {
         Ok(Self { shared: EndpointShared::of_shards(started, None) })
     }
 
-    /// Whether shards can run on this host.
+    /// Whether shards can run on `io_uring` on this host; where they cannot, they run on system calls.
     ///
     /// # Errors
     /// [`EndpointError`] with what prevents it and the remedy.
