@@ -314,9 +314,11 @@ impl ControlApp {
                 self.forget_if_over(key, id);
             }
             Event::StreamStopped(id, code) => {
+                // A write may have met the stop before this event, and the stream been forgotten since. Whoever waits for
+                // credit has to hear of it all the same.
+                self.outbox.push_back(ToControl::Stopped(key, id, code));
                 if let Some(stream) = self.stream(key, id) {
                     stream.abandon();
-                    self.outbox.push_back(ToControl::Stopped(key, id, code));
                 }
                 self.forget_if_over(key, id);
             }

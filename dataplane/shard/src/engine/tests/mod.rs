@@ -1,5 +1,6 @@
 //! Shards over real sockets, with the test as their control plane.
 
+mod stopped;
 mod unreachable;
 
 use std::collections::HashMap;
