@@ -2,6 +2,7 @@
 
 mod bulk;
 mod bursts;
+mod changes;
 mod cubic;
 mod fairness;
 mod messages;

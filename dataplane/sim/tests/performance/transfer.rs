@@ -11,7 +11,6 @@ const SLOT: Duration = Duration::from_millis(100);
 
 /// What changes in the middle.
 #[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "no test changes a path yet")]
 pub(super) enum Change {
     /// Bits per second.
     Rate(u64),

@@ -59,6 +59,8 @@ pub(super) struct LossRule {
     ce: bool,
     /// Whether the losses of the last whole round counted.
     counted: bool,
+    /// Whether it showed a queue.
+    queue: bool,
 }
 
 impl LossRule {
@@ -74,6 +76,7 @@ impl LossRule {
             samples: 0,
             ce: false,
             counted: false,
+            queue: false,
         }
     }
 
@@ -96,6 +99,7 @@ impl LossRule {
     pub(super) fn end_round(&mut self, rtt_min: Option<Duration>, steady: bool) {
         let queue = self.has_queue(rtt_min);
         self.counted = self.judge(queue);
+        self.queue = queue;
         self.usual.decay();
         self.usual.add(self.round);
         if !queue && !self.ce {
@@ -118,6 +122,11 @@ impl LossRule {
     /// Whether the losses of the last whole round counted.
     pub(super) fn last_round_counted(&self) -> bool {
         self.counted
+    }
+
+    /// Whether every sample of the last whole round showed a queue.
+    pub(super) fn last_round_had_queue(&self) -> bool {
+        self.queue
     }
 
     /// The share of loss above which a flight was too large: the draft's 2 % beyond what the path loses by itself.

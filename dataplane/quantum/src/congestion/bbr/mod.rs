@@ -180,7 +180,7 @@ impl Bbr {
     pub(super) fn on_ack(&mut self, now: Time, sample: &RateSample, path: &PathView) {
         self.update_model(now, sample, path);
         if !self.full_pipe.reached() || self.state == State::ProbeBw(Phase::Up) {
-            self.update_full_pipe(sample);
+            self.update_full_pipe(now, sample);
         }
         self.check_startup_done(now, sample);
         self.check_drain_done(now, path.in_flight);
@@ -272,11 +272,15 @@ impl Bbr {
         self.model.extra_acked.update(now, sample.newly_acked, self.round.count(), (bandwidth, self.window));
     }
 
-    fn update_full_pipe(&mut self, sample: &RateSample) {
+    fn update_full_pipe(&mut self, now: Time, sample: &RateSample) {
         if let Some(rate) = sample.delivery_rate
             && !sample.is_app_limited
         {
-            self.full_pipe.update(rate, self.round.started());
+            // Later probes end as the draft has it: what they start from is known.
+            let has_queue = self.state != State::Startup
+                || self.loss_rule.last_round_had_queue()
+                || self.loss_rule.last_round_counted();
+            self.full_pipe.update(now, rate, self.round.started(), has_queue);
         }
     }
 
