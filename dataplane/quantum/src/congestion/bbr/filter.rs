@@ -30,6 +30,12 @@ impl BandwidthFilter {
         }
     }
 
+    /// The path has become slower: nothing greater holds any more.
+    pub(super) fn limit(&mut self, rate: u64) {
+        self.current = self.current.min(rate);
+        self.previous = self.previous.min(rate);
+    }
+
     /// The greatest sample, 0 before the first.
     pub(super) fn max(&self) -> u64 {
         self.current.max(self.previous)

@@ -15,6 +15,10 @@ const PRIOR_RATE: f64 = 0.05;
 const PRIOR_PACKETS: f64 = 64.0;
 /// The usual rate is an average over about as many rounds.
 const MEMORY_ROUNDS: f64 = 32.0;
+/// A response to congestion makes up for so much loss (`BBRBeta`).
+const SLOWER_SHARE: f64 = 0.3;
+/// Rounds in a row with more than that, before a queue, that only a slower path has. Others that come to a path make one.
+const SLOWER_ROUNDS: u32 = 2;
 /// Samples of the round-trip time that are enough to judge a round before it ends.
 const SAMPLES_MIN: u32 = 8;
 
@@ -61,6 +65,8 @@ pub(super) struct LossRule {
     counted: bool,
     /// Whether it showed a queue.
     queue: bool,
+    /// Rounds in a row that lost more, before a queue, than a response to congestion makes up for.
+    slower_rounds: u32,
 }
 
 impl LossRule {
@@ -77,6 +83,7 @@ impl LossRule {
             ce: false,
             counted: false,
             queue: false,
+            slower_rounds: 0,
         }
     }
 
@@ -100,6 +107,8 @@ impl LossRule {
         let queue = self.has_queue(rtt_min);
         self.counted = self.judge(queue);
         self.queue = queue;
+        let too_much = self.counted && queue && self.round.rate() > self.quiet_rate() + SLOWER_SHARE;
+        self.slower_rounds = if too_much { self.slower_rounds + 1 } else { 0 };
         self.usual.decay();
         self.usual.add(self.round);
         if !queue && !self.ce {
@@ -127,6 +136,11 @@ impl LossRule {
     /// Whether every sample of the last whole round showed a queue.
     pub(super) fn last_round_had_queue(&self) -> bool {
         self.queue
+    }
+
+    /// Whether the path must have become slower: what is delivered tells what to send.
+    pub(super) fn shows_slower_path(&self) -> bool {
+        self.slower_rounds >= SLOWER_ROUNDS
     }
 
     /// The share of loss above which a flight was too large: the draft's 2 % beyond what the path loses by itself.

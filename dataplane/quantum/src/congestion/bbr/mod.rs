@@ -266,6 +266,10 @@ impl Bbr {
                 let bandwidths = (self.model.bandwidth.max(), self.model.bw_latest);
                 self.bounds.lower(BETA, bandwidths, (self.window, self.model.inflight_latest));
             }
+            if self.loss_rule.shows_slower_path() && self.full_pipe.reached() {
+                self.model.bandwidth.limit(self.model.bw_latest);
+                self.bounds.bw_lo = self.bounds.bw_lo.min(self.model.bw_latest);
+            }
             self.loss_in_round = false;
         }
         let bandwidth = self.bandwidth();
