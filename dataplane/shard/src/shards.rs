@@ -84,6 +84,13 @@ struct Seat {
     observer: Option<Arc<Qlog>>,
 }
 
+/// The first random bytes of a process take AWS-LC tens of milliseconds, in which it gathers entropy. No handshake is to wait for
+/// that.
+fn gather_entropy() {
+    // Whoever needs the bytes sees the error.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut [0]);
+}
+
 impl Shards {
     /// Whether shards can run on `io_uring` here.
     ///
@@ -102,6 +109,7 @@ impl Shards {
     /// See [`ShardError`]. No shard runs then.
     pub fn start(config: &ShardsConfig) -> Result<(Self, Vec<ControlEnd>), ShardError> {
         host::check_pair(config.host, config.io)?;
+        gather_entropy();
         if config.io == IoKind::Mmsg {
             return Self::start_on(config);
         }
