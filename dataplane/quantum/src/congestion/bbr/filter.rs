@@ -51,6 +51,11 @@ pub(super) struct RttMinFilter {
 }
 
 impl RttMinFilter {
+    /// The path has become longer: nothing less holds any more.
+    pub(super) fn restart(&mut self, now: Time, rtt: Duration) {
+        self.samples = [Some((now, rtt)); 3];
+    }
+
     /// Takes a sample.
     pub(super) fn update(&mut self, now: Time, rtt: Duration) {
         let [best, second, third] = self.samples;

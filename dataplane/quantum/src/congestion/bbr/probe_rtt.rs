@@ -28,6 +28,8 @@ pub(super) struct ProbeRtt {
     /// The flight is short until then.
     done_at: Option<Time>,
     round_done: bool,
+    /// The least sample of what was sent while the flight was short.
+    least_short: Option<Duration>,
     window_before: u64,
     /// The sender was idle, and nothing has been delivered since.
     pub(super) idle_restart: bool,
@@ -67,18 +69,32 @@ impl Bbr {
         match self.probe_rtt.done_at {
             None if path.in_flight <= self.inflight(WINDOW_GAIN) => {
                 self.probe_rtt.done_at = Some(now + DURATION);
-                self.probe_rtt.round_done = false;
+                (self.probe_rtt.round_done, self.probe_rtt.least_short) = (false, None);
                 self.round.restart(path.delivered);
             }
             None => {}
             Some(done_at) => {
                 self.probe_rtt.round_done |= self.round.started();
+                if self.probe_rtt.round_done {
+                    self.probe_rtt.least_short = self.probe_rtt.least_short.into_iter().chain(sample.rtt).min();
+                }
                 if self.probe_rtt.round_done && now >= done_at {
                     self.bounds.reset_lower();
                     self.window = self.window.max(self.probe_rtt.window_before);
+                    self.notice_longer_path(now);
                     self.enter_probe_bw(now);
                 }
             }
+        }
+    }
+}
+
+impl Bbr {
+    /// What took longer even while hardly anything was in flight did so by the path's own time, not by a queue of this flow.
+    fn notice_longer_path(&mut self, now: Time) {
+        let (Some(least), Some(known)) = (self.probe_rtt.least_short, self.model.rtt_min.min()) else { return };
+        if least > known + known / NEAR_SHARE + NEAR {
+            self.model.rtt_min.restart(now, least);
         }
     }
 }
