@@ -44,9 +44,16 @@ impl Batch {
     /// Tells the document what became of the batch.
     pub fn done(self, result: Result<(), StoreError>) {
         self.durable.send_modify(|state| match result {
+            // A later ticket would stand for what failed too.
+            Ok(()) if state.failed.is_some() => {}
             Ok(()) => state.ticket = state.ticket.max(self.ticket),
             Err(error) => state.failed = Some(error),
         });
+    }
+
+    /// Whether an earlier batch of the document failed, so that this one may not be kept either.
+    pub fn is_void(&self) -> bool {
+        self.durable.borrow().failed.is_some()
     }
 }
 
@@ -147,4 +154,32 @@ pub trait DocumentStore: Send + Sync + 'static {
 
     /// What was committed so far.
     fn commits(&self) -> &CommitterStats;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_is_kept_does_not_stand_for_an_earlier_one_that_failed() {
+        let durable = watch::Sender::new(Durability::default());
+        let batch = |ticket| Batch {
+            doc_id: Uuid::now_v7(),
+            rows: Vec::new(),
+            described: None,
+            lock: None,
+            conflicts: Vec::new(),
+            snapshot: None,
+            ticket,
+            durable: durable.clone(),
+        };
+        let (first, second, third) = (batch(1), batch(2), batch(3));
+        first.done(Ok(()));
+        assert!(!second.is_void());
+        second.done(Err(StoreError::Closed));
+        assert!(third.is_void());
+        third.done(Ok(()));
+        assert_eq!(durable.borrow().ticket, 1);
+        assert!(durable.borrow().failed.is_some());
+    }
 }

@@ -46,6 +46,10 @@ impl GroupWrite for Write {
     async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         match self {
             Write::Create(record, _) => create(connection, record).await,
+            // Kept without the one before it, it would leave a gap in the log.
+            Write::Batch(batch) if batch.is_void() => {
+                Err(sqlx::Error::Protocol("an earlier write of the document failed".to_owned()))
+            }
             Write::Batch(batch) => write_batch(connection, batch).await,
         }
     }
