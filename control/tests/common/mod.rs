@@ -7,6 +7,8 @@
     reason = "each test binary uses its own part of this"
 )]
 
+pub mod commands;
+
 use std::net::TcpListener;
 use std::time::Duration;
 
