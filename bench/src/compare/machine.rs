@@ -7,7 +7,7 @@ use super::model::Machine;
 use crate::transport::congestion;
 
 /// Of this machine.
-pub(super) fn machine() -> Machine {
+pub(crate) fn machine() -> Machine {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let processor = value(&read("/proc/cpuinfo"), "model name").unwrap_or("unknown").to_owned();
     let memory_kib = value(&read("/proc/meminfo"), "MemTotal")

@@ -2,7 +2,7 @@
 
 pub mod args;
 mod cell;
-mod machine;
+pub(crate) mod machine;
 pub mod model;
 mod paths;
 mod peer;

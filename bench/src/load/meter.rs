@@ -65,7 +65,7 @@ impl Wire {
     fn recovery(&self) -> Option<RecoveryStats> {
         let Self::Shards { endpoint, .. } = self else { return None };
         let shards = endpoint.shard_stats();
-        Some(shards.iter().fold(RecoveryStats::default(), |all, shard| all.with(&shard.recovery)))
+        Some(shards.iter().fold(RecoveryStats::default(), |all, shard| all.with(&shard.timings.recovery)))
     }
 }
 

@@ -4,7 +4,7 @@ pub mod arrivals;
 pub mod bulk;
 pub mod drive;
 mod meter;
-mod pace;
+pub(crate) mod pace;
 mod record;
 mod recovery;
 pub mod serve;

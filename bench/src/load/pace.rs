@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(60);
 
 /// Sets the calling thread's timer slack to the least, 1 ns instead of 50 us.
-pub(super) fn prepare_thread() {
+pub(crate) fn prepare_thread() {
     // Best effort: without it the wake-ups are later, which the latencies show.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
 }
 
 /// Blocks the thread until `deadline`.
-pub(super) fn sleep_until(deadline: Instant) {
+pub(crate) fn sleep_until(deadline: Instant) {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {

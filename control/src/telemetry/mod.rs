@@ -1,32 +1,29 @@
 //! What an operator sees: metrics, logs, and the layer that measures every RPC.
 
 mod deadline;
+mod durations;
+mod exposition;
+mod protobuf;
 mod red;
 mod transport;
 
 use std::sync::OnceLock;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 
+pub(crate) use protobuf::CONTENT_TYPE as PROTOBUF_CONTENT_TYPE;
 pub use red::measure;
-pub(crate) use transport::{quantum_metrics, watch};
+pub(crate) use transport::watch;
 
-/// Upper bounds of the latency buckets in seconds: 0.25 ms doubled up to 16 s.
-const LATENCY_BUCKETS: usize = 17;
-
-/// The metrics of this process, in the Prometheus text format. The recorder is installed on first use; there is one per process.
+/// Counters and gauges of this process. The recorder is installed on first use; there is one per process.
 pub fn metrics_handle() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        let buckets: Vec<f64> = (0..LATENCY_BUCKETS).map(|power| 0.00025 * f64::from(1_u32 << power)).collect();
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &buckets)
-            .expect("there are buckets")
-            .build_recorder();
+        let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::warn!("another metrics recorder is installed; /metrics stays empty");
@@ -36,13 +33,31 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
     })
 }
 
+/// What is not counted by the recorder: histograms, and what shards measure.
+fn own_families() -> Vec<exposition::Family> {
+    let mut families = vec![red::durations()];
+    families.extend(transport::families());
+    families
+}
+
+/// All metrics in the Prometheus text format, with classic histograms.
+pub(crate) fn metrics_text() -> String {
+    let handle = metrics_handle();
+    handle.run_upkeep();
+    handle.render() + &exposition::render(&own_families())
+}
+
+/// All metrics as protobuf, with native histograms.
+pub(crate) fn metrics_protobuf() -> Vec<u8> {
+    let handle = metrics_handle();
+    handle.run_upkeep();
+    let mut families = exposition::parse(&handle.render());
+    families.extend(own_families());
+    protobuf::render(&families)
+}
+
 fn describe() {
     describe_counter!("grpc_server_requests_total", "RPCs ended, by numeric gRPC status");
-    describe_histogram!(
-        "grpc_server_request_duration_seconds",
-        Unit::Seconds,
-        "From request to status, streams included"
-    );
     describe_gauge!("grpc_server_in_flight_requests", "RPCs that have not ended");
     describe_counter!("session_total", "Sessions created");
     describe_gauge!("session_active", "Sessions that have not expired");

@@ -1,6 +1,6 @@
 //! Rate, errors and duration of every RPC, from the status that really went out, and its deadline.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
@@ -13,9 +13,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 use prost::Message;
 use tokio::time::Sleep;
+
+use super::durations::Durations;
+use super::exposition::{Family, Kind, Value};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -23,12 +26,20 @@ const DEADLINE_EXCEEDED: &str = "4";
 const CANCELLED: &str = "1";
 const UNKNOWN: &str = "2";
 
-/// The service and method of an RPC, as labels. The peer cannot make up new ones.
-type Labels = (&'static str, &'static str);
+/// A method of a service. The peer cannot make up new ones.
+#[derive(Debug)]
+struct Method {
+    service: &'static str,
+    name: &'static str,
+    took: Durations,
+}
+
+/// All that is called without being there.
+static UNKNOWN_METHOD: Method = Method { service: "unknown", name: "unknown", took: Durations::new() };
 
 /// Measures one RPC; a middleware around all services of a server.
 pub async fn measure(request: Request, next: Next) -> Response {
-    let mut call = Call::start(labels(request.uri().path()));
+    let mut call = Call::start(method_of(request.uri().path()));
     let deadline = super::deadline::of_request(request.headers());
     let mut expiry = deadline.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     let response = match &mut expiry {
@@ -64,15 +75,15 @@ fn deadline_trailers() -> HeaderMap {
 
 /// One RPC from its start; dropped without an end, it counts as cancelled.
 struct Call {
-    labels: Labels,
+    method: &'static Method,
     started: Instant,
     ended: bool,
 }
 
 impl Call {
-    fn start(labels: Labels) -> Self {
-        gauge!("grpc_server_in_flight_requests", "service" => labels.0, "method" => labels.1).increment(1);
-        Self { labels, started: Instant::now(), ended: false }
+    fn start(method: &'static Method) -> Self {
+        gauge!("grpc_server_in_flight_requests", "service" => method.service, "method" => method.name).increment(1);
+        Self { method, started: Instant::now(), ended: false }
     }
 
     fn end(&mut self, code: &HeaderValue) {
@@ -87,11 +98,10 @@ impl Call {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let (service, method) = self.labels;
-        counter!("grpc_server_requests_total", "service" => service, "method" => method, "code" => code).increment(1);
-        histogram!("grpc_server_request_duration_seconds", "service" => service, "method" => method)
-            .record(self.started.elapsed());
-        gauge!("grpc_server_in_flight_requests", "service" => service, "method" => method).decrement(1);
+        let Method { service, name: method, took } = self.method;
+        counter!("grpc_server_requests_total", "service" => *service, "method" => *method, "code" => code).increment(1);
+        gauge!("grpc_server_in_flight_requests", "service" => *service, "method" => *method).decrement(1);
+        took.record(self.started.elapsed());
     }
 }
 
@@ -153,31 +163,47 @@ impl http_body::Body for MeasuredBody {
     }
 }
 
-fn labels(path: &str) -> Labels {
-    static METHODS: OnceLock<HashMap<String, Labels>> = OnceLock::new();
-    let methods = METHODS.get_or_init(|| {
+/// How long the RPCs took that have ended, by service and method.
+pub(super) fn durations() -> Family {
+    let help = "From request to status, streams included";
+    let family = Family::new("grpc_server_request_duration_seconds", help, Kind::Histogram);
+    let methods = methods().values().copied().chain([&UNKNOWN_METHOD]);
+    let measured = methods.filter_map(|method| Some((method, method.took.distribution()?)));
+    measured.fold(family, |family, (method, took)| {
+        family.with(&[("service", method.service), ("method", method.name)], Value::Distribution(took))
+    })
+}
+
+fn method_of(path: &str) -> &'static Method {
+    methods().get(path).copied().unwrap_or(&UNKNOWN_METHOD)
+}
+
+/// All methods that are served, by path.
+fn methods() -> &'static BTreeMap<String, &'static Method> {
+    static METHODS: OnceLock<BTreeMap<String, &'static Method>> = OnceLock::new();
+    METHODS.get_or_init(|| {
         let sets = [
             proto::FILE_DESCRIPTOR_SET,
             tonic_health::pb::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
             tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
         ];
-        sets.into_iter().flat_map(methods_of).collect()
-    });
-    methods.get(path).copied().unwrap_or(("unknown", "unknown"))
+        sets.into_iter().flat_map(methods_in).collect()
+    })
 }
 
-/// Path and labels of every method in an encoded descriptor set. The names live as long as the process.
-fn methods_of(descriptors: &[u8]) -> Vec<(String, Labels)> {
+/// Path and method of all in an encoded descriptor set. They live as long as the process.
+fn methods_in(descriptors: &[u8]) -> Vec<(String, &'static Method)> {
     let set = prost_types::FileDescriptorSet::decode(descriptors).unwrap_or_default();
     let mut methods = Vec::new();
     for file in &set.file {
-        for service in &file.service {
-            let service_name: &'static str =
-                Box::leak(format!("{}.{}", file.package(), service.name()).into_boxed_str());
-            for method in &service.method {
-                let method_name: &'static str = Box::leak(method.name().to_owned().into_boxed_str());
-                methods.push((format!("/{service_name}/{method_name}"), (service_name, method_name)));
+        for described in &file.service {
+            let service: &'static str = Box::leak(format!("{}.{}", file.package(), described.name()).into_boxed_str());
+            for method in &described.method {
+                let path = format!("/{service}/{}", method.name());
+                let name: &'static str = Box::leak(method.name().to_owned().into_boxed_str());
+                let method: &'static Method = Box::leak(Box::new(Method { service, name, took: Durations::new() }));
+                methods.push((path, method));
             }
         }
     }

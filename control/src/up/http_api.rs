@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::serve::ListenerExt;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::session::SessionStore;
 use crate::statesync::DocumentStore;
+use crate::telemetry::{PROTOBUF_CONTENT_TYPE, metrics_protobuf, metrics_text};
 
 /// Whose readiness is asked for.
 #[derive(Clone)]
@@ -46,10 +48,34 @@ pub(super) async fn serve(listener: TcpListener, readiness: Readiness, path: Str
     }
 }
 
-async fn metrics() -> impl IntoResponse {
-    let handle = crate::telemetry::metrics_handle();
-    handle.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render() + &crate::telemetry::quantum_metrics())
+/// As protobuf, which alone has native histograms, for those who ask for it first.
+async fn metrics(headers: HeaderMap) -> impl IntoResponse {
+    if wants_protobuf(&headers) {
+        return ([(header::CONTENT_TYPE, PROTOBUF_CONTENT_TYPE)], Body::from(metrics_protobuf()));
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], Body::from(metrics_text()))
+}
+
+/// Whether a scrape would rather have protobuf than text: its weight (`q`, RFC 9110 section 12.4.2) is no less.
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let (mut protobuf, mut text) = (0.0, 0.0);
+    for accepted in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+        for media in accepted.split(',') {
+            let mut parts = media.split(';').map(str::trim);
+            let kind = parts.next().unwrap_or_default();
+            let parameters: Vec<&str> = parts.collect();
+            let weight = parameters.iter().find_map(|part| part.strip_prefix("q=")?.parse::<f64>().ok()).unwrap_or(1.0);
+            let is_delimited = ["proto=io.prometheus.client.MetricFamily", "encoding=delimited"]
+                .iter()
+                .all(|wanted| parameters.contains(wanted));
+            match kind {
+                "application/vnd.google.protobuf" if is_delimited => protobuf = weight.max(protobuf),
+                "text/plain" | "application/openmetrics-text" => text = weight.max(text),
+                _ => {}
+            }
+        }
+    }
+    protobuf > 0.0 && protobuf >= text
 }
 
 /// Ready means that the store has just answered and takes writes.
@@ -64,5 +90,37 @@ async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
     match checked {
         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(accept: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        wants_protobuf(&headers)
+    }
+
+    #[test]
+    fn protobuf_is_for_those_who_would_rather_have_it() {
+        // As Prometheus 2.42 asks with native histograms on, and off.
+        assert!(wants(
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,\
+             application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        ));
+        assert!(!wants(
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+        ));
+        let named = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=";
+        assert!(wants(&format!("{named}delimited;q=0.6,text/plain;q=0.5")));
+        assert!(!wants(&format!("{named}delimited;q=0.4,text/plain;q=0.5")));
+        assert!(!wants(&format!("{named}text,text/plain;q=0.5")));
+        for nonsense in ["", ";", "q=1", "*/*", "application/vnd.google.protobuf", "\u{7f}"] {
+            assert!(nonsense.parse::<http::HeaderValue>().is_err() || !wants(nonsense), "{nonsense:?}");
+        }
     }
 }

@@ -14,17 +14,18 @@ mod error;
 mod event;
 pub mod fec;
 mod guuid;
+mod histogram;
 mod observer;
 mod params;
 mod path;
 mod range_set;
-mod recoveries;
 mod recovery;
 mod sent_frame;
 mod stats;
 mod stream_id;
 mod streams;
 mod time;
+mod timings;
 pub mod wire;
 
 #[cfg(test)]
@@ -43,13 +44,14 @@ pub use error::{CloseReason, TransportError, TransportErrorCode};
 pub use event::Event;
 pub use fec::{FecConfig, FecMode};
 pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
+pub use histogram::DurationHistogram;
 pub use observer::{ConnectionLog, LogEvent, Observer, PacketInfo};
 pub use path::{EcnState, PathConfig};
-pub use recoveries::{DurationHistogram, Recoveries, RecoveryStats};
 pub use stats::{
     CongestionStats, ConnectionStats, DatagramStats, EndpointStats, FecStats, MigrationStats, PathStats,
-    ProtectionStats, StreamsStats,
+    ProtectionStats, StreamsStats, TrafficStats,
 };
 pub use stream_id::{Side, StreamId};
 pub use streams::Priority;
 pub use time::Time;
+pub use timings::{RecoveryStats, TimingStats, Timings};

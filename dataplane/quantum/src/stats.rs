@@ -159,7 +159,42 @@ pub struct CongestionStats {
     pub window_gain: f64,
 }
 
-/// What an endpoint has seen, beside its connections.
+/// What the connections of an endpoint have sent and received, those included that are over, and what is on its way now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrafficStats {
+    /// Packets sent, handshake and acknowledgements included.
+    pub packets_sent: u64,
+    /// Packets received and authenticated.
+    pub packets_received: u64,
+    /// Sent packets declared lost.
+    pub packets_lost: u64,
+    /// Congestion windows of the connections that there are, added up.
+    pub window_bytes: u64,
+    /// Bytes sent and neither acknowledged nor lost.
+    pub in_flight_bytes: u64,
+}
+
+impl TrafficStats {
+    /// One of those that make up these was `before` and is `now`.
+    pub(crate) fn replace(&mut self, before: &Self, now: &Self) {
+        let replace = |total: &mut u64, before: u64, now: u64| *total = total.wrapping_sub(before).wrapping_add(now);
+        replace(&mut self.packets_sent, before.packets_sent, now.packets_sent);
+        replace(&mut self.packets_received, before.packets_received, now.packets_received);
+        replace(&mut self.packets_lost, before.packets_lost, now.packets_lost);
+        replace(&mut self.window_bytes, before.window_bytes, now.window_bytes);
+        replace(&mut self.in_flight_bytes, before.in_flight_bytes, now.in_flight_bytes);
+    }
+
+    /// These and those of another endpoint.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        let mut sum = *self;
+        sum.replace(&Self::default(), other);
+        sum
+    }
+}
+
+/// What an endpoint has seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointStats {
     /// Connections that exist, half-open ones included.
@@ -184,4 +219,6 @@ pub struct EndpointStats {
     pub resets_sent: u64,
     /// Handshakes turned away because a limit was reached.
     pub refused: u64,
+    /// What its connections have sent and received.
+    pub traffic: TrafficStats,
 }

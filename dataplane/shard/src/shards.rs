@@ -255,7 +255,7 @@ fn run_shard(
     if let Some(observer) = observer {
         endpoint.observe(observer);
     }
-    stats.share(endpoint.recoveries());
+    stats.share(endpoint.timings());
     let mut work: Box<dyn Work> = match end {
         Some(end) => Box::new(Shard::new(endpoint, ControlApp::new(end, rand::random()), peers, doorbell, stats)),
         None => Box::new(Shard::new(endpoint, EchoApp::new(shutdown), peers, doorbell, stats)),

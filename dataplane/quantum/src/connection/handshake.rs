@@ -147,6 +147,7 @@ impl Connection {
         self.pending.datagrams.accept(parameters.datagram_frame_max);
         self.recovery.set_peer_max_ack_delay(parameters.ack_delay_max);
         self.path.start_exploring(self.config.path, parameters.datagram_size_max);
+        self.told.timings.on_handshake(self.timers.handshake_age(now, &self.config));
         self.timers.on_connected(self.id.side, &self.config, parameters.idle_timeout);
         if self.config.path.migration && self.id.side == Side::Server && parameters.answers_challenges {
             self.path.migration.follow();

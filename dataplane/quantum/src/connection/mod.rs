@@ -19,7 +19,7 @@ mod transmit;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::crypto::session::{KeyPair, Session};
 use crate::observer::{ConnectionLog, Log, LogEvent};
@@ -27,7 +27,7 @@ use crate::path::Path;
 use crate::recovery::{AckOutcome, ReceivedPackets, Recovery, RecoveryConfig};
 use crate::sent_frame::SentFrame;
 use crate::streams::{Streams, StreamsConfig};
-use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Recoveries, Side, Time};
+use crate::{ConnectionStats, EndpointConfig, Event, Guuid, Side, Time, Timings, TrafficStats};
 
 use close::Closing;
 pub use datagrams::DatagramError;
@@ -83,12 +83,20 @@ pub(crate) struct ConnectionId {
 }
 
 /// What is told outside: to the application, and to a log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Told {
     events: VecDeque<Event>,
     log: Log,
-    /// How long what was lost is missing.
-    recoveries: Arc<Recoveries>,
+    /// How long things take.
+    timings: Arc<Timings>,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        /// Nobody reads it: each connection has its endpoint's as soon as it is observed.
+        static UNREAD: LazyLock<Arc<Timings>> = LazyLock::new(Arc::default);
+        Self { events: VecDeque::new(), log: Log::default(), timings: Arc::clone(&UNREAD) }
+    }
 }
 
 /// One connection.
@@ -205,6 +213,7 @@ impl Connection {
         self.resend_released(now);
         if outcome.rtt_sampled {
             self.received.set_ack_delay(self.recovery.rtt().smoothed());
+            self.told.timings.on_rtt(self.recovery.rtt().latest());
         }
         outcome.clear();
         self.outcome = outcome;
@@ -222,15 +231,15 @@ impl Connection {
     }
 
     /// From here on the connection is observed.
-    pub(crate) fn observe(&mut self, now: Time, log: Option<Box<dyn ConnectionLog>>, recoveries: &Arc<Recoveries>) {
-        self.told.recoveries = Arc::clone(recoveries);
+    pub(crate) fn observe(&mut self, now: Time, log: Option<Box<dyn ConnectionLog>>, timings: &Arc<Timings>) {
+        self.told.timings = Arc::clone(timings);
         self.told.log.start(now, log, self.path.remote);
     }
 
     /// What the frame carried is to be sent again, as far as it still matters.
     fn resend(&mut self, now: Time, frame: &SentFrame) {
         match *frame {
-            SentFrame::SentAt(sent) => self.told.recoveries.on_resent(now - sent),
+            SentFrame::SentAt(sent) => self.told.timings.on_resent(now - sent),
             SentFrame::Crypto { epoch, offset, len } => {
                 if let Some(send) = self.handshake.as_deref_mut().and_then(|handshake| handshake.send(epoch)) {
                     send.on_lost(offset, len);
@@ -281,6 +290,13 @@ impl Connection {
     /// The next event.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         self.told.events.pop_front().or_else(|| if self.is_usable() { self.streams.poll_event() } else { None })
+    }
+
+    /// What it has sent and received, and what is on its way.
+    pub(crate) fn traffic(&self) -> TrafficStats {
+        let mut traffic = TrafficStats { packets_received: self.stats.packets_received, ..TrafficStats::default() };
+        self.recovery.traffic(&mut traffic);
+        traffic
     }
 
     /// Counters and gauges.

@@ -153,7 +153,7 @@ impl Connection {
     pub(super) fn take_restored(&mut self, now: Time, context: Context) -> Result<(), TransportError> {
         while let Some((number, symbol)) = self.fec.restorer.take_restored() {
             if let Some(since) = self.fec.restorer.missing_since(number) {
-                self.told.recoveries.on_restored(now - since);
+                self.told.timings.on_restored(now - since);
             }
             let context = Context { number, restored: true, ..context };
             for frame in FrameIter::new(&symbol) {

@@ -53,6 +53,12 @@ impl Timers {
         }
     }
 
+    /// How long the handshake, which goes on, has taken so far.
+    pub(super) fn handshake_age(&self, now: Time, config: &EndpointConfig) -> Duration {
+        let left = self.handshake.map_or(Duration::ZERO, |due| due - now);
+        config.security.handshake_timeout.saturating_sub(left)
+    }
+
     /// A server's handshake is complete: what comes late of early data is opened until then.
     pub(super) fn end_early(&mut self, until: Time) {
         self.early_until = Some(until);

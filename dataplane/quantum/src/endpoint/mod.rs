@@ -17,7 +17,7 @@ use crate::connection::{Arrival, Connection, ConnectionId, Start, Verdict};
 use crate::crypto::cookie::CookieKey;
 use crate::crypto::session::{Provider, tls_provider};
 use crate::wire::{Header, HeaderError, decode_version_negotiation};
-use crate::{ConnectOptions, EndpointConfig, EndpointStats, Event, Observer, Recoveries, Side, Time};
+use crate::{ConnectOptions, EndpointConfig, EndpointStats, Event, Observer, Side, Time, Timings};
 
 pub use handle::{ConnectionRef, OpenError, Read, WriteError};
 use recent::RecentIds;
@@ -87,7 +87,7 @@ struct Source {
 #[derive(Default)]
 struct Told {
     observer: Option<Arc<dyn Observer>>,
-    recoveries: Arc<Recoveries>,
+    timings: Arc<Timings>,
 }
 
 /// All connections of one socket. One thread drives it.
@@ -151,7 +151,7 @@ impl Endpoint {
     fn observe_connection(&self, now: Time, connection: &mut Connection) {
         let id = connection.id();
         let log = self.told.observer.as_ref().and_then(|observer| observer.open(id.guuid, id.side));
-        connection.observe(now, log, &self.told.recoveries);
+        connection.observe(now, log, &self.told.timings);
     }
 
     /// Starts a connection. [`Event::Connected`] or [`Event::Closed`] follows.
@@ -306,6 +306,7 @@ impl Endpoint {
                 return Some(transmit);
             }
             slot.wants_transmit = false;
+            slot.account(&mut self.stats.traffic);
             self.schedule(handle);
         }
         None
@@ -329,7 +330,8 @@ impl Endpoint {
     }
 
     fn forget(&mut self, handle: ConnectionHandle) {
-        let Some(slot) = self.slots.remove(handle) else { return };
+        let Some(mut slot) = self.slots.remove(handle) else { return };
+        slot.retire(&mut self.stats.traffic);
         if let Some(at) = slot.scheduled {
             self.timers.remove(&(at, handle));
         }
@@ -367,9 +369,9 @@ impl Endpoint {
         EndpointStats { connections, handshakes, ..self.stats.clone() }
     }
 
-    /// How long what was lost is missing, on all connections that there were.
-    pub fn recoveries(&self) -> &Arc<Recoveries> {
-        &self.told.recoveries
+    /// How long things take on all connections that there were.
+    pub fn timings(&self) -> &Arc<Timings> {
+        &self.told.timings
     }
 
     /// Something happened to the connection: it may have events, or something to send, and wants other timeouts.

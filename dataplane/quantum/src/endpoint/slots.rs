@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::ConnectionHandle;
 use crate::connection::Connection;
-use crate::{Guuid, Side, Time};
+use crate::{Guuid, Side, Time, TrafficStats};
 
 /// A connection and what the endpoint has noted about it.
 pub(super) struct Slot {
@@ -17,6 +17,25 @@ pub(super) struct Slot {
     pub(super) has_events: bool,
     /// It counts as a half-open handshake: it is a client's that never was connected, one that failed included.
     pub(super) is_half_open: bool,
+    /// What it has added to the endpoint's traffic.
+    accounted: TrafficStats,
+}
+
+impl Slot {
+    /// Adds what has changed since the last time to the endpoint's traffic.
+    pub(super) fn account(&mut self, total: &mut TrafficStats) {
+        let now = self.connection.traffic();
+        total.replace(&self.accounted, &now);
+        self.accounted = now;
+    }
+
+    /// The same for the last time: what was sent stays counted, what is in flight or allowed goes with the connection.
+    pub(super) fn retire(&mut self, total: &mut TrafficStats) {
+        self.account(total);
+        let left = TrafficStats { window_bytes: 0, in_flight_bytes: 0, ..self.accounted };
+        total.replace(&self.accounted, &left);
+        self.accounted = left;
+    }
 }
 
 /// Connections by handle and by id.
@@ -77,6 +96,7 @@ impl Slots {
             wants_transmit: false,
             has_events: false,
             is_half_open,
+            accounted: TrafficStats::default(),
         }));
         handle
     }

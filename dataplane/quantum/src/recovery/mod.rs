@@ -10,6 +10,7 @@ mod reordering;
 mod rtt;
 mod sent;
 mod spurious;
+mod stats;
 mod timer;
 
 use std::time::Duration;
@@ -19,7 +20,6 @@ use crate::connection::SYN_SIZE;
 use crate::fec::LossMeter;
 use crate::path::Evidence;
 use crate::sent_frame::{SentFrame, SentFrames};
-use crate::stats::ConnectionStats;
 use crate::wire::Epoch;
 use crate::{Side, Time};
 use pacer::{Pace, Pacer};
@@ -459,23 +459,6 @@ impl Recovery {
     /// Bytes that may be in flight.
     pub(crate) fn window(&self) -> u64 {
         self.controller.window()
-    }
-
-    /// Fills in what recovery knows.
-    pub(crate) fn stats(&self, stats: &mut ConnectionStats) {
-        stats.packets_sent = self.counters.packets_sent;
-        stats.bytes_sent = self.counters.bytes_sent;
-        stats.packets_lost = self.counters.packets_lost;
-        stats.congestion.spurious_losses = self.counters.spurious_losses;
-        stats.congestion.persistent_congestions = self.counters.persistent_congestions;
-        stats.probe_timeouts = self.timer.fired();
-        if self.rtt.min().is_some() {
-            stats.rtt_smoothed = self.rtt.smoothed();
-            stats.rtt_min = self.rtt.min().unwrap_or_default();
-            stats.congestion.rtt_latest = self.rtt.latest();
-        }
-        self.controller.stats(&mut stats.congestion);
-        stats.congestion.in_flight_bytes = self.sent.in_flight();
     }
 
     fn path(&self, ce: bool) -> PathView {

@@ -3,7 +3,7 @@ mod path;
 use smallvec::smallvec;
 
 use super::*;
-use crate::StreamId;
+use crate::{ConnectionStats, StreamId};
 use path::{Application, PACKET, Path, PathOptions};
 
 fn at(millis: u64) -> Time {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use quantum::{EndpointStats, Recoveries, RecoveryStats};
+use quantum::{EndpointStats, TimingStats, Timings, TrafficStats};
 
 use super::peers::PeerCounters;
 use crate::work::PortCounters;
@@ -37,12 +37,12 @@ pub struct ShardStats {
     pub strays_dropped: u64,
     /// What the endpoint has seen.
     pub endpoint: EndpointStats,
-    /// How long what was lost was missing: up to this moment.
-    pub recovery: RecoveryStats,
+    /// How long things took on its connections: up to this moment.
+    pub timings: TimingStats,
 }
 
 /// Counters in the order of [`ShardStats`].
-const COUNTERS: usize = 22;
+const COUNTERS: usize = 27;
 
 /// Where a shard publishes them.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ pub(crate) struct StatsCell {
     values: [AtomicU64; COUNTERS],
     wakes: AtomicU64,
     /// The endpoint's, once there is one.
-    recoveries: OnceLock<Arc<Recoveries>>,
+    timings: OnceLock<Arc<Timings>>,
 }
 
 impl StatsCell {
@@ -79,16 +79,21 @@ impl StatsCell {
             port.unreachable,
             port.received_datagrams,
             port.sent_datagrams,
+            endpoint.traffic.packets_sent,
+            endpoint.traffic.packets_received,
+            endpoint.traffic.packets_lost,
+            endpoint.traffic.window_bytes,
+            endpoint.traffic.in_flight_bytes,
         ];
         for (cell, value) in self.values.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
         }
     }
 
-    /// From here on this is where the endpoint counts recoveries.
-    pub(crate) fn share(&self, recoveries: &Arc<Recoveries>) {
+    /// From here on this is where the endpoint counts how long things take.
+    pub(crate) fn share(&self, timings: &Arc<Timings>) {
         // A shard has one endpoint in its life.
-        let _ = self.recoveries.set(Arc::clone(recoveries));
+        let _ = self.timings.set(Arc::clone(timings));
     }
 
     /// The thread was woken.
@@ -124,8 +129,15 @@ impl StatsCell {
                 resets_sent: value(16),
                 refused: value(17),
                 dropped: value(18),
+                traffic: TrafficStats {
+                    packets_sent: value(22),
+                    packets_received: value(23),
+                    packets_lost: value(24),
+                    window_bytes: value(25),
+                    in_flight_bytes: value(26),
+                },
             },
-            recovery: self.recoveries.get().map(|recoveries| recoveries.read()).unwrap_or_default(),
+            timings: self.timings.get().map(|timings| timings.read()).unwrap_or_default(),
         }
     }
 }

@@ -111,7 +111,7 @@ impl Pair {
 
     /// How long what was lost was missing: at the client, and at the server.
     pub fn recoveries(&self) -> [RecoveryStats; 2] {
-        [0, 1].map(|end| self.ends[end].endpoint.recoveries().read())
+        [0, 1].map(|end| self.ends[end].endpoint.timings().read().recovery)
     }
 
     fn connection(&mut self, end: usize) -> Option<ConnectionRef<'_>> {

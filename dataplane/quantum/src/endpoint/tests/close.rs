@@ -43,6 +43,32 @@ fn a_close_brings_its_code_and_words_and_both_sides_forget() {
 }
 
 #[test]
+fn what_a_connection_sent_stays_counted_when_it_is_forgotten_and_its_window_does_not() {
+    let (mut net, client, server) = Net::connected(&config());
+    assert!(net.delivers(client, server));
+    net.run_for(RTT);
+    let mut before = Vec::new();
+    // In the order of the nodes.
+    for (place, handle) in [(SERVER, server), (CLIENT, client)] {
+        let connection = net.nodes[place].endpoint.connection(handle).unwrap().stats();
+        let traffic = net.nodes[place].endpoint.stats().traffic;
+        assert_eq!(traffic.packets_sent, connection.packets_sent);
+        assert_eq!(traffic.packets_received, connection.packets_received);
+        assert!(traffic.window_bytes > 0);
+        before.push(traffic);
+    }
+    net.nodes[CLIENT].endpoint.connection(client).unwrap().close(net.now, 1, b"");
+    net.run_for(RTT * 20);
+    for (node, before) in net.nodes.iter().zip(before) {
+        let (after, timings) = (node.endpoint.stats().traffic, node.endpoint.timings().read());
+        assert!(after.packets_sent >= before.packets_sent && after.packets_received >= before.packets_received);
+        assert_eq!((after.window_bytes, after.in_flight_bytes), (0, 0));
+        assert_eq!(timings.handshake.count(), 1);
+        assert!(timings.rtt.count() > 0);
+    }
+}
+
+#[test]
 fn the_first_second_fourth_and_eighth_packet_of_a_peer_that_did_not_hear_is_answered() {
     let (mut net, client, server) = Net::connected(&config());
     net.hook = Box::new(|segment| if segment.is_to_server() { vec![segment] } else { Vec::new() });

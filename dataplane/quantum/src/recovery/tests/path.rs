@@ -6,8 +6,8 @@ use std::collections::BinaryHeap;
 use smallvec::smallvec;
 
 use super::super::*;
-use crate::StreamId;
 use crate::range_set::RangeSet;
+use crate::{ConnectionStats, StreamId};
 
 /// Bytes of a full packet.
 pub(super) const PACKET: u16 = 1452;
