@@ -149,6 +149,7 @@ impl Content {
                     author: author(row),
                     placed: edits_of(&row.operation.data),
                     sent: row.sent.as_ref().map(|(base, data)| (*base, edits_of(data))),
+                    overwrote: row.operation.status == "resolved",
                 };
                 engine.restore_window(floor, &log.iter().map(logged).collect::<Vec<_>>());
             }
@@ -196,7 +197,7 @@ impl Content {
             return apply_to_text(engine, submission, how);
         }
         if submission.encoding == pb::OperationEncoding::YjsUpdateV1 {
-            return Err(not_yet("Yjs updates of whiteboards, canvases and sheets; send them in JSON"));
+            return self.apply_items_update(submission, how);
         }
         let parsed = items::parse(&operation.r#type, Root::of(how.kind), &operation.data);
         match parsed.map_err(|error| refusal_of_items(&error, current))? {
@@ -221,9 +222,7 @@ impl Content {
         let refused = |error| refusal_of_items(&error, current);
         if let Self::Opaque(content) = self {
             if !is_blank(content) {
-                let message = "the content is not of typed operations; replace it by typed content first, such as \
-                     {\"elements\": {}}, or {\"cells\": {}} for a sheet";
-                return Err(precondition(message, "OPAQUE_CONTENT", current));
+                return Err(opaque(current));
             }
             let mut engine = ItemsEngine::restore(how.kind, how.yjs_client, &[], current).map_err(refused)?;
             let (changes, update) = engine.apply(changes, current, how.author).map_err(refused)?;
@@ -246,6 +245,32 @@ impl Content {
         let (changes, update) = engine.apply(changes, base, how.author).map_err(refused)?;
         let outcome = Outcome::new(items::encode(&changes), update);
         Ok(Verdict::Applied { outcome, keep: false, clashes })
+    }
+
+    /// Merges a Yjs update. The CRDT's result stands whatever the strategy: a Yjs client has it already.
+    fn apply_items_update(&mut self, submission: &Submission, how: Applying<'_>) -> Result<Verdict, Refusal> {
+        let (operation, current) = (&submission.operation, how.author.version - 1);
+        let refused = |error| refusal_of_items(&error, current);
+        let mut fresh = None;
+        let engine = match self {
+            Self::Items(engine) => engine,
+            Self::Text(_) => return Err(Refusal::Broken("the content is of another type")),
+            Self::Opaque(content) => {
+                if !is_blank(content) {
+                    return Err(opaque(current));
+                }
+                let engine = ItemsEngine::restore(how.kind, how.yjs_client, &[], current).map_err(refused)?;
+                fresh.insert(Box::new(engine))
+            }
+        };
+        let merged = engine.apply_update(&operation.data, operation.prev_version, how.author);
+        let (changes, clashes, update) = merged.map_err(refused)?;
+        let keep = fresh.is_some();
+        if let Some(engine) = fresh {
+            *self = Self::Items(engine);
+        }
+        let outcome = Outcome::new(items::encode_each(&changes), update);
+        Ok(Verdict::Applied { outcome, keep, clashes })
     }
 
     /// Replaces the whole content; the flag tells that it has to be kept as a whole.
@@ -348,7 +373,8 @@ fn apply_to_text(engine: &mut TextEngine, submission: &Submission, how: Applying
                 }
                 if !clashes.is_empty() {
                     let change = engine.overwrite(&edits, base, author).map_err(refused)?;
-                    return Ok(applied(of_change(change), clashes));
+                    let sent = Some((base, operation.data.clone()));
+                    return Ok(applied(Outcome { sent, ..of_change(change) }, clashes));
                 }
             }
             let change = engine.apply_edits(&edits, base, author).map_err(refused)?;
@@ -395,6 +421,7 @@ fn refusal_of_items(error: &ItemsError, current: u64) -> Refusal {
         ItemsError::Invalid(_) => Refusal::Status(invalid("operation.data", message)),
         ItemsError::Missing(item) => of_item(Code::NotFound, "ITEM_NOT_FOUND", item),
         ItemsError::Exists(item) => of_item(Code::AlreadyExists, "ITEM_EXISTS", item),
+        ItemsError::MissingDependency(_) => precondition(&message, "MISSING_DEPENDENCY", current),
         ItemsError::TooOld(_) => precondition(&message, "VERSION_TOO_OLD", current),
         ItemsError::Full(_) => full(message),
         ItemsError::Broken(what) => Refusal::Broken(what),
@@ -427,6 +454,8 @@ fn stale_status(prev_version: u64, current: u64) -> Status {
     with_info(Code::Aborted, message, "VERSION_CONFLICT", &[("current_version", current.to_string())])
 }
 
-fn not_yet(what: &str) -> Refusal {
-    Refusal::Status(with_info(Code::Unimplemented, format!("this server does not take {what}"), "NOT_IMPLEMENTED", &[]))
+fn opaque(current: u64) -> Refusal {
+    let message = "the content is not of typed operations; replace it by typed content first, such as \
+         {\"elements\": {}}, or {\"cells\": {}} for a sheet";
+    precondition(message, "OPAQUE_CONTENT", current)
 }

@@ -2,15 +2,18 @@
 //!
 //! Reading order: [`service`] checks a request and hands it to the document's actor, which the [`registry`] finds or starts;
 //! [`document`] is that actor, the one owner of a document's version, content, lock and subscribers; [`content`] applies
-//! operations under the document's [`strategy`]; [`text`] is the mergeable text, [`items`] what whiteboards, canvases and sheets have; [`subscription`] is the stream that a subscriber reads; [`store`] is what a store
-//! has to do, [`memory`] and [`sqlite`] do it.
+//! operations under the document's [`strategy`]; [`text`] is the mergeable text, [`items`] what whiteboards, canvases and sheets
+//! have; [`guard`] reads the Yjs updates of clients first; [`subscription`] is the stream that a subscriber reads; [`store`] is
+//! what a store has to do, [`memory`] and [`sqlite`] do it.
 
 mod content;
 mod document;
+mod guard;
 mod items;
 mod memory;
 mod model;
 mod order;
+mod places;
 mod registry;
 mod service;
 mod sqlite;

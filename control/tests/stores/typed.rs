@@ -3,6 +3,7 @@
 use proto::statesync as pb;
 use tonic::{Code, Status};
 use uuid::Uuid;
+use yrs::{Map, MapPrelim, Out, Text, TextPrelim};
 
 use crate::common::*;
 
@@ -15,6 +16,9 @@ crate::on_every_store! {
     disjoint_stale_changes_merge_without_a_conflict,
     typed_operations_that_are_wrong_change_nothing_and_say_why,
     subscribers_and_history_have_the_typed_form,
+    yjs_updates_of_elements_merge_with_json_and_reach_every_subscriber,
+    yjs_updates_of_sheets_and_of_blank_boards_are_taken,
+    yjs_updates_that_elements_cannot_have_are_refused,
 }
 
 pub(crate) async fn act(
@@ -230,6 +234,166 @@ async fn subscribers_and_history_have_the_typed_form(mut world: World) {
     assert_eq!(history[1].data.as_ref(), br#"{"id":"e","text":{"ins":"Y","pos":3}}"#);
 }
 
+/// What the user of a Yjs document does.
+type Act = fn(&yrs::MapRef, &mut yrs::TransactionMut<'_>);
+
+/// Sends a Yjs update; it names no version that the client has seen.
+async fn merge(client: &mut Documents, doc_id: &str, session: Uuid, update: Vec<u8>) -> Result<pb::Operation, Status> {
+    let merged = pb::Operation {
+        r#type: "update".into(),
+        data: update.into(),
+        encoding: pb::OperationEncoding::YjsUpdateV1.into(),
+        ..operation(doc_id, session, 0, "")
+    };
+    apply(client, merged).await
+}
+
+fn json(data: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(data).unwrap()
+}
+
+async fn yjs_updates_of_elements_merge_with_json_and_reach_every_subscriber(mut world: World) {
+    let client = &mut world.documents;
+    let doc_id = create(client, "whiteboard", br#"{"elements": {"e": {"text": "middle"}, "gone": {"n": 1}}}"#).await;
+    let wants = pb::SubscribeDocumentRequest { want_updates: true, ..subscription(&doc_id, "yjs") };
+    let mut events = subscribe(client, wants).await;
+    let mut plain = subscribe(client, subscription(&doc_id, "json")).await;
+    let (author, other) = (Replica::new(), Replica::new());
+    let welcome = next(&mut events).await;
+    author.receive(&welcome.snapshot);
+    other.receive(&welcome.snapshot);
+    next(&mut plain).await;
+    // Somebody writes in JSON what the author of the update has not seen.
+    let ada = Uuid::now_v7();
+    act(client, &doc_id, (ada, 1), ("text", r#"{"id": "e", "text": {"pos": 6, "ins": " end"}}"#)).await.unwrap();
+    let in_json = next_operation(&mut events).await;
+    assert!(next_operation(&mut plain).await.update.is_empty());
+    let update = author.edit(|elements, txn| {
+        elements.remove(txn, "gone");
+        let made = elements.insert(txn, "new", MapPrelim::default());
+        made.insert(txn, "pos", vec![1.0, 2.5]);
+        made.insert(txn, "parent", "e");
+        let Some(Out::YMap(element)) = elements.get(txn, "e") else { panic!("the element is a map") };
+        element.insert(txn, "style", MapPrelim::default()).insert(txn, "bold", true);
+        let Some(Out::YText(text)) = element.get(txn, "text") else { panic!("its text is a text") };
+        text.insert(txn, 0, "start ");
+    });
+    let merged = merge(client, &doc_id, Uuid::now_v7(), update.clone()).await.unwrap();
+    assert_eq!((merged.version, merged.status.as_str()), (3, "applied"));
+    let expected = serde_json::json!([
+        {"id": "e", "op": "update", "style": {"bold": true}, "text": {"pos": 0, "ins": "start "}},
+        {"id": "gone", "op": "delete"},
+        {"id": "new", "op": "create", "pos": [1, 2.5], "parent": "e"},
+    ]);
+    let told = next_operation(&mut plain).await.operation.unwrap();
+    for operation in [&merged, &told] {
+        assert_eq!(operation.encoding(), pb::OperationEncoding::Json);
+        assert_eq!(json(&operation.data), expected);
+    }
+    let content = text(client, &doc_id).await;
+    let elements = r#"{"e":{"style":{"bold":true},"text":"start middle end"},"new":{"parent":"e","pos":[1,2.5]}}"#;
+    assert_eq!(content, format!(r#"{{"elements":{elements}}}"#));
+    // The author has its own update already, the other has neither.
+    author.receive(&in_json.update);
+    let event = next_operation(&mut events).await;
+    for update in [&in_json.update, &event.update] {
+        other.receive(update);
+    }
+    assert_eq!((author.content(), other.content()), (content.clone(), content.clone()));
+    // Sent again by another session it makes a version in which nothing changes.
+    let again = merge(client, &doc_id, Uuid::now_v7(), update).await.unwrap();
+    assert_eq!((again.version, again.data.as_ref()), (4, &b"[]"[..]));
+    assert_eq!(text(client, &doc_id).await, content);
+}
+
+async fn yjs_updates_of_sheets_and_of_blank_boards_are_taken(mut world: World) {
+    let client = &mut world.documents;
+    for (kind, root, item) in [("sheet", "cells", "cell"), ("sheet", "rows", "row"), ("canvas", "elements", "id")] {
+        let doc_id = create(client, kind, b"").await;
+        let author = Replica::of(root);
+        let update = author.edit(|items, txn| {
+            items.insert(txn, "one", MapPrelim::default()).insert(txn, "v", 7.0);
+        });
+        let merged = merge(client, &doc_id, Uuid::now_v7(), update).await.unwrap();
+        assert_eq!(json(&merged.data), serde_json::json!([{item: "one", "op": "create", "set": {"v": 7}}]));
+        assert_eq!(json(text(client, &doc_id).await.as_bytes())[root], serde_json::json!({"one": {"v": 7}}));
+        let data = format!(r#"{{"{item}": "one", "set": {{"w": 8}}}}"#);
+        act(client, &doc_id, (Uuid::now_v7(), 2), ("update", data.as_str())).await.unwrap();
+        assert_eq!(json(text(client, &doc_id).await.as_bytes())[root], serde_json::json!({"one": {"v": 7, "w": 8}}));
+    }
+}
+
+async fn yjs_updates_that_elements_cannot_have_are_refused(mut world: World) {
+    let client = &mut world.documents;
+    let doc_id = create(client, "canvas", br#"{"elements": {"a": {}}}"#).await;
+    let session = Uuid::now_v7();
+    let wrong: [Act; 3] = [
+        |elements, txn| {
+            elements.insert(txn, "x", "no map");
+        },
+        |elements, txn| {
+            elements.insert(txn, "x", MapPrelim::default()).insert(txn, "deep", MapPrelim::default());
+        },
+        |elements, txn| {
+            elements.insert(txn, "x", MapPrelim::default()).insert(txn, "pos", "left");
+        },
+    ];
+    for edit in wrong {
+        let status = merge(client, &doc_id, session, Replica::new().edit(edit)).await.unwrap_err();
+        expect_invalid(&status, "operation.data");
+    }
+    expect_invalid(&merge(client, &doc_id, session, vec![1, 2, 3]).await.unwrap_err(), "operation.data");
+    let author = Replica::new();
+    author.edit(|elements, txn| {
+        elements.insert(txn, "first", MapPrelim::default());
+    });
+    let later = author.edit(|elements, txn| {
+        elements.insert(txn, "second", MapPrelim::default());
+    });
+    let status = merge(client, &doc_id, session, later).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "MISSING_DEPENDENCY"));
+    assert_eq!(text(client, &doc_id).await, r#"{"elements":{"a":{}}}"#);
+    assert_eq!(get(client, &doc_id).await.version, 1);
+    let opaque = create(client, "canvas", b"opaque").await;
+    let update = Replica::new().edit(|elements, txn| {
+        elements.insert(txn, "x", MapPrelim::default());
+    });
+    let status = merge(client, &opaque, session, update).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "OPAQUE_CONTENT"));
+}
+
+#[tokio::test]
+async fn what_a_yjs_update_wrote_is_known_after_a_restart() {
+    let mut world = World::start().await;
+    let doc_id = create(&mut world.documents, "canvas", br#"{"elements": {"e": {}}}"#).await;
+    let author = Replica::new();
+    let update = author.edit(|elements, txn| {
+        let made = elements.insert(txn, "new", MapPrelim::default());
+        made.insert(txn, "color", "red");
+        made.insert(txn, "text", TextPrelim::new("one two"));
+    });
+    merge(&mut world.documents, &doc_id, Uuid::now_v7(), update).await.unwrap();
+    let content = text(&mut world.documents, &doc_id).await;
+    assert_eq!(content, r#"{"elements":{"e":{},"new":{"color":"red","text":"one two"}}}"#);
+    let mut world = world.restart().await;
+    let client = &mut world.documents;
+    assert_eq!(text(client, &doc_id).await, content);
+    let (ada, bob) = (Uuid::now_v7(), Uuid::now_v7());
+    // Who has not seen the update: the creation is known, and so is each key that it wrote.
+    let stale = ("create", r#"{"id": "new", "set": {"color": "blue"}}"#);
+    let applied = act(client, &doc_id, (ada, 1), stale).await.unwrap().applied_operation.unwrap();
+    assert_eq!((applied.version, applied.status.as_str()), (3, "resolved"));
+    // Who has: another key and the text merge, and the author's replica goes on.
+    act(client, &doc_id, (bob, 2), ("text", r#"{"id": "new", "text": {"pos": 7, "ins": "!"}}"#)).await.unwrap();
+    let update = author.edit(|elements, txn| {
+        let Some(Out::YMap(made)) = elements.get(txn, "new") else { panic!("the element is a map") };
+        let Some(Out::YText(text)) = made.get(txn, "text") else { panic!("its text is a text") };
+        text.insert(txn, 3, ",");
+    });
+    merge(client, &doc_id, Uuid::now_v7(), update).await.unwrap();
+    assert_eq!(text(client, &doc_id).await, r#"{"elements":{"e":{},"new":{"color":"blue","text":"one, two!"}}}"#);
+}
+
 /// A Yjs document that follows the updates.
 struct Replica {
     doc: yrs::Doc,
@@ -238,9 +402,21 @@ struct Replica {
 
 impl Replica {
     fn new() -> Self {
+        Self::of("elements")
+    }
+
+    fn of(root: &str) -> Self {
         let doc = yrs::Doc::new();
-        let elements = doc.get_or_insert_map("elements");
+        let elements = doc.get_or_insert_map(root);
         Self { doc, elements }
+    }
+
+    /// Does something and gives the update of it.
+    fn edit(&self, act: impl FnOnce(&yrs::MapRef, &mut yrs::TransactionMut<'_>)) -> Vec<u8> {
+        use yrs::Transact;
+        let mut txn = self.doc.transact_mut();
+        act(&self.elements, &mut txn);
+        txn.encode_update_v1()
     }
 
     fn receive(&self, update: &[u8]) {

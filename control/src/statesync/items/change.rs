@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::statesync::text::{Edit, Payload, decode_payload, encode_edits};
 
 /// Changes in one operation.
-const CHANGES_MAX: usize = 10_000;
+pub(super) const CHANGES_MAX: usize = 10_000;
 const ID_BYTES_MAX: usize = 255;
 const KEY_BYTES_MAX: usize = 128;
 
@@ -21,6 +21,9 @@ pub(in crate::statesync) enum ItemsError {
     /// An item that the operation creates exists.
     #[error("{0} exists; change it with an operation of type \"update\"")]
     Exists(String),
+    /// An update builds on changes that the document does not have.
+    #[error("the update builds on changes that this document does not have: {0}")]
+    MissingDependency(String),
     /// The base version is not known any more.
     #[error("prev_version is older than the retained log, which starts at version {0}")]
     TooOld(u64),
@@ -118,6 +121,9 @@ pub(in crate::statesync) enum Parsed {
     Replace,
 }
 
+/// The key that says what a change does, if that differs from what the operation does.
+const OP_KEY: &str = "op";
+
 /// Keys that have their own place in an operation, and the operation types that are about them.
 const OWN_KEYS: [(&str, &[&str]); 8] = [
     ("pos", &["move"]),
@@ -156,9 +162,15 @@ fn change(op_type: &str, roots: &[Root], value: Value) -> Result<Change, ItemsEr
         return Err(invalid(format!("a change names one item, by one of {}", keys.join(", "))));
     };
     let id = match fields.remove(root.item_key()) {
-        Some(Value::String(id)) if !id.is_empty() && id.len() <= ID_BYTES_MAX => id,
+        Some(Value::String(id)) if check_id(&id).is_ok() => id,
         _ => return Err(invalid(format!("{} is a text of 1 to {ID_BYTES_MAX} bytes", root.item_key()))),
     };
+    let own_type = match fields.remove(OP_KEY) {
+        None => None,
+        Some(Value::String(own)) if ["create", "update", "delete"].contains(&own.as_str()) => Some(own),
+        Some(_) => return Err(invalid(format!("{id}: \"{OP_KEY}\" is create, update or delete"))),
+    };
+    let op_type = own_type.as_deref().unwrap_or(op_type);
     let action = match op_type {
         "create" => Action::Create,
         "delete" => Action::Delete,
@@ -210,7 +222,15 @@ fn text(fields: &mut Map<String, Value>) -> Result<Vec<Edit>, ItemsError> {
     }
 }
 
-fn check_keys(keys: &Map<String, Value>) -> Result<(), ItemsError> {
+/// Checks the id of an item.
+pub(super) fn check_id(id: &str) -> Result<(), ItemsError> {
+    if id.is_empty() || id.len() > ID_BYTES_MAX {
+        return Err(invalid(format!("the id of an item is a text of 1 to {ID_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+pub(super) fn check_keys(keys: &Map<String, Value>) -> Result<(), ItemsError> {
     for (key, value) in keys {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(invalid(format!("a key has 1 to {KEY_BYTES_MAX} bytes")));
@@ -244,13 +264,29 @@ pub(in crate::statesync) fn encode(changes: &[Change]) -> Vec<u8> {
     }
 }
 
+/// The same of changes that are not all of the operation's type: each says what it does.
+pub(in crate::statesync) fn encode_each(changes: &[Change]) -> Vec<u8> {
+    let encoded = changes.iter().map(|change| {
+        let mut fields = encode_one(change);
+        let op = match change.action {
+            Action::Create => "create",
+            Action::Change => "update",
+            Action::Delete => "delete",
+        };
+        fields[OP_KEY] = json!(op);
+        fields
+    });
+    Value::Array(encoded.collect()).to_string().into_bytes()
+}
+
 fn encode_one(change: &Change) -> Value {
     let mut fields = Map::new();
     fields.insert(change.item.root.item_key().into(), json!(change.item.id));
     let mut set = change.set.clone();
-    for (key, _) in OWN_KEYS {
-        if let Some(value) = set.remove(key) {
-            fields.insert(key.into(), value);
+    // A key that is called "set" stays in there.
+    for (key, _) in OWN_KEYS.iter().filter(|(key, _)| *key != "set") {
+        if let Some(value) = set.remove(*key) {
+            fields.insert((*key).into(), value);
         }
     }
     if !set.is_empty() {
@@ -282,9 +318,7 @@ pub(in crate::statesync) fn parse_content(roots: &[Root], content: &[u8]) -> Opt
             let text = text(&mut set).ok()?;
             check_keys(&set).ok()?;
             check_keys(&style).ok()?;
-            if id.is_empty() || id.len() > ID_BYTES_MAX {
-                return None;
-            }
+            check_id(&id).ok()?;
             changes.push(Change { item: ItemId { root: *root, id }, action: Action::Create, set, style, text });
         }
     }

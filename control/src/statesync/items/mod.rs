@@ -1,14 +1,18 @@
 //! The engine of whiteboards, canvases and sheets: items of keys, with a style and a text each, in a Yjs document.
 //!
 //! Every item is a `Y.Map` in its root map, every key one value in it, `style` a `Y.Map` and `text` a `Y.Text` inside, so that
-//! writers of different keys do not touch each other. [`change`] reads and writes the JSON form; [`touched`] tells which writes an
-//! operation did not know.
+//! writers of different keys do not touch each other. [`change`] reads and writes the JSON form of operations, [`json`] that of
+//! items; [`update`] merges what Yjs clients send; [`touched`] tells which writes an operation did not know.
 
 mod change;
+mod json;
 mod touched;
+mod update;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod update_tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,10 +26,21 @@ use yrs::{
 };
 
 use change::{Action, ItemId, invalid};
-pub(super) use change::{Change, ItemsError, Parsed, Root, encode, parse, parse_content};
+pub(super) use change::{Change, ItemsError, Parsed, Root, encode, encode_each, parse, parse_content};
+use json::{any_of_json, json_of_items};
 use touched::{Part, Touched};
+use update::Replica;
 
-use super::text::{Author, STATE_BYTES_MAX, TextError, Track};
+use super::text::{Author, Edit, STATE_BYTES_MAX, TextError, Track};
+
+/// The Yjs document of these roots.
+fn new_doc(roots: &[Root], yjs_client: u64) -> (Doc, Vec<(Root, MapRef)>) {
+    let mut options = Options::with_client_id(yrs::block::ClientID::new(yjs_client));
+    options.offset_kind = OffsetKind::Utf16;
+    let doc = Doc::with_options(options);
+    let roots = roots.iter().map(|root| (*root, doc.get_or_insert_map(root.name()))).collect();
+    (doc, roots)
+}
 
 /// A write that an operation did not know and that touched what it touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +60,8 @@ pub(super) struct ItemsEngine {
     touched: Touched,
     /// Nested texts that somebody edited since the document was loaded.
     texts: HashMap<ItemId, Track>,
+    /// Another replica, on which updates of clients are tried; of documents that get any.
+    copy: Option<Replica>,
     state_bytes_estimate: usize,
 }
 
@@ -54,12 +71,9 @@ impl ItemsEngine {
     /// # Errors
     /// [`ItemsError::Broken`] if the state cannot be read.
     pub(super) fn restore(kind: &str, yjs_client: u64, state: &[u8], version: u64) -> Result<Self, ItemsError> {
-        let mut options = Options::with_client_id(yrs::block::ClientID::new(yjs_client));
-        options.offset_kind = OffsetKind::Utf16;
-        let doc = Doc::with_options(options);
-        let roots = Root::of(kind).iter().map(|root| (*root, doc.get_or_insert_map(root.name()))).collect();
-        let mut engine =
-            Self { doc, roots, touched: Touched::new(version), texts: HashMap::new(), state_bytes_estimate: 0 };
+        let (doc, roots) = new_doc(Root::of(kind), yjs_client);
+        let (touched, texts) = (Touched::new(version), HashMap::new());
+        let mut engine = Self { doc, roots, touched, texts, copy: None, state_bytes_estimate: 0 };
         if !state.is_empty() {
             engine.replay(state)?;
         }
@@ -105,7 +119,7 @@ impl ItemsEngine {
     pub(super) fn content(&self) -> Vec<u8> {
         let txn = self.doc.transact();
         let roots: BTreeMap<&str, Value> =
-            self.roots.iter().map(|(root, map)| (root.name(), json_of_map(map, &txn))).collect();
+            self.roots.iter().map(|(root, map)| (root.name(), json_of_items(map, &txn))).collect();
         serde_json::to_vec(&roots).expect("JSON values always serialise")
     }
 
@@ -167,6 +181,7 @@ impl ItemsEngine {
             .map_err(|_| ItemsError::Broken("the CRDT failed on an operation"))??;
         self.touched.write(&changes, author);
         self.state_bytes_estimate += update.len();
+        self.copy = self.copy.take().filter(|copy| copy.follow(&update));
         Ok((changes, update.into()))
     }
 
@@ -177,6 +192,7 @@ impl ItemsEngine {
     pub(super) fn replace(&mut self, items: Vec<Change>, author: Author) -> Result<Bytes, ItemsError> {
         self.check_forest(&items)?;
         self.check_room(items.iter().map(size).sum())?;
+        self.copy = None;
         let replaced = catch_unwind(AssertUnwindSafe(|| {
             let mut txn = self.doc.transact_mut();
             for (_, map) in &self.roots {
@@ -290,6 +306,14 @@ impl ItemsEngine {
         Track::new(&text, self.touched.last(item, Part::Text))
     }
 
+    /// The text of an item that the author makes. Whoever makes one may go on from a base at which it was not there, unless others had
+    /// one of that name.
+    fn new_text(&self, item: &ItemId, author: Author) -> Track {
+        let floor = self.touched.floor();
+        let is_known = self.touched.unknown(item, Part::Anything, floor, author.session).is_some();
+        Track::new("", if is_known { author.version - 1 } else { floor })
+    }
+
     fn write(
         &mut self,
         mut changes: Vec<Change>,
@@ -297,21 +321,7 @@ impl ItemsEngine {
         author: Author,
     ) -> Result<(Vec<Change>, Vec<u8>), ItemsError> {
         for change in &mut changes {
-            let exists = self.exists(&change.item);
-            if change.action == Action::Delete || !exists {
-                self.texts.remove(&change.item);
-            }
-            if change.text.is_empty() {
-                continue;
-            }
-            if !self.texts.contains_key(&change.item) {
-                let track = if exists { self.load_text(&change.item) } else { Track::new("", author.version - 1) };
-                self.texts.insert(change.item.clone(), track);
-            }
-            let track = self.texts.get_mut(&change.item).expect("it was just inserted");
-            let base = if exists { base } else { author.version - 1 };
-            let view = track.view(base, author).map_err(of_text)?;
-            change.text = track.place(&change.text, view, author).map_err(of_text)?;
+            change.text = self.track_text(change, base, author)?;
         }
         let mut txn = self.doc.transact_mut();
         for change in &changes {
@@ -320,6 +330,25 @@ impl ItemsEngine {
         }
         let update = txn.encode_update_v1();
         Ok((changes, update))
+    }
+
+    /// Takes the edits of a change, made at `base`, into the history of the item's text. Gives what they do to the text of today.
+    fn track_text(&mut self, change: &Change, base: u64, author: Author) -> Result<Vec<Edit>, ItemsError> {
+        let exists = self.exists(&change.item);
+        if change.action == Action::Delete || !exists {
+            self.texts.remove(&change.item);
+        }
+        if change.text.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !self.texts.contains_key(&change.item) {
+            let track = if exists { self.load_text(&change.item) } else { self.new_text(&change.item, author) };
+            self.texts.insert(change.item.clone(), track);
+        }
+        let track = self.texts.get_mut(&change.item).expect("it was just inserted");
+        let base = if exists { base } else { author.version - 1 };
+        let view = track.view(base, author).map_err(of_text)?;
+        track.place(&change.text, view, author).map_err(of_text)
     }
 
     fn exists(&self, item: &ItemId) -> bool {
@@ -399,53 +428,4 @@ fn nested_text(item: &MapRef, txn: &impl ReadTxn) -> Option<TextRef> {
         Some(Out::YText(text)) => Some(text),
         _ => None,
     }
-}
-
-/// Numbers are what JavaScript has: 64-bit floating point.
-fn any_of_json(value: &Value) -> Any {
-    match value {
-        Value::Null => Any::Null,
-        Value::Bool(value) => Any::Bool(*value),
-        Value::Number(value) => Any::Number(value.as_f64().unwrap_or_default().into()),
-        Value::String(value) => Any::String(value.as_str().into()),
-        Value::Array(list) => Any::Array(list.iter().map(any_of_json).collect()),
-        Value::Object(map) => {
-            let map: HashMap<String, Any> = map.iter().map(|(key, value)| (key.clone(), any_of_json(value))).collect();
-            Any::Map(map.into())
-        }
-    }
-}
-
-fn json_of_any(value: &Any) -> Value {
-    match value {
-        Any::Null | Any::Undefined => Value::Null,
-        Any::Bool(value) => Value::Bool(*value),
-        Any::Number(yrs::Number::Int(value)) => Value::from(*value),
-        Any::Number(yrs::Number::Float(value)) => json_of_number(*value),
-        Any::String(value) => Value::String(value.to_string()),
-        Any::Buffer(value) => Value::Array(value.iter().map(|byte| Value::from(*byte)).collect()),
-        Any::Array(list) => Value::Array(list.iter().map(json_of_any).collect()),
-        Any::Map(map) => Value::Object(map.iter().map(|(key, value)| (key.clone(), json_of_any(value))).collect()),
-    }
-}
-
-/// A whole number without a fraction, as JavaScript writes it.
-fn json_of_number(value: f64) -> Value {
-    if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 {
-        return Value::from(value as i64);
-    }
-    serde_json::Number::from_f64(value).map_or(Value::Null, Value::Number)
-}
-
-fn json_of_map(map: &MapRef, txn: &impl ReadTxn) -> Value {
-    let of_entry = |(key, value): (&str, Out)| {
-        let value = match value {
-            Out::Any(value) => json_of_any(&value),
-            Out::YText(text) => Value::String(text.get_string(txn)),
-            Out::YMap(map) => json_of_map(&map, txn),
-            _ => Value::Null,
-        };
-        (key.to_owned(), value)
-    };
-    Value::Object(map.iter(txn).map(of_entry).collect())
 }

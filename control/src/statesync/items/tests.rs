@@ -146,3 +146,11 @@ fn data_that_names_an_item_and_breaks_a_rule_never_replaces_the_content() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(parse("update", roots, deep.as_bytes()), Ok(Parsed::Replace));
 }
+
+#[test]
+fn who_makes_a_text_goes_on_from_a_base_at_which_it_was_not_there() {
+    let mut board = engine("canvas");
+    apply(&mut board, ("create", r#"{"id": "a", "text": "one"}"#), 1, (2, 1)).unwrap();
+    apply(&mut board, ("text", r#"{"id": "a", "text": {"pos": 3, "ins": " two"}}"#), 1, (3, 1)).unwrap();
+    assert_eq!(content(&board), r#"{"elements":{"a":{"text":"one two"}}}"#);
+}

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::TextError;
 
 /// The most edits in one operation: each costs a search of the text.
-pub(super) const EDITS_MAX: usize = 10_000;
+pub(in crate::statesync) const EDITS_MAX: usize = 10_000;
 
 /// Deletes `del` UTF-16 units at `pos`, then inserts `ins` there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ pub fn encode_edits(edits: &[Edit]) -> Vec<u8> {
 }
 
 /// The one edit that turns `units` into `content`, which leaves alone what both have at their ends.
-pub(super) fn difference(units: &[u16], content: &str) -> Option<Edit> {
+pub(in crate::statesync) fn difference(units: &[u16], content: &str) -> Option<Edit> {
     let wanted: Vec<u16> = content.encode_utf16().collect();
     let mut start = units.iter().zip(&wanted).take_while(|(have, want)| have == want).count();
     if start > 0 && (0xD800..0xDC00).contains(&wanted[start - 1]) {

@@ -2,8 +2,8 @@
 
 use bolero::check;
 
-use super::guard::scan;
 use super::{Mark, Payload, decode_payload, encode_edits};
+use crate::statesync::guard::{Grammar, scan};
 use crate::statesync::items::{Parsed, Root, encode, parse, parse_content};
 
 /// Random inputs of a plain test run.
@@ -90,6 +90,8 @@ fn fuzz_items_operation() {
 #[test]
 fn fuzz_yjs_update() {
     check!().with_iterations(ITERATIONS).for_each(|input: &[u8]| {
-        let _ = scan(input);
+        for grammar in [Grammar::Text, Grammar::Items(Root::of("canvas")), Grammar::Items(Root::of("sheet"))] {
+            let _ = scan(input, grammar);
+        }
     });
 }

@@ -6,7 +6,6 @@
 mod edit;
 #[cfg(test)]
 mod fuzz_tests;
-mod guard;
 mod mark;
 mod track;
 mod window;
@@ -25,12 +24,14 @@ use yrs::{
     Any, Doc, GetString, Observable, OffsetKind, Options, Out, ReadTxn, StateVector, Text, TextRef, Transact, Update,
 };
 
+pub(super) use edit::{EDITS_MAX, difference};
 pub use edit::{Edit, Payload, decode_payload, encode_edits};
 pub(super) use mark::Mark;
-pub(super) use track::Track;
-use track::{splice, splits_pair};
+pub(super) use track::{Track, splice, splits_pair};
 pub use window::SessionIndex;
 use window::{View, Window};
+
+use super::guard::{Grammar, GuardError, scan};
 
 /// The name of the root type: a public contract with every Yjs client.
 pub const ROOT: &str = "content";
@@ -57,6 +58,15 @@ pub enum TextError {
     /// The engine's state can no longer be trusted; it has to be rebuilt from disk.
     #[error("the document has to be reloaded: {0}")]
     Broken(&'static str),
+}
+
+impl From<GuardError> for TextError {
+    fn from(error: GuardError) -> Self {
+        match error {
+            GuardError::Malformed(_) => Self::Invalid(format!("data: {error}")),
+            GuardError::MissingDependency { .. } => Self::MissingDependency(error.to_string()),
+        }
+    }
 }
 
 /// What an applied operation did.
@@ -86,6 +96,8 @@ pub struct Logged {
     pub placed: Vec<Edit>,
     /// The base and the edits as they were sent, if they differ.
     pub sent: Option<(u64, Vec<Edit>)>,
+    /// Whether what was sent went over what others had written into its range.
+    pub overwrote: bool,
 }
 
 /// One text document in memory.
@@ -144,11 +156,14 @@ impl TextEngine {
         let mut window = Window::new(length, floor);
         for logged in log {
             // What was sent says more than what became of it: also which units were deleted that others had deleted already.
-            let (view, edits) = match &logged.sent {
-                Some((base, edits)) if *base >= floor => (window.view(*base, logged.author.session), edits),
-                _ => (View::Latest, &logged.placed),
+            let (view, edits, overwrote) = match &logged.sent {
+                Some((base, edits)) if *base >= floor => {
+                    (window.view(*base, logged.author.session), edits, logged.overwrote)
+                }
+                _ => (View::Latest, &logged.placed, false),
             };
-            if edits.iter().any(|edit| window.apply(edit, view, logged.author).is_err()) {
+            let apply = if overwrote { Window::overwrite } else { Window::apply };
+            if edits.iter().any(|edit| apply(&mut window, edit, view, logged.author).is_err()) {
                 return;
             }
             window.finish(logged.author);
@@ -251,10 +266,14 @@ impl TextEngine {
     /// [`TextError`]; after any but [`TextError::Broken`] the text is as before.
     pub fn apply_update(&mut self, bytes: &[u8], author: Author) -> Result<Change, TextError> {
         self.check_state_quota(bytes.len())?;
-        let scan = guard::scan(bytes)?;
+        let scan = scan(bytes, Grammar::Text)?;
         {
             let txn = self.doc.transact();
             scan.check_dependencies(|client| txn.state_vector().get(&yrs::block::ClientID::new(client)))?;
+        }
+        let is_plain = scan.is_plain(&self.doc.transact());
+        if !is_plain && !self.is_same_in_every_replica(bytes) {
+            return Err(TextError::Invalid("data: it was written beside what was never next to each other".to_owned()));
         }
         if self.track.units.len() + scan.inserted_units > TEXT_UNITS_MAX {
             return Err(TextError::Full("a text may have 1,048,576 UTF-16 units"));
@@ -277,6 +296,19 @@ impl TextEngine {
         Ok(Change { edits, update: update.into() })
     }
 
+    /// Tries whether a replica that gets all at once comes to the same text as one that gets the update now.
+    fn is_same_in_every_replica(&self, update: &[u8]) -> bool {
+        let tried = catch_unwind(AssertUnwindSafe(|| -> Result<bool, TextError> {
+            let client = self.doc.client_id().get();
+            let mut follower = Self::restore(client, &self.state(), 0)?;
+            follower.replay(update)?;
+            let latecomer = Self::restore(client, &follower.state(), 0)?;
+            let read = |engine: &Self| engine.text.get_string(&engine.doc.transact());
+            Ok(read(&follower) == read(&latecomer))
+        }));
+        matches!(tried, Ok(Ok(true)))
+    }
+
     fn merge(&mut self, bytes: &[u8]) -> Result<(Vec<u8>, Vec<Edit>), TextError> {
         let update = Update::decode_v1(bytes).map_err(|error| TextError::Invalid(format!("data: {error}")))?;
         let edits = Arc::new(Mutex::new(Vec::new()));
@@ -293,7 +325,7 @@ impl TextEngine {
             txn.encode_update_v1()
         };
         self.text.unobserve("edits");
-        guard::scan(&encoded).map_err(|_| TextError::Broken("an update does not re-encode"))?;
+        scan(&encoded, Grammar::Text).map_err(|_| TextError::Broken("an update does not re-encode"))?;
         let edits = std::mem::take(&mut *edits.lock().expect("no holder panics"));
         Ok((encoded, edits))
     }
@@ -324,7 +356,8 @@ impl TextEngine {
     }
 }
 
-fn edits_of_delta(delta: &[Delta]) -> Vec<Edit> {
+/// What a change of a text does to it, as the CRDT library tells it.
+pub(super) fn edits_of_delta(delta: &[Delta]) -> Vec<Edit> {
     let mut edits: Vec<Edit> = Vec::new();
     let mut pos = 0;
     // Whether the last edit ends where the next delta starts, so that a deletion belongs to it.

@@ -71,7 +71,7 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
-fn engine(text: &str) -> TextEngine {
+pub(super) fn engine(text: &str) -> TextEngine {
     let mut engine = TextEngine::restore(1, &[], 0).unwrap();
     if !text.is_empty() {
         engine.replace(text, Author { version: 1, session: 1 }).unwrap();
@@ -116,7 +116,7 @@ proptest! {
             }
             let change = engine.apply_edits(&edits, base, author).unwrap();
             change.edits.iter().for_each(|edit| splice(&mut follower, edit));
-            log.push(Logged { author, placed: change.edits, sent: Some((base, edits)) });
+            log.push(Logged { author, placed: change.edits, sent: Some((base, edits)), overwrote: false });
             prop_assert_eq!(engine.content(), reference.text());
         }
         prop_assert_eq!(String::from_utf16(&follower).unwrap(), reference.text());
@@ -183,7 +183,7 @@ proptest! {
                 if pos % 3 == 0 { let state = engine.state(); peer.receive(&state); }
                 change
             };
-            guard::scan(&change.update).unwrap();
+            scan(&change.update, Grammar::Text).unwrap();
             change.edits.iter().for_each(|edit| splice(&mut follower, edit));
             prop_assert_eq!(&follower, &engine.track.units);
             prop_assert_eq!(crdt_text(&engine), engine.content());
@@ -191,7 +191,7 @@ proptest! {
         let state = engine.state();
         for peer in &mut peers {
             peer.receive(&state);
-            prop_assert_eq!(peer.text.get_string(&peer.doc.transact()), engine.content());
+            prop_assert_eq!(peer.content(), engine.content());
         }
     }
 
@@ -217,7 +217,7 @@ proptest! {
             Ok(_) => {
                 let mut copy = Peer::new(5);
                 copy.receive(&engine.state());
-                prop_assert_eq!(copy.text.get_string(&copy.doc.transact()), engine.content());
+                prop_assert_eq!(copy.content(), engine.content());
             }
             Err(TextError::Broken(_)) => {}
             Err(_) => prop_assert_eq!(engine.content(), before),
@@ -226,17 +226,17 @@ proptest! {
 }
 
 /// The nearest place at or before `pos` that does not split a pair.
-fn boundary(units: &[u16], pos: usize) -> usize {
+pub(super) fn boundary(units: &[u16], pos: usize) -> usize {
     if splits_pair(units, pos) { pos - 1 } else { pos }
 }
 
-struct Peer {
+pub(super) struct Peer {
     doc: Doc,
     text: TextRef,
 }
 
 impl Peer {
-    fn new(client: u64) -> Self {
+    pub(super) fn new(client: u64) -> Self {
         let mut options = Options::with_client_id(yrs::block::ClientID::new(client));
         options.offset_kind = OffsetKind::Utf16;
         let doc = Doc::with_options(options);
@@ -244,11 +244,15 @@ impl Peer {
         Self { doc, text }
     }
 
-    fn receive(&mut self, update: &[u8]) {
+    pub(super) fn content(&self) -> String {
+        self.text.get_string(&self.doc.transact())
+    }
+
+    pub(super) fn receive(&mut self, update: &[u8]) {
         self.doc.transact_mut().apply_update(Update::decode_v1(update).unwrap()).unwrap();
     }
 
-    fn edit(&mut self, pos: u32, del: u32, ins: &str) -> Vec<u8> {
+    pub(super) fn edit(&mut self, pos: u32, del: u32, ins: &str) -> Vec<u8> {
         let units: Vec<u16> = self.text.get_string(&self.doc.transact()).encode_utf16().collect();
         let pos = boundary(&units, pos as usize % (units.len() + 1));
         let end = boundary(&units, (pos + del as usize).min(units.len()));
@@ -324,6 +328,31 @@ fn a_position_inside_a_surrogate_pair_is_refused() {
     let after = Edit { pos: 3, del: 0, ins: "x".into() };
     engine.apply_edits(&[after], 1, AUTHOR).unwrap();
     assert_eq!(engine.content(), "a😀xb");
+}
+
+#[test]
+fn a_writer_who_overwrote_a_range_sees_nothing_of_it_again() {
+    let mut engine = engine("abcdef");
+    let edit = |pos, del, ins: &str| [Edit { pos, del, ins: ins.into() }];
+    let (ada, bob) = (|version| Author { version, session: 1 }, |version| Author { version, session: 2 });
+    let gone = engine.apply_edits(&edit(2, 2, ""), 1, bob(2)).unwrap();
+    assert_eq!(engine.overlaps(&edit(1, 4, "X"), 1, ada(3)).unwrap(), [2]);
+    let overwritten = engine.overwrite(&edit(1, 4, "X"), 1, ada(3)).unwrap();
+    assert_eq!(engine.content(), "aXf");
+    let state = engine.state();
+    // To her it is three letters long, although she does not know that "cd" was gone before.
+    engine.apply_edits(&edit(3, 0, "!"), 1, ada(4)).unwrap();
+    assert_eq!(engine.content(), "aXf!");
+    // After it was loaded from the log as well.
+    let log = [
+        Logged { author: bob(2), placed: gone.edits, sent: None, overwrote: false },
+        Logged { author: ada(3), placed: overwritten.edits, sent: Some((1, edit(1, 4, "X").into())), overwrote: true },
+    ];
+    let mut loaded = TextEngine::restore(1, &state, 3).unwrap();
+    loaded.restore_window(1, &log);
+    assert_eq!(loaded.floor(), 1);
+    loaded.apply_edits(&edit(3, 0, "!"), 1, ada(4)).unwrap();
+    assert_eq!(loaded.content(), "aXf!");
 }
 
 #[test]

@@ -63,31 +63,28 @@ impl Track {
         view: View,
         author: Author,
     ) -> Result<Vec<Edit>, TextError> {
-        self.place_each(edits, author, |_, edit| (edit.clone(), view))
+        self.place_each(edits, view, author, Window::apply)
     }
 
     /// Like [`place`](Self::place), but what an edit replaces goes with everything that others wrote into it since.
     pub(super) fn overwrite(&mut self, edits: &[Edit], view: View, author: Author) -> Result<Vec<Edit>, TextError> {
-        self.place_each(edits, author, |window, edit| match window.extent(edit, view) {
-            Some((start, end)) => (Edit { pos: start, del: end - start, ins: edit.ins.clone() }, View::Latest),
-            None => (edit.clone(), view),
-        })
+        self.place_each(edits, view, author, Window::overwrite)
     }
 
     fn place_each(
         &mut self,
         edits: &[Edit],
+        view: View,
         author: Author,
-        resolve: impl Fn(&Window, &Edit) -> (Edit, View),
+        apply: impl Fn(&mut Window, &Edit, View, Author) -> Result<Vec<Edit>, &'static str>,
     ) -> Result<Vec<Edit>, TextError> {
         let mut placed = Vec::with_capacity(edits.len());
         for (index, edit) in edits.iter().enumerate() {
             let broken =
                 |error| if index == 0 { error } else { TextError::Broken("an edit after the first was refused") };
-            let (edit, view) = resolve(&self.window, edit);
             let before = placed.len();
-            self.check_surrogates(&edit, view).map_err(broken)?;
-            placed.extend(self.window.apply(&edit, view, author).map_err(TextError::Broken)?);
+            self.check_surrogates(edit, view).map_err(broken)?;
+            placed.extend(apply(&mut self.window, edit, view, author).map_err(TextError::Broken)?);
             for edit in &placed[before..] {
                 splice(&mut self.units, edit);
             }
@@ -129,11 +126,13 @@ impl Track {
     }
 }
 
-pub(super) fn splits_pair(units: &[u16], pos: usize) -> bool {
+/// Whether a position is between the halves of a surrogate pair.
+pub(in crate::statesync) fn splits_pair(units: &[u16], pos: usize) -> bool {
     pos > 0 && pos < units.len() && (0xD800..0xDC00).contains(&units[pos - 1]) && (0xDC00..0xE000).contains(&units[pos])
 }
 
-pub(super) fn splice(units: &mut Vec<u16>, edit: &Edit) {
+/// Applies an edit that fits.
+pub(in crate::statesync) fn splice(units: &mut Vec<u16>, edit: &Edit) {
     let start = edit.pos as usize;
     units.splice(start..start + edit.del as usize, edit.ins.encode_utf16());
 }

@@ -360,6 +360,50 @@ impl Window {
         Ok(())
     }
 
+    /// Like [`apply`](Self::apply), but what an edit replaces goes with everything that others wrote into it since.
+    pub(super) fn overwrite(&mut self, edit: &Edit, view: View, author: Author) -> Result<Vec<Edit>, &'static str> {
+        let Some((start, end)) = self.extent(edit, view) else { return self.apply(edit, view, author) };
+        self.delete_again(edit, view, author);
+        let edit = Edit { pos: start, del: end - start, ins: edit.ins.clone() };
+        self.apply(&edit, View::Latest, author)
+    }
+
+    /// Notes that `author` deletes what `edit` of `view` deletes and others have deleted already: in the author's own view it
+    /// is gone from then on. The text of today stays as it is.
+    fn delete_again(&mut self, edit: &Edit, view: View, author: Author) {
+        let (start, end) = (edit.pos, edit.pos + edit.del);
+        let mut seen = 0;
+        for chunk in &mut self.chunks {
+            let mut at = 0;
+            while let Some(span) = chunk.spans.get_mut(at) {
+                if seen >= end {
+                    return;
+                }
+                if !span.visible_in(view) {
+                    at += 1;
+                    continue;
+                }
+                if seen + span.len <= start || span.visible_now() > 0 {
+                    seen += span.len;
+                    at += 1;
+                    continue;
+                }
+                // Cut to what is inside, and look at the pieces one by one.
+                let cut = if seen < start { start - seen } else { end - seen };
+                if cut < span.len {
+                    let tail = span.split(cut);
+                    chunk.spans.insert(at + 1, tail);
+                    self.span_count += 1;
+                    continue;
+                }
+                span.deletes.push((author.version, author.session));
+                chunk.version_max = author.version;
+                seen += span.len;
+                at += 1;
+            }
+        }
+    }
+
     /// Splits the chunk of `gap` if it is too large; returns where `gap` is then.
     fn split_chunk(&mut self, gap: Gap) -> Gap {
         let chunk = &mut self.chunks[gap.chunk];
