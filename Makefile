@@ -3,6 +3,9 @@ CARGO ?= cargo
 # Where the public editing traces are; a generated trace takes the place of one that is missing.
 TRACES ?= ../shared/data
 SOAK_SEEDS ?= 10000
+# How often `make soak` kills the server in the middle of a replay, and how long its writers write, in seconds.
+SOAK_KILLS ?= 200
+SOAK_WRITERS_SECONDS ?= 300
 # What tests use and a machine may lack.
 TOOLS := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
 SHELL := /bin/bash
@@ -18,7 +21,7 @@ help: ## Prints this list
 run: ## Builds, starts both services on the embedded store, prints the addresses; Ctrl-C ends it
 	$(CARGO) run --release --locked -p aetherflow --bin aetherflow -- up
 
-# A test that lacks a privilege or io_uring prints a line that starts with SKIPPED: and passes, but fails where CI is set.
+# A test that lacks a privilege, a tool or io_uring prints a line that starts with SKIPPED: and passes, but fails where CI is set.
 test: ## Runs every test and says at the end how many were skipped
 	.ci/tools.sh $(TOOLS)
 	PATH="$$PATH:$(TOOLS)/usr/bin" $(CARGO) test --workspace --locked -- --show-output 2>&1 | .ci/tests.sh
@@ -34,10 +37,13 @@ demo: ## Two people edit one text over a 50 ms, 5 % link, on gRPC over Quantum (
 	$(CARGO) build --locked -p aetherflow -p aetherflow-bench --bins
 	$${CARGO_TARGET_DIR:-target}/debug/aetherflow-bench demo
 
-soak: ## The long proofs: thousands of simulated worlds, recorded sessions over a lossy link (needs root; an hour)
+soak: ## The long proofs: simulated worlds, kill -9 in replays, random writers, recorded sessions over a lossy link (needs root; hours)
 	QUANTUM_SIM_SEEDS=$(SOAK_SEEDS) $(CARGO) test --release --locked -p quantum-sim --test seeds
 	QUANTUM_SYN_FLOOD=1000000 $(CARGO) test --release --locked -p quantum-grpc --test processes syn_flood -- --nocapture
 	$(CARGO) build --release --locked -p aetherflow -p aetherflow-bench --bins
+	CRASH_KILLS=$(SOAK_KILLS) $(CARGO) test --release --locked -p aetherflow-bench --test crash -- --nocapture
+	WRITERS_SECONDS=$(SOAK_WRITERS_SECONDS) $(CARGO) test --release --locked -p aetherflow-bench --test writers -- --nocapture --test-threads 1
+	HOSTILE_UPDATES=100000 $(CARGO) test --release --locked -p aetherflow --test hostile_updates -- --nocapture
 	for trace in friendsforever sveltecomponent; do \
 	  file=$(TRACES)/$$trace.json.gz; \
 	  [ -e "$$file" ] || file=generate:2,26000,1; \

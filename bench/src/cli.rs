@@ -12,7 +12,9 @@ use crate::load::bulk::BulkArgs;
 use crate::load::drive::DriveArgs;
 use crate::load::serve::ServeArgs;
 use crate::replay::ReplayArgs;
-use crate::{compare, demo, link, load, replay};
+use crate::services::ServicesArgs;
+use crate::writers::WritersArgs;
+use crate::{compare, demo, link, load, replay, services, writers};
 
 /// Measures and proves `AetherFlow`: load, lossy links and recorded editing sessions.
 #[derive(Debug, Parser)]
@@ -32,7 +34,11 @@ enum Command {
     Bulk(BulkArgs),
     /// Replays a recorded or generated editing session through real clients and checks that all converge
     Replay(ReplayArgs),
+    /// Lets several writers make random operations on documents of every type, and accounts for each operation
+    Writers(WritersArgs),
     Link(LinkArgs),
+    /// Measures the session and the document service: calls, durable operations, and fan-out to many subscribers
+    Services(ServicesArgs),
     /// Measures Quantum beside TCP, gRPC over TCP and QUIC on the same lossy paths (needs root)
     Compare(CompareArgs),
     /// Shows two people editing one document over a link that loses packets (needs root)
@@ -58,7 +64,9 @@ pub fn main() -> ExitCode {
         Command::Drive(args) => load::drive::run(&args),
         Command::Bulk(args) => load::bulk::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Writers(args) => writers::run(&args),
         Command::Link(args) => link::run(&args),
+        Command::Services(args) => services::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Report(args) => report::run(&args),

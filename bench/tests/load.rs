@@ -245,7 +245,7 @@ fn a_histogram_and_the_servers_processor_time_come_when_asked_for() {
 
 #[test]
 fn every_subcommand_has_help_with_examples() {
-    for subcommand in ["serve", "drive", "bulk", "replay"] {
+    for subcommand in ["serve", "drive", "bulk", "replay", "services"] {
         let output = Command::new(BENCH).args([subcommand, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains("Examples:") && text.contains(&format!("aetherflow-bench {subcommand} ")), "{text}");

@@ -12,7 +12,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use proto::session::{CreateSessionRequest, HeartbeatRequest};
 use proto::statesync::state_sync_service_client::StateSyncServiceClient;
-use proto::statesync::{ApplyOperationRequest, Operation, OperationEvent, SubscribeDocumentRequest};
+use proto::statesync::{
+    ApplyOperationRequest, ApplyOperationResponse, Operation, OperationEvent, SubscribeDocumentRequest,
+};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 
@@ -20,6 +22,7 @@ use super::Encoding;
 use super::operation::{AFTER_KEY, Author, DELETED_KEY, named, operation, span};
 use super::shared::Shared;
 use super::wire::{CALL_TIMEOUT, Dialer, Wire};
+use crate::history::Entry;
 use crate::replica::{PositionalReplica, Received, Replica, Span, YjsReplica};
 
 /// Operations of a client that are on their way at once. On a 50 ms path 8 reach what causality allows (friendsforever:
@@ -34,7 +37,8 @@ const STALL: Duration = Duration::from_mins(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
 const RECONNECT_FOR: Duration = Duration::from_mins(1);
 
-type Answer = Pin<Box<dyn Future<Output = (u64, Result<(), Status>)> + Send>>;
+/// The sequence of an operation and the version that it made.
+type Answer = Pin<Box<dyn Future<Output = (u64, Result<u64, Status>)> + Send>>;
 
 /// Where the subscription stands.
 #[derive(Default)]
@@ -178,17 +182,21 @@ impl Client {
 
     fn send(&mut self, sequence: u64, operation: Operation) {
         self.unanswered.insert(sequence, operation.clone());
+        self.shared.record(|| Entry::sent(&operation));
         self.shared.requests.fetch_add(1, Ordering::Relaxed);
         let mut statesync = self.statesync.clone();
         self.answers.push(Box::pin(async move {
             let request = ApplyOperationRequest { operation: Some(operation) };
             let answer = tokio::time::timeout(CALL_TIMEOUT, statesync.apply_operation(request)).await;
             let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
-            let refused = |answer: tonic::Response<proto::statesync::ApplyOperationResponse>| {
+            let version = |answer: tonic::Response<ApplyOperationResponse>| {
                 let answer = answer.into_inner();
-                if answer.success { Ok(()) } else { Err(Status::aborted(answer.error)) }
+                match answer.applied_operation {
+                    Some(operation) if answer.success => Ok(operation.version),
+                    _ => Err(Status::aborted(answer.error)),
+                }
             };
-            (sequence, answer.and_then(refused))
+            (sequence, answer.and_then(version))
         }));
     }
 
@@ -202,8 +210,10 @@ impl Client {
                 Err(status) => status,
             },
             Some((sequence, answer)) = self.answers.next(), if !self.answers.is_empty() => match answer {
-                Ok(()) => {
-                    self.unanswered.remove(&sequence);
+                Ok(version) => {
+                    if let Some(operation) = self.unanswered.remove(&sequence) {
+                        self.shared.record(|| Entry::Acknowledged { id: operation.id, version });
+                    }
                     return Ok(());
                 }
                 Err(status) => status,
@@ -240,6 +250,8 @@ impl Client {
         let expected = self.position.version + 1;
         ensure!(event.version == expected, "version {} came, {expected} was due", event.version);
         self.position.version = event.version;
+        let (client, version) = (self.agent, event.version);
+        self.shared.record(|| Entry::Seen { client, id: operation.id.clone(), version });
         let span = span(&operation)?;
         let known =
             self.received.get_mut(usize::from(span.agent)).context("an operation of a writer that does not exist")?;

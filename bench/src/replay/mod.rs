@@ -4,7 +4,7 @@ mod client;
 mod operation;
 mod outcome;
 mod shared;
-mod wire;
+pub(crate) mod wire;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::history::Logged;
 use crate::trace::{Causality, Trace};
 use client::Client;
 pub use outcome::Outcome;
@@ -24,14 +25,15 @@ session, subscription and replica, and makes a transaction only when its replica
 Transactions that nothing foreign separates travel in one operation, and up to 8 operations of a client are on their way at
 once (Operation.session_sequence keeps their order).
 
-Exit code 0: every replica and the server hold exactly the trace's endContent. 1: they do not; the first difference is printed.
+Exit code 0: every replica and the server hold exactly the trace's endContent. 1: they do not, and the first difference is
+printed; or, with --check-history, an acknowledged operation is lost, applied twice or out of order.
 
 Examples:
   aetherflow-bench replay --trace friendsforever.json.gz --to 127.0.0.1:9002 --transport tcp-grpc
   aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport tcp-grpc --encoding json --json
   aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport quantum-grpc --insecure-loopback
   aetherflow-bench replay --trace sveltecomponent.json.gz --to 10.0.0.2:7002 --session-addr 10.0.0.2:7001 \\
-    --transport tcp-grpc --resume";
+    --transport tcp-grpc --resume --check-history";
 
 /// What carries the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,11 +41,12 @@ pub enum ReplayTransport {
     /// gRPC over Quantum, encrypted; the server is verified by --ca, --pin or not at all
     QuantumGrpc,
     /// gRPC over plaintext HTTP/2 over TCP
+    #[value(alias = "tcp")]
     TcpGrpc,
 }
 
 impl ReplayTransport {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::QuantumGrpc => "quantum-grpc",
             Self::TcpGrpc => "tcp-grpc",
@@ -103,6 +106,10 @@ pub struct ReplayArgs {
     /// When a connection breaks, reconnect, resume the subscription and send unanswered operations again
     #[arg(long)]
     pub resume: bool,
+    /// Read the document's log in the end and check that it has every acknowledged operation once, in order, and no gap; for
+    /// sessions of up to 10,000 operations
+    #[arg(long)]
+    pub check_history: bool,
     /// Print only the JSON line, without progress
     #[arg(long)]
     pub json: bool,
@@ -118,14 +125,15 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
     let outcome = runtime.block_on(play(args, trace))?;
     // Connections close in the background; nothing of the result depends on them.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
-    for difference in &outcome.differences {
-        eprintln!("{difference}");
+    let violations = outcome.history.iter().flat_map(|history| &history.violations);
+    for fault in outcome.differences.iter().chain(violations) {
+        eprintln!("{fault}");
     }
     if !args.json {
         eprintln!("{}", outcome.summary());
     }
     println!("{}", serde_json::to_string(&outcome)?);
-    Ok(if outcome.converged { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if outcome.is_right() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// Replays a trace against running services.
@@ -135,7 +143,8 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<ExitCode> {
 pub async fn play(args: &ReplayArgs, trace: Trace) -> anyhow::Result<Outcome> {
     ensure!(args.speed.is_finite() && args.speed >= 0.0, "--speed must be a number that is not negative");
     let causality = Causality::new(&trace)?;
-    let dialer = Dialer::new(args)?;
+    let verify = wire::verify(args.transport, args.ca.as_ref(), args.pin.as_ref(), args.insecure_loopback)?;
+    let dialer = Dialer::new(&args.to, args.session_addr.as_deref(), args.transport, verify)?;
     // One writer alone would show nothing to anybody: a client that only watches is beside it.
     let clients = if trace.agents == 1 { 2 } else { trace.agents };
     let document = dialer.create_document().await.context("cannot create the document")?;
@@ -154,6 +163,13 @@ pub async fn play(args: &ReplayArgs, trace: Trace) -> anyhow::Result<Outcome> {
         texts.push(text.context("a client panicked")??);
     }
     let server = dialer.document_text(&shared.document).await.context("cannot read the document back")?;
+    let history = match &shared.history {
+        Some(recorder) => {
+            let log = dialer.log(&shared.document).await.context("cannot read the log back")?;
+            Some(recorder.verdict(&Logged::of_events(&log)))
+        }
+        None => None,
+    };
     shared.progress.finish_and_clear();
-    Ok(Outcome::new(args, &shared, &texts, &server))
+    Ok(Outcome::new(args, &shared, &texts, &server, history))
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::shared::Shared;
 use super::{Encoding, ReplayArgs};
+use crate::history::Verdict;
 
 /// The result of a replay; its JSON form is the last line of standard output.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +27,9 @@ pub struct Outcome {
     pub seconds: f64,
     /// Whether every replica and the server hold exactly the trace's end content.
     pub converged: bool,
+    /// What became of the operations, if the log was to be checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<Verdict>,
     /// From edit sent to seen by another client, the median, in microseconds.
     pub p50_us: f64,
     /// The same, 99 of 100.
@@ -36,7 +40,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(args: &ReplayArgs, shared: &Shared, texts: &[(u16, String, f64)], server: &str) -> Self {
+    pub(super) fn new(
+        args: &ReplayArgs,
+        shared: &Shared,
+        texts: &[(u16, String, f64)],
+        server: &str,
+        history: Option<Verdict>,
+    ) -> Self {
         let expected = &shared.trace.end_content;
         let everybody = texts.iter().map(|(agent, text, _)| (format!("client {agent}"), text.as_str()));
         let everybody = everybody.chain([("the server".to_owned(), server)]);
@@ -50,10 +60,16 @@ impl Outcome {
             reconnections: shared.reconnections.load(Ordering::Relaxed),
             seconds: texts.iter().map(|(_, _, seconds)| *seconds).fold(0.0, f64::max),
             converged: differences.is_empty(),
+            history,
             p50_us: shared.quantile_us(0.5),
             p99_us: shared.quantile_us(0.99),
             differences,
         }
+    }
+
+    /// Whether all ended as the trace does, and nothing that was checked is against the rules.
+    pub fn is_right(&self) -> bool {
+        self.converged && self.history.as_ref().is_none_or(|history| history.violations.is_empty())
     }
 
     /// One line for people.

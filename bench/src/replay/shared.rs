@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::Barrier;
 
 use super::{Encoding, ReplayArgs};
+use crate::history::{Entry, Recorder};
 use crate::trace::{Causality, Trace};
 
 /// The trace, the clock and the counters.
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     pub(super) progress: ProgressBar,
     pub(super) requests: AtomicU64,
     pub(super) reconnections: AtomicU64,
+    /// What clients take down, if the log is to be held against it.
+    pub(super) history: Option<Recorder>,
     origin: Instant,
     started_ns: AtomicU64,
     /// When the operation that begins with this transaction was sent.
@@ -52,6 +55,7 @@ impl Shared {
             progress,
             requests: AtomicU64::new(0),
             reconnections: AtomicU64::new(0),
+            history: args.check_history.then(Recorder::default),
             origin: Instant::now(),
             started_ns: AtomicU64::new(0),
             latencies_ns: Mutex::new(crate::load::histogram()),
@@ -76,6 +80,13 @@ impl Shared {
         let recorded_ms = self.trace.transactions[transaction as usize].time_ms - self.trace.transactions[0].time_ms;
         let after = Duration::try_from_secs_f64(recorded_ms.max(0) as f64 / 1e3 / self.speed).ok()?;
         self.origin.checked_add(Duration::from_nanos(self.started_ns.load(Ordering::Relaxed)))?.checked_add(after)
+    }
+
+    /// Takes down what happened to a client, if anybody wants to know.
+    pub(super) fn record(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(history) = &self.history {
+            history.record(entry());
+        }
     }
 
     pub(super) fn sent(&self, transaction: u32) {

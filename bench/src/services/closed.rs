@@ -1,0 +1,205 @@
+//! The closed loop: callers that each send when their last call was answered, and what became of the calls.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::load::{Meter, Meters, histogram};
+use crate::replay::wire::Wire;
+
+/// How long after the measured time an answer may come; then the call has failed.
+const LATE_ANSWERS: Duration = Duration::from_secs(10);
+/// A service that refuses everything is not asked a million times.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(1);
+/// Callers share histograms, of a quarter of a megabyte each, and seldom meet at one.
+const HISTOGRAMS: usize = 16;
+
+/// Calls of one kind, their answers, and what has to be true in the end.
+pub(super) trait Workload: Send + Sync + 'static {
+    /// The generated client.
+    type Client: Send + 'static;
+
+    /// A client on a connection.
+    fn client(&self, wire: Wire) -> Self::Client;
+
+    /// Makes one call and checks its answer.
+    fn call(&self, client: &mut Self::Client, caller: &Caller) -> impl Future<Output = anyhow::Result<()>> + Send;
+
+    /// Compares what the service holds with what it acknowledged.
+    fn check(&self, wire: Wire) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// Who calls.
+pub(super) struct Caller {
+    /// From 0.
+    pub(super) number: u64,
+    /// Calls it made so far.
+    pub(super) calls: u64,
+    /// A session id of its own.
+    pub(super) session: String,
+}
+
+/// How hard and how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Callers on each connection.
+    pub(super) in_flight: usize,
+    /// The time before the measured time.
+    pub(super) warmup: Duration,
+    /// The measured time.
+    pub(super) measured: Duration,
+}
+
+/// What happened in the measured time.
+pub(super) struct Measured {
+    /// Nanoseconds of the calls that were answered.
+    pub(super) histogram: Histogram<u64>,
+    /// Calls that failed, those of the warm-up too.
+    pub(super) errors: u64,
+    /// What the first of them said.
+    pub(super) first_error: Option<String>,
+    /// Processor time.
+    pub(super) spent: Meter,
+}
+
+/// Latencies and failures, from many tasks.
+pub(super) struct Recorder {
+    histograms: Vec<Mutex<Histogram<u64>>>,
+    errors: AtomicU64,
+    first_error: OnceLock<String>,
+}
+
+impl Recorder {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        let histograms = (0..HISTOGRAMS).map(|_| Mutex::new(histogram())).collect();
+        Self { histograms, errors: AtomicU64::new(0), first_error: OnceLock::new() }
+    }
+
+    /// Something took so long; `number` is who says so.
+    pub(super) fn took(&self, number: u64, latency_ns: u64) {
+        let histogram = &self.histograms[number as usize % HISTOGRAMS];
+        histogram.lock().expect("no holder panics").saturating_record(latency_ns);
+    }
+
+    /// Something failed.
+    pub(super) fn failed(&self, error: &anyhow::Error) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        // Only the first is kept.
+        let _ = self.first_error.set(format!("{error:#}"));
+    }
+
+    /// Latencies of all.
+    pub(super) fn latencies(&self) -> Histogram<u64> {
+        let mut all = histogram();
+        for part in &self.histograms {
+            all += &*part.lock().expect("no holder panics");
+        }
+        all
+    }
+
+    /// How many failed, and what the first said.
+    pub(super) fn errors(&self) -> (u64, Option<String>) {
+        (self.errors.load(Ordering::Relaxed), self.first_error.get().cloned())
+    }
+}
+
+/// When the measured time begins and ends.
+#[derive(Clone, Copy)]
+struct Window {
+    begin: Instant,
+    end: Instant,
+}
+
+impl Window {
+    fn new(pace: &Pace) -> Self {
+        let begin = Instant::now() + pace.warmup;
+        Self { begin, end: begin + pace.measured }
+    }
+
+    /// Reads the meters at both ends, from a thread of its own: the runtime's are busy.
+    fn metered(self, meters: Meters) -> std::thread::JoinHandle<Meter> {
+        std::thread::spawn(move || {
+            std::thread::sleep(self.begin.saturating_duration_since(Instant::now()));
+            let before = meters.read();
+            std::thread::sleep(self.end.saturating_duration_since(Instant::now()));
+            meters.read().since(&before)
+        })
+    }
+}
+
+/// Calls over `wires` for as long as `pace` says.
+pub(super) async fn run<W: Workload>(workload: &Arc<W>, wires: &[Wire], pace: &Pace, meters: Meters) -> Measured {
+    let window = Window::new(pace);
+    let spent = window.metered(meters);
+    let recorder = Arc::new(Recorder::new());
+    let mut callers = JoinSet::new();
+    for number in 0..wires.len() * pace.in_flight {
+        let client = workload.client(wires[number % wires.len()].clone());
+        let caller = Caller { number: number as u64, calls: 0, session: Uuid::now_v7().to_string() };
+        callers.spawn(keep_calling(Arc::clone(workload), client, caller, window, Arc::clone(&recorder)));
+    }
+    let all_ended = async {
+        while let Some(ended) = callers.join_next().await {
+            ended.expect("a caller does not panic");
+        }
+    };
+    let in_time = tokio::time::timeout_at((window.end + LATE_ANSWERS).into(), all_ended).await;
+    if in_time.is_err() {
+        for _ in 0..callers.len() {
+            recorder.failed(&anyhow::anyhow!("no answer within {} s", LATE_ANSWERS.as_secs()));
+        }
+        callers.shutdown().await;
+    }
+    let spent = spent.join().expect("reading the meters does not panic");
+    let (errors, first_error) = recorder.errors();
+    Measured { histogram: recorder.latencies(), errors, first_error, spent }
+}
+
+async fn keep_calling<W: Workload>(
+    workload: Arc<W>,
+    mut client: W::Client,
+    mut caller: Caller,
+    window: Window,
+    recorder: Arc<Recorder>,
+) {
+    loop {
+        let sent = Instant::now();
+        if sent >= window.end {
+            return;
+        }
+        match workload.call(&mut client, &caller).await {
+            Ok(()) if sent >= window.begin => recorder.took(caller.number, sent.elapsed().as_nanos() as u64),
+            Ok(()) => {}
+            Err(error) => {
+                recorder.failed(&error);
+                tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+            }
+        }
+        caller.calls += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Recorder;
+
+    #[test]
+    fn latencies_of_all_are_put_together_and_the_first_failure_is_kept() {
+        let recorder = Recorder::new();
+        for number in 0..100 {
+            recorder.took(number, 1000 * (number + 1));
+        }
+        let all = recorder.latencies();
+        assert_eq!((all.len(), all.max() / 1000), (100, 100));
+        assert_eq!(recorder.errors(), (0, None));
+        recorder.failed(&anyhow::anyhow!("one"));
+        recorder.failed(&anyhow::anyhow!("two"));
+        assert_eq!(recorder.errors(), (2, Some("one".to_owned())));
+    }
+}
