@@ -1,15 +1,20 @@
 //! The sockets of a service.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use super::UpError;
 use super::service::ServiceOptions;
 
 /// Ports that the system is asked for until one is free on UDP as well.
 const FREE_PORT_TRIES: u32 = 32;
+/// The kernel ends the `io_uring` of a killed process a moment after the process: until then its UDP socket lives.
+const FREED_WITHIN: Duration = Duration::from_secs(2);
+const FREED_POLL: Duration = Duration::from_millis(10);
 
 /// Where addresses and ports are changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,13 +90,27 @@ async fn bind_grpc(
     let mut tries = 0;
     loop {
         let (listener, bound) = bind(address, what).await?;
-        let Err(error) = (if quantum { std::net::UdpSocket::bind(bound).map(drop) } else { Ok(()) }) else {
+        let wait = if address.port() == 0 { Duration::ZERO } else { FREED_WITHIN };
+        let Err(error) = (if quantum { free_on_udp(bound, wait).await } else { Ok(()) }) else {
             return Ok((listener, bound));
         };
         tries += 1;
         // A port that the system chose may be taken on UDP; another one will not be.
         if address.port() != 0 || tries == FREE_PORT_TRIES {
             return Err((bound, "gRPC over Quantum, UDP", error));
+        }
+    }
+}
+
+/// Tries whether an address can be bound on UDP, for `wait` if somebody has it.
+async fn free_on_udp(address: SocketAddr, wait: Duration) -> io::Result<()> {
+    let until = Instant::now() + wait;
+    loop {
+        match UdpSocket::bind(address).map(drop) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(FREED_POLL).await;
+            }
+            outcome => return outcome,
         }
     }
 }

@@ -250,24 +250,30 @@ fn over_quantum(channel: &Channel) -> (State, Route) {
 
 /// TCP is in use; Quantum goes on trying.
 fn probed(quantum: &Channel, channel: transport::Channel, attempt: Option<Attempt>) -> (State, Route) {
+    tracing::info!("Quantum does not connect: TCP is used, and Quantum is tried again from time to time");
     let quantum = quantum.clone();
     let probe = tokio::spawn(async move {
-        if let Some(attempt) = attempt
-            && settled(attempt.await).is_ok()
-        {
-            return;
-        }
-        let mut pause = PROBE_PAUSE_MIN;
-        loop {
-            tokio::time::sleep(pause).await;
-            if quantum.connection().await.is_ok() {
-                return;
-            }
-            pause = (pause * 2).min(PROBE_PAUSE_MAX);
-        }
+        until_connected(&quantum, attempt).await;
+        tracing::info!("Quantum has connected: it is used from the next call on");
     });
     let probe = Some(AbortOnDropHandle::new(probe));
     (State::Tcp { channel: channel.clone(), probe }, Route::Tcp(channel))
+}
+
+async fn until_connected(quantum: &Channel, attempt: Option<Attempt>) {
+    if let Some(attempt) = attempt
+        && settled(attempt.await).is_ok()
+    {
+        return;
+    }
+    let mut pause = PROBE_PAUSE_MIN;
+    loop {
+        tokio::time::sleep(pause).await;
+        if quantum.connection().await.is_ok() {
+            return;
+        }
+        pause = (pause * 2).min(PROBE_PAUSE_MAX);
+    }
 }
 
 type Attempt = JoinHandle<Result<(), ConnectionError>>;

@@ -46,7 +46,11 @@ impl ResponseBody {
 
     /// The call is over: nothing of it stays behind.
     fn end(&mut self) {
-        self.receive = None;
+        let receive = self.receive.take();
+        // Nothing but the end of the stream follows a head that says how the call went.
+        if let Some(receive) = receive.filter(|_| self.complete) {
+            receive.abandon();
+        }
         self.chunk = Bytes::new();
         if let Some(upload) = self.upload.take() {
             upload.abort();
@@ -109,8 +113,10 @@ impl http_body::Body for ResponseBody {
         Poll::Pending
     }
 
+    /// True before the end of the stream is read if the head said how the call went: HTTP/2 wants such a response to end with its
+    /// head.
     fn is_end_stream(&self) -> bool {
-        self.receive.is_none()
+        self.receive.is_none() || self.complete
     }
 }
 
