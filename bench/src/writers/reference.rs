@@ -84,6 +84,10 @@ impl Reference {
         let (Some(first), Some(last)) = (meant.first().copied(), meant.last().copied()) else {
             return self.merge(edit, seen, by);
         };
+        // Nothing is left of the range: the writer's text stays where the writer has it.
+        if self.0[first..=last].iter().all(|letter| !letter.deleted.is_empty()) {
+            return self.merge(edit, seen, by);
+        }
         let mut at = first;
         while self.0.get(at).is_some_and(|letter| !letter.deleted.is_empty()) {
             at += 1;

@@ -356,6 +356,19 @@ fn a_writer_who_overwrote_a_range_sees_nothing_of_it_again() {
 }
 
 #[test]
+fn what_replaces_only_what_is_gone_stays_where_its_writer_has_it() {
+    let mut engine = engine("xp");
+    let edit = |pos, del, ins: &str| [Edit { pos, del, ins: ins.into() }];
+    let (ada, bob) = (|version| Author { version, session: 1 }, |version| Author { version, session: 2 });
+    engine.apply_edits(&edit(0, 2, ""), 1, bob(2)).unwrap();
+    engine.overwrite(&edit(0, 1, "Q"), 1, ada(3)).unwrap();
+    assert_eq!(engine.content(), "Q");
+    // She has "Qp": what she deletes now is what Bob has deleted already.
+    engine.apply_edits(&edit(1, 1, ""), 1, ada(4)).unwrap();
+    assert_eq!(engine.content(), "Q");
+}
+
+#[test]
 fn a_replacement_touches_only_what_differs() {
     let mut engine = engine("one 😀 three");
     let change = engine.replace("one 😁 three", AUTHOR).unwrap();

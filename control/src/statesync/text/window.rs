@@ -362,7 +362,10 @@ impl Window {
 
     /// Like [`apply`](Self::apply), but what an edit replaces goes with everything that others wrote into it since.
     pub(super) fn overwrite(&mut self, edit: &Edit, view: View, author: Author) -> Result<Vec<Edit>, &'static str> {
-        let Some((start, end)) = self.extent(edit, view) else { return self.apply(edit, view, author) };
+        // Where nothing is left to replace, what is inserted stays where its author has it, among what else is gone.
+        let Some((start, end)) = self.extent(edit, view).filter(|(start, end)| start < end) else {
+            return self.apply(edit, view, author);
+        };
         self.delete_again(edit, view, author);
         let edit = Edit { pos: start, del: end - start, ins: edit.ins.clone() };
         self.apply(&edit, View::Latest, author)
