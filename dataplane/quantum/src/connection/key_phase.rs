@@ -145,6 +145,11 @@ impl KeyPhases {
         self.progress.acknowledged |= acknowledges && self.progress.first_received.is_some();
     }
 
+    /// A packet of the handshake has been sealed. Its acknowledgement says nothing of the phase: what is sealed later counts.
+    pub(super) fn on_handshake_sealed(&mut self) {
+        self.progress.first_sent = None;
+    }
+
     /// The peer acknowledges packets up to `largest`, in a packet of `epoch`.
     ///
     /// # Errors

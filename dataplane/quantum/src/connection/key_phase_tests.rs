@@ -78,6 +78,19 @@ fn no_phase_begins_before_the_current_one_is_confirmed_and_the_last_one_forgotte
     assert_eq!(phases.stats().updates, 2);
 }
 
+/// A client's Finished that is sent again, after its first packet of 1-RTT, has a higher number than that.
+#[test]
+fn an_acknowledged_packet_of_the_handshake_confirms_no_phase() {
+    let mut phases = phases();
+    phases.on_sealed(5, false);
+    phases.on_handshake_sealed();
+    phases.on_acked(Epoch::OneRtt0, 6).unwrap();
+    assert!(!phases.update_after(NOW, 1));
+    phases.on_sealed(7, false);
+    phases.on_acked(Epoch::OneRtt0, 7).unwrap();
+    assert!(phases.update_after(NOW, 1));
+}
+
 #[test]
 fn late_packets_of_the_last_phase_are_opened_for_three_probe_timeouts() {
     let mut phases = updated();

@@ -157,6 +157,12 @@ impl Connection {
 
     /// A probe repeats what has waited longest for an answer, or asks for one.
     fn write_probe(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        // A server that has the Finished has no keys for another, and may be confirming it to an address where this end is no
+        // more: at every second timeout a probe shows it by 1-RTT where it is.
+        if self.is_open() && !self.is_confirmed() && self.recovery.is_second_probe_of_second_timeout() {
+            self.pending.ping = true;
+            return self.write_packet(now, Epoch::OneRtt0, Content::All, out);
+        }
         let mut frames = Vec::new();
         self.recovery.probe_frames(&mut frames);
         for frame in frames.iter().filter(|frame| !matches!(frame, SentFrame::Repair { .. })) {
@@ -427,10 +433,10 @@ impl Connection {
         let (header, payload) = out[..head + payload_len].split_at_mut(head);
         self.told.log.sent((number, epoch), blocks, head + payload_len, &payload[..payload_len - TAG_LEN]);
         key.seal(number, header, payload);
-        if epoch.is_one_rtt()
-            && let Some(phases) = self.keys.phases()
-        {
-            phases.on_sealed(number, flags.contains(Flags::ACK));
+        match self.keys.phases() {
+            Some(phases) if epoch.is_one_rtt() => phases.on_sealed(number, flags.contains(Flags::ACK)),
+            Some(phases) => phases.on_handshake_sealed(),
+            None => {}
         }
         Some(head + payload_len)
     }

@@ -366,6 +366,11 @@ impl Recovery {
         }
     }
 
+    /// Whether a probe is due that is not the first of its timeout, and the timeout is every second one.
+    pub(crate) fn is_second_probe_of_second_timeout(&self) -> bool {
+        self.timer.probes_sent() > 0 && self.timer.fired().is_multiple_of(2)
+    }
+
     /// A probe left.
     pub(crate) fn on_probe_sent(&mut self) {
         self.timer.on_probe_sent();
