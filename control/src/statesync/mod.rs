@@ -3,8 +3,8 @@
 //! Reading order: [`service`] checks a request and hands it to the document's actor, which the [`registry`] finds or starts;
 //! [`document`] is that actor, the one owner of a document's version, content, lock and subscribers; [`content`] applies
 //! operations under the document's [`strategy`]; [`text`] is the mergeable text, [`items`] what whiteboards, canvases and sheets
-//! have; [`guard`] reads the Yjs updates of clients first; [`subscription`] is the stream that a subscriber reads; [`store`] is
-//! what a store has to do, [`memory`] and [`sqlite`] do it.
+//! have; [`guard`] reads the Yjs updates of clients first, [`places`] tells whether they fit; [`subscription`] is the stream that a
+//! subscriber reads; [`store`] is what a store has to do, [`memory`] and [`sqlite`] do it.
 
 mod content;
 mod document;

@@ -1,18 +1,25 @@
 //! The text engine: one `Y.Text` named "content", edited by JSON operations and by Yjs updates alike.
 //!
 //! Three views of the same text are kept in step: the CRDT (what is persisted), its UTF-16 units (what is read and checked
-//! against), and a window of recent history (what a JSON position is resolved in).
+//! against), and a window of recent history (what a JSON position is resolved in). Once a client sent a Yjs update, there is
+//! a fourth: the order of all characters, deleted ones among them, which tells whether its blocks fit.
 
 mod edit;
+mod flat;
+#[cfg(test)]
+mod flat_tests;
 #[cfg(test)]
 mod fuzz_tests;
 mod mark;
+#[cfg(test)]
+mod mutation_tests;
 mod track;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +38,8 @@ pub(super) use track::{Track, splice, splits_pair};
 pub use window::SessionIndex;
 use window::{View, Window};
 
-use super::guard::{Grammar, GuardError, scan};
+use super::guard::{Grammar, GuardError, Scan, Written, scan};
+use flat::{Misplaced, Shadow};
 
 /// The name of the root type: a public contract with every Yjs client.
 pub const ROOT: &str = "content";
@@ -106,6 +114,7 @@ pub struct TextEngine {
     text: TextRef,
     track: Track,
     state_bytes_estimate: usize,
+    shadow: Shadow,
 }
 
 impl TextEngine {
@@ -119,7 +128,8 @@ impl TextEngine {
         options.offset_kind = OffsetKind::Utf16;
         let doc = Doc::with_options(options);
         let text = doc.get_or_insert_text(ROOT);
-        let mut engine = Self { doc, text, track: Track::new("", version), state_bytes_estimate: 0 };
+        let track = Track::new("", version);
+        let mut engine = Self { doc, text, track, state_bytes_estimate: 0, shadow: Shadow::Unneeded };
         if !state.is_empty() {
             engine.replay(state)?;
         }
@@ -139,6 +149,7 @@ impl TextEngine {
             .apply_update(update)
             .map_err(|_| TextError::Broken("a logged update does not apply"))?;
         self.state_bytes_estimate += update_len;
+        self.shadow = Shadow::Unneeded;
         Ok(())
     }
 
@@ -248,6 +259,7 @@ impl TextEngine {
         .map_err(|_| TextError::Broken("the CRDT failed on a mark"))?;
         self.track.window.finish(author);
         self.state_bytes_estimate += update.len();
+        self.shadow.follow(&update);
         Ok((placed, update.into()))
     }
 
@@ -267,17 +279,12 @@ impl TextEngine {
     pub fn apply_update(&mut self, bytes: &[u8], author: Author) -> Result<Change, TextError> {
         self.check_state_quota(bytes.len())?;
         let scan = scan(bytes, Grammar::Text)?;
-        {
-            let txn = self.doc.transact();
-            scan.check_dependencies(|client| txn.state_vector().get(&yrs::block::ClientID::new(client)))?;
-        }
-        let is_plain = scan.is_plain(&self.doc.transact());
-        if !is_plain && !self.is_same_in_every_replica(bytes) {
-            return Err(TextError::Invalid("data: it was written beside what was never next to each other".to_owned()));
-        }
+        let known = self.doc.transact().state_vector();
+        let blocks = scan.check_dependencies(|client| known.get(&yrs::block::ClientID::new(client)))?;
         if self.track.units.len() + scan.inserted_units > TEXT_UNITS_MAX {
             return Err(TextError::Full("a text may have 1,048,576 UTF-16 units"));
         }
+        self.check_places(bytes, &scan, &blocks)?;
         let (update, edits) = catch_unwind(AssertUnwindSafe(|| self.merge(bytes)))
             .map_err(|_| TextError::Broken("the CRDT failed on an update"))??;
         for edit in &edits {
@@ -293,7 +300,22 @@ impl TextEngine {
         }
         self.track.window.finish(author);
         self.state_bytes_estimate += update.len();
+        self.shadow.follow(&update);
         Ok(Change { edits, update: update.into() })
+    }
+
+    /// Checks that what an update writes was written beside what its writer had next to each other: otherwise replicas would
+    /// come to different texts, at once or with a later update.
+    fn check_places(&mut self, update: &[u8], scan: &Scan, blocks: &[Written]) -> Result<(), TextError> {
+        let invalid = |what: &dyn Display| TextError::Invalid(format!("data: {what}"));
+        let doc = &self.doc;
+        let state = || doc.transact().encode_diff_v1(&StateVector::default());
+        match self.shadow.check(blocks, state) {
+            Some(checked) => checked.map_err(|misplaced| invalid(&misplaced)),
+            // With a history this large, what was deleted is not told apart.
+            None if scan.is_plain(&self.doc.transact()) || self.is_same_in_every_replica(update) => Ok(()),
+            None => Err(invalid(&Misplaced::NotAdjacent)),
+        }
     }
 
     /// Tries whether a replica that gets all at once comes to the same text as one that gets the update now.
@@ -345,6 +367,7 @@ impl TextEngine {
         }))
         .map_err(|_| TextError::Broken("the CRDT failed on an edit"))?;
         self.state_bytes_estimate += update.len();
+        self.shadow.follow(&update);
         Ok(update.into())
     }
 

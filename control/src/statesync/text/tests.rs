@@ -265,6 +265,28 @@ impl Peer {
         }
         txn.encode_update_v1()
     }
+
+    /// Puts a mark on a range, or takes it off.
+    pub(super) fn mark(&mut self, pos: u32, len: u32, value: Any) -> Vec<u8> {
+        let units: Vec<u16> = self.content().encode_utf16().collect();
+        let pos = boundary(&units, pos as usize % (units.len() + 1));
+        let end = boundary(&units, (pos + len as usize).min(units.len())).max(pos);
+        let mut txn = self.doc.transact_mut();
+        self.text.format(&mut txn, pos as u32, (end - pos) as u32, [("bold".into(), value)].into());
+        txn.encode_update_v1()
+    }
+
+    /// Whether it has all that an update builds on.
+    pub(super) fn is_ready_for(&self, update: &[u8]) -> bool {
+        let known = self.doc.transact().state_vector();
+        let scan = scan(update, Grammar::Text).unwrap();
+        scan.check_dependencies(|client| known.get(&yrs::block::ClientID::new(client))).is_ok()
+    }
+
+    /// All that it has, as one update.
+    pub(super) fn state(&self) -> Vec<u8> {
+        self.doc.transact().encode_diff_v1(&StateVector::default())
+    }
 }
 
 const AUTHOR: Author = Author { version: 2, session: 1 };

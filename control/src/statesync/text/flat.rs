@@ -1,0 +1,394 @@
+//! The order of all characters that a text ever had, deleted ones among them.
+//!
+//! Replicas agree on a text if each block was written where some honest replica could have written it: its neighbours were next to
+//! each other for one that had what the writer had (YATA, Nicolaescu et al. 2016, needs no more). The least that the
+//! writer had is the block before, both neighbours, and all that those were written after. So a block fits if none of that is
+//! between its neighbours; what is there was then written at the same time. An honest writer's blocks always fit: whatever
+//! the server has between them, that writer did not have.
+//!
+//! What is visible does not tell: deleted characters all have one place there. So this follows the document with ids alone,
+//! in runs of them, and puts each block where the CRDT library does. A run takes as
+//! much memory as any other, whatever length its writer claims.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::statesync::guard::{Id, Written, scan_own};
+
+/// The most runs a flat may have: a state of 3 MiB has hardly more blocks. A run takes about 140 bytes.
+const RUNS_MAX: usize = 1 << 19;
+/// The most runs that are looked at for one update. A block takes at most each run twice; more in one update are not refused
+/// unless what several clients wrote at the same time comes back at once.
+const STEPS_MAX: usize = 1 << 21;
+/// Writers whose knowledge is kept while one update is looked at.
+const WRITERS_MAX: usize = 16;
+
+/// Why a block cannot have been written where it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Misplaced {
+    /// What is to the left of it comes after what is to the right.
+    #[error("it names neighbours in the wrong order")]
+    WrongOrder,
+    /// Its writer had something between the two.
+    #[error("it was written beside what was never next to each other")]
+    NotAdjacent,
+    /// It takes too long to tell.
+    #[error("too much in it was written at the same time as others wrote: send it in smaller updates")]
+    TooMuch,
+}
+
+/// Whether a text has a flat.
+#[derive(Default)]
+pub(super) enum Shadow {
+    /// Nobody sent a Yjs update yet.
+    #[default]
+    Unneeded,
+    /// It is where the document is.
+    Follows(Box<Flat>),
+    /// It would be too large.
+    Impossible,
+}
+
+/// All characters in their order.
+#[derive(Default)]
+pub(super) struct Flat {
+    runs: Vec<Run>,
+    first: Option<usize>,
+    /// The runs by their first ids.
+    by_id: BTreeMap<(u64, u64), usize>,
+    /// What an update that is only tried has done so far.
+    tried: Option<Vec<Step>>,
+    /// How often neighbours were not next to each other.
+    #[cfg(test)]
+    pub(super) searches: usize,
+}
+
+/// Characters that follow each other in their client's clock and in the text, each but the first written after the one before, all
+/// with the same right neighbour.
+#[derive(Debug)]
+struct Run {
+    written: Written,
+    before: Option<usize>,
+    after: Option<usize>,
+}
+
+/// What can be undone.
+enum Step {
+    /// A run that was added last.
+    Added,
+    /// The last run was cut off from the one before it in the text.
+    Cut,
+    /// A run has so many more characters.
+    Extended(usize, u64),
+}
+
+/// Between two characters: a run, and how many of its characters are before the place. None: the end.
+type Gap = Option<(usize, u64)>;
+
+/// What a writer must have had: the next clock of each client.
+type Known = HashMap<u64, u64>;
+
+/// While an update is checked: how many more runs may be looked at, and what writers must have had.
+struct Search {
+    steps: usize,
+    writers: HashMap<u64, Known>,
+}
+
+impl Shadow {
+    /// Checks blocks that the document does not have, in an order in which they can be applied, before it has them. Not at all
+    /// if there can be no flat. `state` gives the document's state.
+    ///
+    /// # Errors
+    /// [`Misplaced`].
+    pub(super) fn check(
+        &mut self,
+        blocks: &[Written],
+        state: impl FnOnce() -> Vec<u8>,
+    ) -> Option<Result<(), Misplaced>> {
+        if let Self::Unneeded = self {
+            *self = Flat::of(&state()).map_or(Self::Impossible, |flat| Self::Follows(Box::new(flat)));
+        }
+        let Self::Follows(flat) = self else { return None };
+        let checked = flat.check(blocks);
+        if checked.is_none() {
+            *self = Self::Impossible;
+        }
+        checked
+    }
+
+    /// Follows an update that the document has.
+    pub(super) fn follow(&mut self, update: &[u8]) {
+        if let Self::Follows(flat) = self
+            && flat.follow(update).is_none()
+        {
+            // The next update of a client tries it from the state.
+            *self = Self::Unneeded;
+        }
+    }
+}
+
+impl Flat {
+    /// The flat of a document with this state, if it is not too large.
+    pub(super) fn of(state: &[u8]) -> Option<Self> {
+        let mut flat = Self::default();
+        flat.follow(state)?;
+        Some(flat)
+    }
+
+    /// Follows an update that the document has; nothing if it cannot.
+    fn follow(&mut self, update: &[u8]) -> Option<()> {
+        let scan = scan_own(update).ok()?;
+        let blocks = scan.check_dependencies(|client| self.next_clock(client)).ok()?;
+        blocks.into_iter().try_for_each(|block| self.integrate(block))
+    }
+
+    /// Checks that blocks were written where they say, unless the flat gets too large; afterwards it is as before.
+    ///
+    /// # Errors
+    /// [`Misplaced`].
+    fn check(&mut self, blocks: &[Written]) -> Option<Result<(), Misplaced>> {
+        let Some((last, others)) = blocks.split_last() else { return Some(Ok(())) };
+        self.tried = Some(Vec::new());
+        let mut search = Search { steps: STEPS_MAX, writers: HashMap::new() };
+        let tried = others.iter().try_for_each(|block| match self.check_block(block, &mut search) {
+            Ok(()) => self.integrate(*block).ok_or(None),
+            Err(misplaced) => Err(Some(misplaced)),
+        });
+        let checked = match tried {
+            Ok(()) => Some(self.check_block(last, &mut search)),
+            Err(misplaced) => misplaced.map(Err),
+        };
+        self.undo();
+        checked
+    }
+
+    fn check_block(&mut self, block: &Written, search: &mut Search) -> Result<(), Misplaced> {
+        let start = self.first.map(|first| (first, 0));
+        let from = block.origin.map_or(Some(start), |origin| self.gap_after(origin));
+        let to = block.right.map_or(Some(None), |right| self.find(right).map(Some));
+        // The dependencies were checked, so both are there.
+        let (Some(from), Some(to)) = (from, to) else { return Err(Misplaced::NotAdjacent) };
+        if from == to || self.goes_on(block) {
+            return Ok(());
+        }
+        #[cfg(test)]
+        {
+            self.searches += 1;
+        }
+        let Search { steps, writers } = search;
+        if writers.len() >= WRITERS_MAX && !writers.contains_key(&block.id.client) {
+            writers.clear();
+        }
+        let known = writers.entry(block.id.client).or_default();
+        let own = block.id.clock.checked_sub(1).map(|clock| Id { clock, ..block.id });
+        for id in [own, block.origin, block.right].into_iter().flatten() {
+            self.learn(id, known, steps)?;
+        }
+        self.check_between(from, to, known, steps)
+    }
+
+    /// Whether a block goes on where its client's block before ends, with the same right neighbour. What is between them came
+    /// after that block, or was not known to its writer.
+    fn goes_on(&self, block: &Written) -> bool {
+        block.origin.is_some_and(|origin| {
+            let is_before = origin.client == block.id.client && origin.clock + 1 == block.id.clock;
+            is_before && self.find(origin).is_some_and(|(run, _)| self.runs[run].written.right == block.right)
+        })
+    }
+
+    /// Adds a character to what a writer must have had, and all that was written before it.
+    fn learn(&self, id: Id, known: &mut Known, steps: &mut usize) -> Result<(), Misplaced> {
+        let mut todo = vec![id];
+        while let Some(id) = todo.pop() {
+            let next = known.entry(id.client).or_default();
+            let had = std::mem::replace(next, (*next).max(id.clock + 1));
+            // What a run's first character was written beside, the others were too, but for each other.
+            for (_, index) in self.by_id.range((id.client, had)..(id.client, (id.clock + 1).max(had))) {
+                spend(steps)?;
+                let Written { origin, right, .. } = self.runs[*index].written;
+                let is_new = |id: &Id| known.get(&id.client).is_none_or(|next| *next <= id.clock);
+                todo.extend([origin, right].into_iter().flatten().filter(is_new));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing that the writer had is between two places, and that they are in this order.
+    fn check_between(&self, from: Gap, to: Gap, known: &Known, steps: &mut usize) -> Result<(), Misplaced> {
+        let mut place = from;
+        while place != to {
+            spend(steps)?;
+            let Some((run, offset)) = place else { return Err(Misplaced::WrongOrder) };
+            let Id { client, clock } = self.runs[run].written.id;
+            if known.get(&client).is_some_and(|next| *next > clock + offset) {
+                return Err(Misplaced::NotAdjacent);
+            }
+            place = match to {
+                Some((last, end)) if last == run && end > offset => to,
+                _ => self.runs[run].after.map(|after| (after, 0)),
+            };
+        }
+        Ok(())
+    }
+
+    fn next_clock(&self, client: u64) -> u32 {
+        let last = self.by_id.range((client, 0)..=(client, u64::MAX)).next_back();
+        // Clocks have 30 bits.
+        last.map_or(0, |(_, run)| self.runs[*run].written.end() as u32)
+    }
+
+    /// The run that a character is in, and how many of the run are before it.
+    fn find(&self, id: Id) -> Option<(usize, u64)> {
+        let (_, index) = self.by_id.range((id.client, 0)..=(id.client, id.clock)).next_back()?;
+        let run = &self.runs[*index].written;
+        (id.clock < run.end()).then(|| (*index, id.clock - run.id.clock))
+    }
+
+    fn gap_after(&self, id: Id) -> Option<Gap> {
+        let (run, offset) = self.find(id)?;
+        let is_inside = offset + 1 < self.runs[run].written.len;
+        Some(if is_inside { Some((run, offset + 1)) } else { self.runs[run].after.map(|after| (after, 0)) })
+    }
+
+    /// Puts a block where the CRDT library does; nothing if what it depends on is not there or the flat is full.
+    fn integrate(&mut self, block: Written) -> Option<()> {
+        // To the right first: a run keeps its index for what is before a cut.
+        let right = match block.right {
+            Some(id) => Some(self.cut_before(id)?),
+            None => None,
+        };
+        let left = match block.origin {
+            Some(id) => Some(self.cut_after(id)?),
+            None => None,
+        };
+        let left = self.settle(&block, left, right);
+        if let Some(left) = left.filter(|left| self.runs[*left].written.goes_on_with(&block)) {
+            self.runs[left].written.len += block.len;
+            self.note(Step::Extended(left, block.len));
+            return Some(());
+        }
+        if self.runs.len() >= RUNS_MAX {
+            return None;
+        }
+        let after = left.map_or(self.first, |left| self.runs[left].after);
+        self.link(Run { written: block, before: left, after });
+        self.note(Step::Added);
+        Some(())
+    }
+
+    /// What a block comes after, of all that was written between the same neighbours at the same time: the integration of YATA
+    /// as Yjs has it.
+    fn settle(&self, block: &Written, left: Option<usize>, right: Option<usize>) -> Option<usize> {
+        let mut settled = left;
+        let mut next = left.map_or(self.first, |left| self.runs[left].after);
+        if next == right {
+            return settled;
+        }
+        let (mut passed, mut conflicting) = (HashSet::new(), HashSet::new());
+        while let Some(index) = next.filter(|next| Some(*next) != right) {
+            passed.insert(index);
+            conflicting.insert(index);
+            let other = &self.runs[index].written;
+            if other.origin == block.origin {
+                if other.id.client < block.id.client {
+                    settled = next;
+                    conflicting.clear();
+                } else if other.right == block.right {
+                    break;
+                }
+            } else {
+                let Some((origin, _)) = other.origin.and_then(|origin| self.find(origin)) else { break };
+                if !passed.contains(&origin) {
+                    break;
+                }
+                if !conflicting.contains(&origin) {
+                    settled = next;
+                    conflicting.clear();
+                }
+            }
+            next = self.runs[index].after;
+        }
+        settled
+    }
+
+    /// The run that starts with a character.
+    fn cut_before(&mut self, id: Id) -> Option<usize> {
+        let (run, offset) = self.find(id)?;
+        if offset == 0 { Some(run) } else { self.cut(run, offset) }
+    }
+
+    /// The run that ends with a character.
+    fn cut_after(&mut self, id: Id) -> Option<usize> {
+        let (run, offset) = self.find(id)?;
+        if offset + 1 < self.runs[run].written.len {
+            self.cut(run, offset + 1)?;
+        }
+        Some(run)
+    }
+
+    /// Cuts a run in two; gives the second, unless the flat is full.
+    fn cut(&mut self, run: usize, offset: u64) -> Option<usize> {
+        if self.runs.len() >= RUNS_MAX {
+            return None;
+        }
+        let after = self.runs[run].after;
+        let cut = self.runs[run].written.cut(offset);
+        let index = self.link(Run { written: cut, before: Some(run), after });
+        self.note(Step::Cut);
+        Some(index)
+    }
+
+    fn link(&mut self, run: Run) -> usize {
+        let index = self.runs.len();
+        match run.before {
+            Some(before) => self.runs[before].after = Some(index),
+            None => self.first = Some(index),
+        }
+        if let Some(after) = run.after {
+            self.runs[after].before = Some(index);
+        }
+        self.by_id.insert((run.written.id.client, run.written.id.clock), index);
+        self.runs.push(run);
+        index
+    }
+
+    /// All ids in their order.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> Vec<(u64, u64)> {
+        let runs = std::iter::successors(self.first, |run| self.runs[*run].after).map(|run| &self.runs[run].written);
+        runs.flat_map(|run| (run.id.clock..run.end()).map(|clock| (run.id.client, clock))).collect()
+    }
+
+    fn note(&mut self, step: Step) {
+        if let Some(tried) = &mut self.tried {
+            tried.push(step);
+        }
+    }
+
+    /// Undoes what was tried, the last first, so that the runs to remove are the last ones.
+    fn undo(&mut self) {
+        for step in self.tried.take().unwrap_or_default().into_iter().rev() {
+            match step {
+                Step::Extended(run, len) => self.runs[run].written.len -= len,
+                Step::Added | Step::Cut => {
+                    let Run { written, before, after } = self.runs.pop().expect("the step added one");
+                    self.by_id.remove(&(written.id.client, written.id.clock));
+                    match before {
+                        Some(before) => self.runs[before].after = after,
+                        None => self.first = after,
+                    }
+                    if let Some(after) = after {
+                        self.runs[after].before = before;
+                    }
+                    if let (Step::Cut, Some(before)) = (step, before) {
+                        self.runs[before].written.len += written.len;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn spend(steps: &mut usize) -> Result<(), Misplaced> {
+    *steps = steps.checked_sub(1).ok_or(Misplaced::TooMuch)?;
+    Ok(())
+}
