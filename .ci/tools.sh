@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts what tests use and this machine lacks into DIR: promtool and nft from Debian's packages, Python packages with `buf`, Node
-# packages, and Node itself. Nothing is installed into the system. What cannot be had is said, and the tests that want it are
-# skipped. What is there already takes no time.
+# Puts what tests use and this machine lacks into DIR: promtool, nft, redis-server and PostgreSQL's server from Debian's packages,
+# Python packages with `buf`, Node packages, and Node itself. Nothing is installed into the system. What cannot be had is said,
+# and the tests that want it are skipped. What is there already takes no time.
 set -euo pipefail
 dir=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
@@ -32,6 +32,23 @@ nftables() {
     chmod +x "$dir/bin/nft"
 }
 
+postgresql() {
+  local version libraries tool
+  type -P initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || [[ -x $dir/usr/bin/initdb ]] && return
+  version=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
+  [[ $version ]] || return 1
+  # The C library is the machine's own: another one would not fit its loader.
+  libraries=$(apt-cache depends "postgresql-$version" | sed -n 's/^ *Depends: \(lib[^ <]*\)$/\1/p' | grep -v '^libc6')
+  # shellcheck disable=SC2086 -- one word for each package
+  debian "postgresql-$version" libpq5 $libraries || return 1
+  mkdir -p "$dir/usr/bin"
+  for tool in initdb postgres; do
+    printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' \
+      "$(echo "$dir"/usr/lib/*-linux-gnu*)" "$dir/usr/lib/postgresql/$version/bin/$tool" >"$dir/usr/bin/$tool" &&
+      chmod +x "$dir/usr/bin/$tool" || return 1
+  done
+}
+
 python_packages() {
   local wanted
   wanted=$(cat .ci/requirements.txt proto/examples/python/requirements.txt)
@@ -56,5 +73,6 @@ node_packages() {
 export PATH="$PATH:$dir/python/bin"
 promtool || echo "promtool (Debian's package prometheus) is not in reach: the metrics are not checked by it" >&2
 nftables || echo "nft (Debian's package nftables) is not in reach: what happens where UDP is blocked is not tested" >&2
+postgresql || echo "PostgreSQL's server (Debian's package postgresql) is not in reach: nothing is tested on it" >&2
 python_packages || echo "Python's packages are not in reach: no client in Python is tested, nor buf" >&2
 node_packages || echo "Node's packages are not in reach: no client in Node is tested" >&2

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use clap::{Args, Parser, ValueEnum};
 use quantum_grpc::{EndpointOptions, HostKind, IoKind};
+use sqlx::postgres::PgSslMode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{
-    self, Config, ConfigError, Loaded, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig,
+    self, Config, ConfigError, Loaded, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SslMode,
     StateSyncConfig, StoreType, SyncMode, Tls,
 };
-use crate::statesync::DocumentOptions;
+use crate::session::RedisOptions;
+use crate::statesync::{DocumentOptions, PostgresOptions};
 use crate::store::{Durability, StoreKind};
 use crate::telemetry;
 use crate::up::{self, RunningService, ServiceOptions, TlsFiles, UpError};
@@ -220,13 +222,53 @@ fn announce(service: Service, running: &RunningService) -> std::io::Result<()> {
 /// How the session service starts by its configuration.
 pub fn session_options(config: &SessionConfig) -> ServiceOptions {
     let store = (config.store.r#type, config.store.sync);
-    options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous)
+    let redis = (config.store.r#type == StoreType::Redis).then(|| redis_options(&config.store.redis));
+    let options = options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous);
+    ServiceOptions { redis, ..options }
+}
+
+fn redis_options(redis: &config::Redis) -> RedisOptions {
+    RedisOptions {
+        address: redis.addr.clone(),
+        password: redis.password.clone(),
+        database: redis.db,
+        key_prefix: redis.key_prefix.clone(),
+        connections: redis.pool_size as usize,
+        retries: redis.max_retries as usize,
+        connect_timeout: redis.dial_timeout,
+        response_timeout: redis.read_timeout.max(redis.write_timeout),
+    }
 }
 
 /// How the document service starts by its configuration.
 pub fn statesync_options(config: &StateSyncConfig) -> ServiceOptions {
     let store = (config.store.r#type, config.store.sync);
-    options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous)
+    let postgres = (config.store.r#type == StoreType::Postgres).then(|| postgres_options(&config.store.postgres));
+    let options = options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous);
+    ServiceOptions { postgres, ..options }
+}
+
+/// How PostgreSQL is spoken to by its section.
+pub fn postgres_options(postgres: &config::Postgres) -> PostgresOptions {
+    PostgresOptions {
+        host: postgres.host.clone(),
+        port: postgres.port,
+        user: postgres.user.clone(),
+        password: postgres.password.clone(),
+        database: postgres.db_name.clone(),
+        ssl_mode: match postgres.ssl_mode {
+            SslMode::Disable => PgSslMode::Disable,
+            SslMode::Prefer => PgSslMode::Prefer,
+            SslMode::Require => PgSslMode::Require,
+            SslMode::VerifyCa => PgSslMode::VerifyCa,
+            SslMode::VerifyFull => PgSslMode::VerifyFull,
+        },
+        ssl_root_cert: set(&postgres.ssl_root_cert),
+        connections: postgres.max_open_conns,
+        idle_connections: postgres.max_idle_conns,
+        connect_timeout: postgres.dial_timeout,
+        statement_timeout: postgres.statement_timeout,
+    }
 }
 
 fn document_options(config: &StateSyncConfig) -> DocumentOptions {
@@ -252,8 +294,15 @@ fn options<const PORT: u16, const METRICS_PORT: u16>(
         allow_anonymous,
         quantum: quantum.enable.then(|| endpoint_options(quantum)),
         tls: tls_files(&server.tls),
-        store: if kind == StoreType::Memory { StoreKind::Memory } else { StoreKind::Sqlite },
+        store: match kind {
+            StoreType::Memory => StoreKind::Memory,
+            StoreType::Redis => StoreKind::Redis,
+            StoreType::Postgres => StoreKind::Postgres,
+            StoreType::Sqlite => StoreKind::Sqlite,
+        },
         durability: if sync == SyncMode::Full { Durability::Disk } else { Durability::System },
+        redis: None,
+        postgres: None,
     }
 }
 
@@ -279,6 +328,10 @@ pub fn endpoint_options(quantum: &Quantum) -> EndpointOptions {
 }
 
 fn tls_files(tls: &Tls) -> Option<TlsFiles> {
-    let some = |path: &Path| Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty());
-    some(&tls.cert).map(|cert| TlsFiles { cert, key: tls.key.clone(), client_ca: some(&tls.client_ca) })
+    set(&tls.cert).map(|cert| TlsFiles { cert, key: tls.key.clone(), client_ca: set(&tls.client_ca) })
+}
+
+/// A path, if it is one.
+fn set(path: &Path) -> Option<PathBuf> {
+    Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty())
 }

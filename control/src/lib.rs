@@ -1,12 +1,13 @@
 //! The control plane of `AetherFlow`: the session and the document service, and the process that runs them.
 //!
-//! Reading order: [`launch`] runs what [`config`] says; [`up`] starts and stops it; [`client`] is what calls it; [`session`] and [`statesync`] are the services; [`store`] is how both keep
+//! Reading order: [`launch`] runs what [`config`] says; [`migrate`] is the schema of its database; [`up`] starts and stops it; [`client`] is what calls it; [`session`] and [`statesync`] are the services; [`store`] is how both keep
 //! data; [`telemetry`] is what an operator sees; [`status`] is how failures are told.
 
 pub mod client;
 pub mod clock;
 pub mod config;
 pub mod launch;
+pub mod migrate;
 pub mod session;
 pub mod statesync;
 pub mod status;

@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use control::client::{call, proxy};
 use control::config::{Quantum, QuantumHost, QuantumIo};
 use control::launch::{self, CheckArgs, FileArgs, Service, asked_to_stop};
+use control::migrate::{self, Migrate};
 use control::up::{Ports, Running, UpOptions};
 use quantum_grpc::EndpointOptions;
 
@@ -48,6 +49,12 @@ enum Command {
     /// Start the document service
     #[command(after_help = launch::EXAMPLES)]
     Statesync(FileArgs),
+    /// Look at the schema of the PostgreSQL database, or change it
+    #[command(after_help = migrate::EXAMPLES)]
+    Migrate {
+        #[command(subcommand)]
+        command: Migrate,
+    },
     /// Look at configuration files
     #[command(after_help = launch::CONFIG_EXAMPLES)]
     Config {
@@ -148,6 +155,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Up(up) => serve(up).await.map(|()| ExitCode::SUCCESS),
             Command::Session(file) => Ok(launch::run(Service::Session, &file).await.map(|()| ExitCode::SUCCESS)?),
             Command::Statesync(file) => Ok(launch::run(Service::Statesync, &file).await.map(|()| ExitCode::SUCCESS)?),
+            Command::Migrate { command } => Ok(migrate::run(&command).await.map(|()| ExitCode::SUCCESS)?),
             Command::Call(args) => Ok(call_once(&args).await),
             Command::Proxy(args) => forward(&args).await.map(|()| ExitCode::SUCCESS),
             Command::Config { .. } | Command::Completions { .. } => Ok(ExitCode::SUCCESS),

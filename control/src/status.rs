@@ -51,13 +51,16 @@ pub fn required(field: &str, value: &str, bytes_max: usize) -> Result<(), Status
     bounded(field, value, bytes_max)
 }
 
-/// Checks that a text is at most `bytes_max` long.
+/// Checks that a text is at most `bytes_max` long and has no NUL, which not every store can keep.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` that names `field`.
 pub fn bounded(field: &str, value: &str, bytes_max: usize) -> Result<(), Status> {
     if value.len() > bytes_max {
         return Err(invalid(field, format!("is {} bytes long; at most {bytes_max} are allowed", value.len())));
+    }
+    if value.contains('\0') {
+        return Err(invalid(field, "has a NUL character"));
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 //! overridden by an environment variable (`Server.Port` by `AETHERFLOW_SERVER_PORT`).
 
 mod duration;
+mod postgres;
+mod redis_server;
 mod sections;
 mod tree;
 
@@ -14,9 +16,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use postgres::{Postgres, SslMode};
+pub use redis_server::Redis;
 pub use sections::{
-    Auth, Log, LogFormat, Manager, Metrics, Postgres, Quantum, QuantumHost, QuantumIo, Redis, Server, SessionConfig,
-    SessionStore, StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls, Tracing,
+    Auth, Log, LogFormat, Manager, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SessionStore,
+    StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls, Tracing,
 };
 
 /// Bytes of a configuration file at most.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Refused, duration};
+use super::{Config, Postgres, Redis, Refused, duration};
 
 /// `session.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -153,43 +153,6 @@ pub struct StateSyncStore {
     pub r#type: StoreType,
     pub sync: SyncMode,
     pub postgres: Postgres,
-}
-
-/// A Redis server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "each field is the key of its name")]
-pub struct Redis {
-    pub addr: String,
-    pub password: String,
-    #[serde(rename = "DB")]
-    pub db: i64,
-    pub pool_size: u32,
-    pub min_idle_conns: u32,
-    pub max_retries: u32,
-    #[serde(with = "duration")]
-    pub dial_timeout: Duration,
-    #[serde(with = "duration")]
-    pub read_timeout: Duration,
-    #[serde(with = "duration")]
-    pub write_timeout: Duration,
-}
-
-/// A PostgreSQL server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "each field is the key of its name")]
-pub struct Postgres {
-    pub host: String,
-    pub port: u16,
-    pub user: String,
-    pub password: String,
-    #[serde(rename = "DBName")]
-    pub db_name: String,
-    #[serde(rename = "SSLMode")]
-    pub ssl_mode: String,
-    pub max_open_conns: u32,
-    pub max_idle_conns: u32,
 }
 
 /// How documents behave.
@@ -347,9 +310,10 @@ impl Config for SessionConfig {
     const DEFAULT_FILE: &'static str = "configs/session.yaml";
 
     fn check(&self) -> Result<(), Refused> {
-        if !matches!(self.store.r#type, StoreType::Memory | StoreType::Sqlite) {
+        if self.store.r#type == StoreType::Postgres {
             return Err(no_store(self.store.r#type, "sessions"));
         }
+        self.store.redis.check()?;
         self.server.tls.check()?;
         self.quantum.check()?;
         self.log.check()?;
@@ -362,9 +326,11 @@ impl Config for StateSyncConfig {
     const DEFAULT_FILE: &'static str = "configs/statesync.yaml";
 
     fn check(&self) -> Result<(), Refused> {
-        if !matches!(self.store.r#type, StoreType::Memory | StoreType::Sqlite) {
-            return Err(no_store(self.store.r#type, "documents"));
+        if self.store.r#type == StoreType::Redis {
+            let reason = "redis keeps sessions, no documents: use postgres, sqlite (durable, embedded) or memory";
+            return Err(("Store.Type", reason.into()));
         }
+        self.store.postgres.check()?;
         if self.manager.lock_timeout.is_zero() {
             return Err(("Manager.LockTimeout", "a lock has to hold for some time, such as 30s".into()));
         }
@@ -395,37 +361,6 @@ impl Default for Quantum {
     fn default() -> Self {
         let (host, io) = (QuantumHost::default(), QuantumIo::default());
         Self { enable: true, shards: 1, cores: Vec::new(), spin_us: 0, host, io, early_data: false }
-    }
-}
-
-impl Default for Redis {
-    fn default() -> Self {
-        Self {
-            addr: "localhost:6379".into(),
-            password: String::new(),
-            db: 0,
-            pool_size: 10,
-            min_idle_conns: 5,
-            max_retries: 3,
-            dial_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(3),
-            write_timeout: Duration::from_secs(3),
-        }
-    }
-}
-
-impl Default for Postgres {
-    fn default() -> Self {
-        Self {
-            host: "localhost".into(),
-            port: 5432,
-            user: "postgres".into(),
-            password: "postgres".into(),
-            db_name: "aetherflow".into(),
-            ssl_mode: "disable".into(),
-            max_open_conns: 25,
-            max_idle_conns: 5,
-        }
     }
 }
 

@@ -106,7 +106,10 @@ fn a_value_of_the_wrong_type_is_named_with_where_it_comes_from() {
 #[test]
 fn values_that_make_no_sense_are_refused() {
     for (text, key) in [
-        ("Store:\n  Type: redis\n", "Store.Type"),
+        ("Store:\n  Type: postgres\n", "Store.Type"),
+        ("Store:\n  Redis: {Addr: nowhere}\n", "Store.Redis.Addr"),
+        ("Store:\n  Redis: {ReadTimeout: 0s}\n", "Store.Redis.ReadTimeout"),
+        ("Store:\n  Redis: {PoolSize: 0}\n", "Store.Redis.PoolSize"),
         ("Quantum:\n  Shards: 0\n", "Quantum.Shards"),
         ("Quantum:\n  Shards: 2\n  Cores: [1]\n", "Quantum.Cores"),
         ("Quantum:\n  Io: mmsg\n", "Quantum.Io"),
@@ -120,7 +123,22 @@ fn values_that_make_no_sense_are_refused() {
         let said = message(session(text));
         assert!(said.starts_with(&format!("s.yaml: {key}: ")), "{said}");
     }
-    assert!(message(statesync_with("Manager:\n  LockTimeout: 0s\n", &[])).contains("Manager.LockTimeout"));
+    for (text, key) in [
+        ("Manager:\n  LockTimeout: 0s\n", "Manager.LockTimeout"),
+        ("Store:\n  Type: redis\n", "Store.Type"),
+        ("Store:\n  Postgres: {Host: \"\"}\n", "Store.Postgres.Host"),
+        ("Store:\n  Postgres: {Port: 0}\n", "Store.Postgres.Port"),
+        ("Store:\n  Postgres: {MaxOpenConns: 1, MaxIdleConns: 1}\n", "Store.Postgres.MaxOpenConns"),
+        ("Store:\n  Postgres: {MaxIdleConns: 26}\n", "Store.Postgres.MaxIdleConns"),
+        ("Store:\n  Postgres: {StatementTimeout: 0s}\n", "Store.Postgres.StatementTimeout"),
+        ("Store:\n  Postgres: {SSLMode: allow}\n", "Store.Postgres.SSLMode"),
+        ("Store:\n  Postgres: {SSLMode: require, SSLRootCert: ca.pem}\n", "Store.Postgres.SSLRootCert"),
+    ] {
+        let said = message(statesync_with(text, &[]));
+        assert!(said.starts_with(&format!("d.yaml: {key}: ")), "{said}");
+    }
+    let config = statesync_with("Store:\n  Type: postgres\n  Postgres: {SSLMode: verify-full}\n", &[]).unwrap().config;
+    assert_eq!(config.store.postgres.ssl_mode, super::SslMode::VerifyFull);
 }
 
 #[test]

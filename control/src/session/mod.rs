@@ -1,14 +1,17 @@
 //! Sessions: who is connected, from where, and until when.
 //!
 //! Reading order: [`service`] checks a request and asks the [`store`]; [`model`] is what a session is and how it changes;
-//! [`memory`] and [`sqlite`] are the stores.
+//! [`memory`], [`sqlite`] and [`redis`] are the stores.
 
 mod memory;
 mod model;
+mod redis;
 mod service;
 mod sqlite;
 mod store;
 
+// Not the crate.
+pub use self::redis::{RedisOptions, RedisSessions};
 pub use memory::MemorySessions;
 pub use model::{Session, SessionUpdate};
 pub use service::SessionServer;

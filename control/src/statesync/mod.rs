@@ -4,7 +4,7 @@
 //! [`document`] is that actor, the one owner of a document's version, content, lock and subscribers; [`content`] applies
 //! operations under the document's [`strategy`]; [`text`] is the mergeable text, [`items`] what whiteboards, canvases and sheets
 //! have; [`guard`] reads the Yjs updates of clients first, [`places`] tells whether they fit; [`subscription`] is the stream that a
-//! subscriber reads; [`store`] is what a store has to do, [`memory`] and [`sqlite`] do it.
+//! subscriber reads; [`store`] is what a store has to do, [`memory`], [`sqlite`] and [`postgres`] do it.
 
 mod content;
 mod document;
@@ -14,6 +14,7 @@ mod memory;
 mod model;
 mod order;
 mod places;
+pub mod postgres;
 mod registry;
 mod service;
 mod sqlite;
@@ -21,9 +22,11 @@ mod store;
 mod strategy;
 mod subscription;
 pub mod text;
+mod write;
 
 pub use memory::MemoryDocuments;
 pub use model::{ConflictRecord, DocumentRecord, LockRecord, LogRow, Pending, Snapshot};
+pub use postgres::{PostgresDocuments, PostgresOptions};
 pub use registry::DocumentOptions;
 pub use service::StateSyncServer;
 pub use sqlite::SqliteDocuments;

@@ -104,8 +104,8 @@ pub struct DocumentCounts {
     pub locks: u64,
 }
 
-/// The documents. What a batch's `durable` was told is kept as durably as the store promises: SQLite syncs it to disk, memory does
-/// not. One document is written by one actor at a time; a reader of its own writes waits for `durable` first.
+/// The documents. What a batch's `durable` was told is kept as durably as the store promises: SQLite and PostgreSQL sync it to disk, memory
+/// does not. One document is written by one actor at a time; a reader of its own writes waits for `durable` first.
 ///
 /// Every method fails with a [`StoreError`] when the store does not answer.
 #[tonic::async_trait]

@@ -26,6 +26,10 @@ pub enum StoreKind {
     /// In one SQLite file of the data directory.
     #[default]
     Sqlite,
+    /// In a Redis server: sessions only.
+    Redis,
+    /// In a PostgreSQL database: documents only.
+    Postgres,
 }
 
 /// When a write to a SQLite file counts as done.

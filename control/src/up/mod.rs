@@ -15,8 +15,8 @@ use quantum_grpc::EndpointOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::session::SessionStore;
-use crate::statesync::DocumentOptions;
+use crate::session::{RedisOptions, SessionStore};
+use crate::statesync::{DocumentOptions, PostgresOptions};
 use crate::store::{CommitterStats, DataDir, DataDirError, Durability, StoreError, StoreKind};
 
 pub use grpc::{TlsFiles, connection_id};
@@ -48,8 +48,12 @@ pub struct UpOptions {
     pub ports: Ports,
     /// Where sessions are kept.
     pub session_store: StoreKind,
+    /// The Redis server, if sessions are kept there.
+    pub redis: Option<RedisOptions>,
     /// Where documents are kept.
     pub document_store: StoreKind,
+    /// The PostgreSQL database, if documents are kept there.
+    pub postgres: Option<PostgresOptions>,
     /// How documents behave.
     pub documents: DocumentOptions,
     /// How to serve over Quantum, on the UDP ports of the same numbers; none: not at all.
@@ -65,7 +69,9 @@ impl UpOptions {
             allow_anonymous: false,
             ports: Ports::Free,
             session_store: StoreKind::default(),
+            redis: None,
             document_store: StoreKind::default(),
+            postgres: None,
             documents: DocumentOptions::default(),
             quantum: Some(EndpointOptions::default()),
         }
@@ -171,6 +177,8 @@ impl UpOptions {
             tls: None,
             store,
             durability: Durability::Disk,
+            redis: self.redis.clone().filter(|_| store == StoreKind::Redis),
+            postgres: self.postgres.clone().filter(|_| store == StoreKind::Postgres),
         })
     }
 }

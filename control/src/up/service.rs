@@ -16,8 +16,10 @@ use super::grpc::{self, TlsFiles};
 use super::http_api::{self, Readiness, Store};
 use super::listen::{Fix, ServiceListeners};
 use super::{UpError, sweep};
-use crate::session::{MemorySessions, SessionServer, SessionStore, SqliteSessions};
-use crate::statesync::{DocumentOptions, DocumentStore, MemoryDocuments, SqliteDocuments, StateSyncServer};
+use crate::session::{MemorySessions, RedisOptions, RedisSessions, SessionServer, SessionStore, SqliteSessions};
+use crate::statesync::{
+    DocumentOptions, DocumentStore, MemoryDocuments, PostgresDocuments, PostgresOptions, SqliteDocuments, StateSyncServer,
+};
 use crate::store::{CommitterStats, DataDir, Durability, StoreError, StoreKind};
 
 /// How long open calls may take to end after they were told to.
@@ -50,6 +52,10 @@ pub struct ServiceOptions {
     pub store: StoreKind,
     /// When a write to SQLite counts as done.
     pub durability: Durability,
+    /// The Redis server, if data is kept there.
+    pub redis: Option<RedisOptions>,
+    /// The PostgreSQL database, if data is kept there.
+    pub postgres: Option<PostgresOptions>,
 }
 
 /// A running service.
@@ -187,6 +193,12 @@ async fn open_sessions(
             let (sessions, committer) = SqliteSessions::open(&data.file("sessions.db"), options.durability).await?;
             (Arc::new(sessions), Some(committer))
         }
+        StoreKind::Redis => {
+            let redis = options.redis.as_ref();
+            let redis = redis.ok_or_else(|| StoreError::Failed("Redis: no server is named".to_owned()))?;
+            (Arc::new(RedisSessions::connect(redis).await?), None)
+        }
+        StoreKind::Postgres => return Err(StoreError::Failed("PostgreSQL keeps documents, no sessions".to_owned())),
     })
 }
 
@@ -199,6 +211,13 @@ async fn open_documents(
         StoreKind::Memory => (Arc::new(MemoryDocuments::default()), None),
         StoreKind::Sqlite => {
             let (documents, committer) = SqliteDocuments::open(&data.file("documents.db"), options.durability).await?;
+            (Arc::new(documents), Some(committer))
+        }
+        StoreKind::Redis => return Err(StoreError::Failed("Redis keeps sessions, no documents".to_owned())),
+        StoreKind::Postgres => {
+            let postgres = options.postgres.as_ref();
+            let postgres = postgres.ok_or_else(|| StoreError::Failed("PostgreSQL: no database is named".to_owned()))?;
+            let (documents, committer) = PostgresDocuments::open(postgres).await?;
             (Arc::new(documents), Some(committer))
         }
     })

@@ -8,6 +8,8 @@
 )]
 
 pub mod commands;
+mod postgres;
+mod redis;
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -23,6 +25,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
+pub use postgres::PostgresServer;
+// Not the crate.
+pub use self::redis::RedisServer;
+
 pub type Documents = StateSyncServiceClient<Channel>;
 pub type Sessions = SessionServiceClient<Channel>;
 
@@ -31,11 +37,40 @@ pub struct World {
     pub documents: Documents,
     pub sessions: Sessions,
     pub data: TempDir,
+    pub redis: Option<RedisServer>,
+    pub postgres: Option<PostgresServer>,
 }
 
 impl World {
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
+    }
+
+    /// Sessions in a Redis of their own; none if there is no `redis-server`.
+    pub async fn on_redis() -> Option<Self> {
+        let redis = RedisServer::start().await?;
+        let options = redis.options();
+        let change = |up: &mut UpOptions| (up.session_store, up.redis) = (StoreKind::Redis, Some(options));
+        Some(Self { redis: Some(redis), ..Self::start_with(change).await })
+    }
+
+    /// Documents in a PostgreSQL database of their own; none if there is no server.
+    pub async fn on_postgres() -> Option<Self> {
+        Self::on_postgres_with(|_| {}).await
+    }
+
+    pub async fn on_postgres_with(change: impl FnOnce(&mut UpOptions)) -> Option<Self> {
+        Some(Self::on_postgres_at(PostgresServer::start().await?, change).await)
+    }
+
+    /// Documents in this database.
+    pub async fn on_postgres_at(postgres: PostgresServer, change: impl FnOnce(&mut UpOptions)) -> Self {
+        let options = postgres.options();
+        let world = Self::start_with(|up| {
+            (up.document_store, up.postgres) = (StoreKind::Postgres, Some(options));
+            change(up);
+        });
+        Self { postgres: Some(postgres), ..world.await }
     }
 
     /// Both services on a store of this kind.
@@ -51,17 +86,24 @@ impl World {
         let running = start(options).await.unwrap();
         let documents = documents(running.statesync_addr).await;
         let sessions = SessionServiceClient::connect(format!("http://{}", running.session_addr)).await.unwrap();
-        Self { running, documents, sessions, data }
+        Self { running, documents, sessions, data, redis: None, postgres: None }
     }
 
     /// The same data under a fresh server.
     pub async fn restart(self) -> Self {
-        let Self { running, data, .. } = self;
+        let Self { running, data, redis, postgres, .. } = self;
         running.shutdown().await;
-        let running = start(UpOptions::new(data.path())).await.unwrap();
+        let mut options = UpOptions::new(data.path());
+        if let Some(redis) = &redis {
+            (options.session_store, options.redis) = (StoreKind::Redis, Some(redis.options()));
+        }
+        if let Some(postgres) = &postgres {
+            (options.document_store, options.postgres) = (StoreKind::Postgres, Some(postgres.options()));
+        }
+        let running = start(options).await.unwrap();
         let documents = documents(running.statesync_addr).await;
         let sessions = SessionServiceClient::connect(format!("http://{}", running.session_addr)).await.unwrap();
-        Self { running, documents, sessions, data }
+        Self { running, documents, sessions, data, redis, postgres }
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::typed::act;
 use crate::common::*;
 
-crate::on_every_store! {
+crate::on_every_document_store! {
     lww_lets_the_later_write_win_and_records_both,
     a_deletion_wins_over_a_change_that_did_not_know_it,
     lww_on_a_text_replaces_what_others_wrote_into_the_range,

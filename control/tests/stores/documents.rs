@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::common::*;
 
-crate::on_every_store! {
+crate::on_every_document_store! {
     an_update_changes_the_description_under_the_version_and_tells_subscribers,
     a_stale_update_is_refused_and_changes_nothing,
     an_update_can_replace_the_content_of_a_text,
@@ -315,6 +315,7 @@ async fn bad_requests_name_their_field_and_the_remedy(mut world: World) {
         ("document.state", pb::Document { state: "burnt".into(), ..good.clone() }),
         ("document.type", pb::Document { r#type: "sheet".into(), ..good.clone() }),
         ("document.name", pb::Document { name: "n".repeat(256), ..good.clone() }),
+        ("document.name", pb::Document { name: "a\0b".into(), ..good.clone() }),
         ("document.updated_by", pb::Document { updated_by: String::new(), ..good.clone() }),
         ("document.content", pb::Document { content: vec![0; (1 << 20) + 1].into(), ..good.clone() }),
         ("document.content", pb::Document { content: vec![0xFF].into(), ..good.clone() }),

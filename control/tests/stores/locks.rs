@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::common::*;
 
-crate::on_every_store! {
+crate::on_every_document_store! {
     the_holder_renews_and_releases_and_others_are_refused_in_band,
     writes_of_others_are_aborted_while_a_lock_is_held,
     every_lock_has_a_larger_fencing_number,
@@ -169,6 +169,14 @@ mod brief {
     #[tokio::test]
     async fn memory_an_expired_lock_frees_itself_at_once_and_is_announced() {
         an_expired_lock_frees_itself_at_once_and_is_announced(with_brief_locks(StoreKind::Memory).await).await;
+    }
+
+    #[tokio::test]
+    async fn postgres_an_expired_lock_frees_itself_at_once_and_is_announced() {
+        let brief = |options: &mut control::up::UpOptions| options.documents.lock_timeout = Duration::from_millis(300);
+        if let Some(world) = World::on_postgres_with(brief).await {
+            an_expired_lock_frees_itself_at_once_and_is_announced(world).await;
+        }
     }
 
     #[tokio::test]

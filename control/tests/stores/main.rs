@@ -27,3 +27,35 @@ macro_rules! on_every_store {
     };
 }
 pub(crate) use on_every_store;
+
+/// The same for sessions, which Redis keeps as well.
+macro_rules! on_every_session_store {
+    ($($test:ident),* $(,)?) => {
+        crate::on_every_store! { $($test),* }
+        mod redis {
+            $(#[tokio::test]
+            async fn $test() {
+                if let Some(world) = crate::common::World::on_redis().await {
+                    super::$test(world).await;
+                }
+            })*
+        }
+    };
+}
+pub(crate) use on_every_session_store;
+
+/// The same for documents, which PostgreSQL keeps as well.
+macro_rules! on_every_document_store {
+    ($($test:ident),* $(,)?) => {
+        crate::on_every_store! { $($test),* }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $test() {
+                if let Some(world) = crate::common::World::on_postgres().await {
+                    super::$test(world).await;
+                }
+            })*
+        }
+    };
+}
+pub(crate) use on_every_document_store;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::common::*;
 
-crate::on_every_store! {
+crate::on_every_session_store! {
     a_session_is_created_read_changed_and_deleted,
     an_update_merges_metadata_replaces_statistics_and_does_not_extend,
     updates_at_once_lose_none_of_their_keys,

@@ -7,7 +7,7 @@ use yrs::{Map, MapPrelim, Out, Text, TextPrelim};
 
 use crate::common::*;
 
-crate::on_every_store! {
+crate::on_every_document_store! {
     every_type_of_operation_works_on_elements,
     every_type_of_operation_works_on_sheets,
     every_type_of_operation_works_on_texts,

@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use super::model::{ConflictRecord, DocumentRecord, LogRow};
 use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore};
+use super::write::Write;
 use crate::clock::UnixMicros;
 use crate::store::{Committer, CommitterStats, Database, Durability, StoreError};
 use rows::{array, conflict_of_row, document_of_row, log_of_row, operation_of_row};
-use write::Write;
 
 /// Rows, and bytes in them, that are read at once; a row may exceed the bytes alone.
 const PAGE_ROWS: u32 = 1000;

@@ -5,42 +5,25 @@ use std::sync::Arc;
 use prost::Message;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{QueryBuilder, Sqlite};
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::statesync::model::{ConflictRecord, DocumentRecord, LogRow};
 use crate::statesync::store::Batch;
+use crate::statesync::write::Write;
 use crate::store::{GroupWrite, StoreError};
 
 /// Rows in one INSERT statement.
 const INSERT_ROWS_MAX: usize = 64;
 
-/// A write to the documents, done when its group is on disk.
-pub(super) enum Write {
-    /// A document that does not exist yet, and who is told when it is there.
-    Create(Box<DocumentRecord>, oneshot::Sender<Result<(), StoreError>>),
-    /// More of a document.
-    Batch(Box<Batch>),
-}
-
 impl GroupWrite for Write {
     type Output = ();
 
     fn bytes(&self) -> usize {
-        match self {
-            Write::Create(record, _) => 512 + record.snapshot.state.len(),
-            Write::Batch(batch) => {
-                let rows = batch.rows.iter().map(|row| 256 + row.operation.data.len() + row.update.len());
-                512 + rows.sum::<usize>() + batch.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len())
-            }
-        }
+        self.size()
     }
 
     fn operations(&self) -> u64 {
-        match self {
-            Write::Create(..) => 1,
-            Write::Batch(batch) => batch.rows.len() as u64,
-        }
+        self.count()
     }
 
     async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
@@ -55,11 +38,7 @@ impl GroupWrite for Write {
     }
 
     fn done(self, result: Result<(), StoreError>) {
-        match self {
-            // Whoever asked may have gone; the document stays.
-            Write::Create(_, done) => drop(done.send(result)),
-            Write::Batch(batch) => batch.done(result),
-        }
+        self.finish(result);
     }
 }
 

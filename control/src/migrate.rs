@@ -1,0 +1,75 @@
+//! `aetherflow migrate`: the schema of the document service's PostgreSQL database.
+
+use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::Subcommand;
+
+use crate::clock::UnixMicros;
+use crate::config::{self, StateSyncConfig};
+use crate::launch::{FileArgs, LaunchError, postgres_options};
+use crate::statesync::postgres::migrate::{self, Step};
+use crate::up::UpError;
+
+/// Examples of `migrate`.
+pub const EXAMPLES: &str = "\
+The database is that of Store.Postgres in the file. A service brings its schema up by itself when it starts, if its role may.
+
+Examples:
+  aetherflow migrate status -f configs/statesync.yaml
+  AETHERFLOW_STORE_POSTGRES_USER=owner aetherflow migrate up -f configs/statesync.yaml";
+
+/// What to do with the schema.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Migrate {
+    /// Take the steps that are missing
+    Up(FileArgs),
+    /// Take the newest step back, with all data that it holds
+    Down(FileArgs),
+    /// Say which steps were taken
+    Status(FileArgs),
+}
+
+/// Does it and says what it did.
+///
+/// # Errors
+/// See [`LaunchError`].
+pub async fn run(command: &Migrate) -> Result<(), LaunchError> {
+    let (Migrate::Up(args) | Migrate::Down(args) | Migrate::Status(args)) = command;
+    let loaded = config::load::<StateSyncConfig>(args.file.as_deref())?;
+    let options = postgres_options(&loaded.config.store.postgres);
+    let lines: Vec<String> = match command {
+        Migrate::Up(_) => {
+            let steps = migrate::up(&options).await.map_err(UpError::from)?;
+            steps.iter().map(|step| format!("{} {}: taken", step.version, step.name)).collect()
+        }
+        Migrate::Down(_) => {
+            let step = migrate::down(&options).await.map_err(UpError::from)?;
+            step.iter().map(|step| format!("{} {}: taken back", step.version, step.name)).collect()
+        }
+        Migrate::Status(_) => {
+            let steps = migrate::status(&options).await.map_err(UpError::from)?;
+            steps.iter().map(describe).collect()
+        }
+    };
+    let mut out = std::io::stdout().lock();
+    if lines.is_empty() {
+        writeln!(out, "nothing to do")?;
+    }
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
+
+fn describe(step: &Step) -> String {
+    match step.applied_at {
+        Some(time) => format!("{} {}: taken {}", step.version, step.name, readable(time)),
+        None => format!("{} {}: to be taken", step.version, step.name),
+    }
+}
+
+fn readable(time: UnixMicros) -> humantime::Rfc3339Timestamp {
+    let since_1970 = Duration::from_micros(u64::try_from(time.0).unwrap_or_default());
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since_1970)
+}

@@ -1,0 +1,419 @@
+//! Sessions in Redis.
+//!
+//! A change reads a session, makes the new one here and puts it in place of the old one if that is still there, by one script
+//! together with all indexes: nothing is lost to a change at the same time, and no index can drift. Redis has to be 6.2 or
+//! later (`PXAT` of SET, `ZINTER`); clients of a cluster's other nodes are not redirected.
+
+mod record;
+mod scripts;
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use proto::session as pb;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncCommands, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError, Script};
+use uuid::Uuid;
+
+use super::model::{Session, SessionUpdate};
+use super::store::{SessionCounts, SessionFilter, SessionStore, Updated};
+use crate::clock::UnixMicros;
+use crate::store::StoreError;
+
+/// Times that a change is tried because somebody else changed the session in between. Whenever one fails another one
+/// has succeeded, so this is more than the changes of one session that are ever under way at once.
+const TRIES: usize = 256;
+/// Expired sessions that are taken out of the indexes at once.
+const PRUNED_TOGETHER: isize = 256;
+/// Sessions that are read at once.
+const READ_TOGETHER: usize = 1000;
+
+/// Where Redis is, and how long to wait for it.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// `host:port`.
+    pub address: String,
+    /// Empty: none.
+    pub password: String,
+    /// The number of the database.
+    pub database: i64,
+    /// What all keys begin with. In a cluster it holds a hash tag, such as `{aetherflow}:`.
+    pub key_prefix: String,
+    /// Connections, which calls take in turn; each carries any number of calls at once.
+    pub connections: usize,
+    /// Times that a connection is tried again.
+    pub retries: usize,
+    /// How long a connection may take.
+    pub connect_timeout: Duration,
+    /// How long an answer may take.
+    pub response_timeout: Duration,
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the password.
+        let mut options = formatter.debug_struct("RedisOptions");
+        options.field("address", &self.address).field("database", &self.database).finish_non_exhaustive()
+    }
+}
+
+/// Sessions in a Redis server.
+pub struct RedisSessions {
+    connections: Vec<ConnectionManager>,
+    next: AtomicUsize,
+    keys: Keys,
+    insert: Script,
+    replace: Script,
+    delete: Script,
+    prune: Script,
+}
+
+/// The names of keys.
+struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    fn session(&self, id: Uuid) -> String {
+        format!("{}session:{id}", self.prefix)
+    }
+
+    fn connection(&self, connection_id: Uuid) -> String {
+        format!("{}conn_idx:{connection_id}", self.prefix)
+    }
+
+    fn user(&self, user_id: &str) -> String {
+        format!("{}user_idx:{user_id}", self.prefix)
+    }
+
+    fn state(&self, state: i32) -> String {
+        format!("{}sessions:state:{state}", self.prefix)
+    }
+
+    fn all(&self) -> String {
+        format!("{}sessions:all", self.prefix)
+    }
+
+    fn expiry(&self) -> String {
+        format!("{}sessions:expiry", self.prefix)
+    }
+}
+
+/// What the set by expiry has of a session: enough to find it in the others.
+fn member(session: &Session) -> String {
+    format!("{} {} {}", session.id, i32::from(session.state), session.user_id)
+}
+
+/// Id, state and user of a member.
+fn parts(member: &str) -> Option<(Uuid, i32, &str)> {
+    let (id, rest) = member.split_once(' ')?;
+    let (state, user_id) = rest.split_once(' ')?;
+    Some((Uuid::try_parse(id).ok()?, state.parse().ok()?, user_id))
+}
+
+impl From<RedisError> for StoreError {
+    fn from(error: RedisError) -> Self {
+        Self::Failed(format!("Redis: {error}"))
+    }
+}
+
+impl RedisSessions {
+    /// Connects, and keeps connecting whenever the connection is lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Failed`] if Redis does not answer, holds other things under these names, or is a cluster for which the
+    /// keys' prefix is not made.
+    pub async fn connect(options: &RedisOptions) -> Result<Self, StoreError> {
+        let (host, port) = options.address.rsplit_once(':').unwrap_or((options.address.as_str(), "6379"));
+        let port = port.parse::<u16>().map_err(|_| StoreError::Failed(format!("Redis: {port:?} is no port")))?;
+        let redis = RedisConnectionInfo::default().set_db(options.database);
+        let redis = if options.password.is_empty() { redis } else { redis.set_password(&options.password) };
+        let address = ConnectionAddr::Tcp(host.trim_matches(['[', ']']).to_owned(), port);
+        let info = address.into_connection_info()?.set_redis_settings(redis);
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(options.retries)
+            .set_connection_timeout(Some(options.connect_timeout))
+            .set_response_timeout(Some(options.response_timeout));
+        let client = redis::Client::open(info)?;
+        let mut connections = Vec::new();
+        for _ in 0..options.connections.max(1) {
+            connections.push(ConnectionManager::new_with_config(client.clone(), config.clone()).await?);
+        }
+        let sessions = Self {
+            connections,
+            next: AtomicUsize::new(0),
+            keys: Keys { prefix: options.key_prefix.clone() },
+            insert: Script::new(scripts::INSERT),
+            replace: Script::new(scripts::REPLACE),
+            delete: Script::new(scripts::DELETE),
+            prune: Script::new(scripts::PRUNE),
+        };
+        sessions.check_cluster().await?;
+        sessions.check_kind().await?;
+        if let Some(warning) = sessions.durability_warning().await? {
+            tracing::warn!("{warning}");
+        }
+        Ok(sessions)
+    }
+
+    /// The next connection, which can be used at once.
+    fn connection(&self) -> ConnectionManager {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.connections[next % self.connections.len()].clone()
+    }
+
+    async fn info(&self, section: &str) -> Result<String, StoreError> {
+        Ok(redis::cmd("INFO").arg(section).query_async(&mut self.connection()).await?)
+    }
+
+    /// In a cluster all keys have to be in one slot.
+    async fn check_cluster(&self) -> Result<(), StoreError> {
+        let has_tag = self.keys.prefix.find('{').is_some_and(|start| {
+            let rest = &self.keys.prefix[start + 1..];
+            rest.find('}').is_some_and(|end| end > 0)
+        });
+        if has_tag || !self.info("cluster").await?.contains("cluster_enabled:1") {
+            return Ok(());
+        }
+        let remedy = "set Store.Redis.KeyPrefix to something with a hash tag, such as {aetherflow}:, so that all keys \
+                      are in one slot, and Store.Redis.Addr to the node that has it";
+        Err(StoreError::Failed(format!("Redis is a cluster: {remedy}")))
+    }
+
+    /// What is there already has to be of this program. A node of a cluster that does not have the slot says so here.
+    async fn check_kind(&self) -> Result<(), StoreError> {
+        for key in [self.keys.all(), self.keys.expiry()] {
+            let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut self.connection()).await?;
+            if kind != "none" && kind != "zset" {
+                let remedy = "set Store.Redis.DB or Store.Redis.KeyPrefix to something else";
+                return Err(StoreError::Failed(format!("Redis has a {kind} of another program at {key}: {remedy}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What an operator should know of how durable the sessions are.
+    async fn durability_warning(&self) -> Result<Option<String>, StoreError> {
+        let is_logged = self.info("persistence").await?.contains("aof_enabled:1");
+        let warning = "Redis keeps no append-only file: sessions that were acknowledged are lost if it crashes. \
+                       Set appendonly yes there";
+        Ok((!is_logged).then(|| warning.to_owned()))
+    }
+
+    /// The session with its stored form, if it lives.
+    async fn read(&self, id: Uuid, now: UnixMicros) -> Result<Option<(String, Session)>, StoreError> {
+        let stored: Option<String> = self.connection().get(self.keys.session(id)).await?;
+        let Some(stored) = stored else { return Ok(None) };
+        let session = record::decode(&stored)?;
+        Ok((session.expires_at > now).then_some((stored, session)))
+    }
+
+    /// Changes a session by what `change` makes of it.
+    async fn change(
+        &self,
+        id: Uuid,
+        now: UnixMicros,
+        change: impl Fn(&Session) -> Option<Session> + Send + Sync,
+    ) -> Result<Updated, StoreError> {
+        for _ in 0..TRIES {
+            let Some((stored, session)) = self.read(id, now).await? else { return Ok(Updated::Missing) };
+            let Some(changed) = change(&session) else { return Ok(Updated::Full) };
+            if self.put(&stored, &session, &changed).await? {
+                return Ok(Updated::Session(Box::new(changed)));
+            }
+        }
+        Err(StoreError::Failed("Redis: a session changed too often at once".to_owned()))
+    }
+
+    async fn put(&self, stored: &str, before: &Session, after: &Session) -> Result<bool, StoreError> {
+        let replaced: i32 = self
+            .replace
+            .key(self.keys.session(after.id))
+            .key(self.keys.connection(after.connection_id))
+            .key(self.keys.state(before.state.into()))
+            .key(self.keys.state(after.state.into()))
+            .key(self.keys.expiry())
+            .arg(stored)
+            .arg(record::encode(after))
+            .arg(after.id.to_string())
+            .arg(after.created_at.0)
+            .arg(after.expires_at.0)
+            .arg(millis(after.expires_at))
+            .arg(member(before))
+            .arg(member(after))
+            .invoke_async(&mut self.connection())
+            .await?;
+        Ok(replaced == 1)
+    }
+
+    /// Takes what has expired out of the indexes.
+    async fn prune(&self, now: UnixMicros) -> Result<(), StoreError> {
+        let mut connection = self.connection();
+        loop {
+            let expired: Vec<String> =
+                connection.zrangebyscore_limit(self.keys.expiry(), "-inf", now.0, 0, PRUNED_TOGETHER).await?;
+            for member in &expired {
+                let Some((id, state, user_id)) = parts(member) else {
+                    let _: i64 = connection.zrem(self.keys.expiry(), member).await?;
+                    continue;
+                };
+                let _: i32 = self
+                    .prune
+                    .key(self.keys.session(id))
+                    .key(self.keys.user(user_id))
+                    .key(self.keys.state(state))
+                    .key(self.keys.all())
+                    .key(self.keys.expiry())
+                    .arg(id.to_string())
+                    .arg(member)
+                    .arg(now.0)
+                    .invoke_async(&mut connection)
+                    .await?;
+            }
+            if expired.len() < PRUNED_TOGETHER as usize {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The ids that match, by creation, and how many there are: those of one page, and of a user all.
+    async fn matching(&self, filter: &SessionFilter) -> Result<(Vec<String>, u64), StoreError> {
+        let mut connection = self.connection();
+        let (first, last) = (filter.offset as isize, (filter.offset + u64::from(filter.limit)) as isize - 1);
+        let state = filter.state.map(|state| self.keys.state(state.into()));
+        let set = match (filter.user_id.is_empty(), state) {
+            (true, None) => self.keys.all(),
+            (true, Some(state)) => state,
+            (false, None) => self.keys.user(&filter.user_id),
+            (false, Some(state)) => {
+                // Scores are times of creation in both sets: the greater one of equals is the same.
+                let user = self.keys.user(&filter.user_id);
+                let mut both = redis::cmd("ZINTER");
+                both.arg(2).arg(user).arg(state).arg("AGGREGATE").arg("MAX");
+                let ids: Vec<String> = both.query_async(&mut connection).await?;
+                let total = ids.len() as u64;
+                let page = ids.into_iter().skip(filter.offset as usize).take(filter.limit as usize);
+                return Ok((page.collect(), total));
+            }
+        };
+        let total: u64 = connection.zcard(&set).await?;
+        if filter.limit == 0 {
+            return Ok((Vec::new(), total));
+        }
+        Ok((connection.zrange(&set, first, last).await?, total))
+    }
+}
+
+/// Milliseconds, rounded up: Redis must not drop a session that lives.
+fn millis(time: UnixMicros) -> i64 {
+    time.0.div_euclid(1000) + 1
+}
+
+#[tonic::async_trait]
+impl SessionStore for RedisSessions {
+    async fn insert(&self, session: Session) -> Result<(), StoreError> {
+        let inserted: i32 = self
+            .insert
+            .key(self.keys.session(session.id))
+            .key(self.keys.connection(session.connection_id))
+            .key(self.keys.user(&session.user_id))
+            .key(self.keys.state(session.state.into()))
+            .key(self.keys.all())
+            .key(self.keys.expiry())
+            .arg(record::encode(&session))
+            .arg(session.id.to_string())
+            .arg(session.created_at.0)
+            .arg(session.expires_at.0)
+            .arg(millis(session.expires_at))
+            .arg(member(&session))
+            .invoke_async(&mut self.connection())
+            .await?;
+        if inserted == 1 { Ok(()) } else { Err(StoreError::Failed("a session with this id exists".to_owned())) }
+    }
+
+    async fn get(&self, id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
+        Ok(self.read(id, now).await?.map(|(_, session)| session))
+    }
+
+    async fn get_by_connection(&self, connection_id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
+        let id: Option<String> = self.connection().get(self.keys.connection(connection_id)).await?;
+        match id.and_then(|id| Uuid::try_parse(&id).ok()) {
+            Some(id) => self.get(id, now).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn update(&self, id: Uuid, update: SessionUpdate, now: UnixMicros) -> Result<Updated, StoreError> {
+        self.change(id, now, |session| update.apply(session, now)).await
+    }
+
+    async fn heartbeat(&self, id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
+        let heard = |session: &Session| {
+            let mut session = session.clone();
+            session.hear_of(now);
+            Some(session)
+        };
+        match self.change(id, now, heard).await? {
+            Updated::Session(session) => Ok(Some(*session)),
+            Updated::Missing | Updated::Full => Ok(None),
+        }
+    }
+
+    async fn delete(&self, id: Uuid, now: UnixMicros) -> Result<bool, StoreError> {
+        for _ in 0..TRIES {
+            let Some((stored, session)) = self.read(id, now).await? else { return Ok(false) };
+            let deleted: i32 = self
+                .delete
+                .key(self.keys.session(id))
+                .key(self.keys.connection(session.connection_id))
+                .key(self.keys.user(&session.user_id))
+                .key(self.keys.state(session.state.into()))
+                .key(self.keys.all())
+                .key(self.keys.expiry())
+                .arg(&stored)
+                .arg(id.to_string())
+                .arg(member(&session))
+                .invoke_async(&mut self.connection())
+                .await?;
+            if deleted == 1 {
+                return Ok(true);
+            }
+        }
+        Err(StoreError::Failed("Redis: a session changed too often at once".to_owned()))
+    }
+
+    async fn list(&self, filter: &SessionFilter, now: UnixMicros) -> Result<(Vec<Session>, u64), StoreError> {
+        self.prune(now).await?;
+        let (ids, total) = self.matching(filter).await?;
+        let mut sessions = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(READ_TOGETHER) {
+            let keys: Vec<String> = ids.iter().map(|id| format!("{}session:{id}", self.keys.prefix)).collect();
+            let stored: Vec<Option<String>> = self.connection().mget(&keys).await?;
+            for stored in stored.into_iter().flatten() {
+                sessions.push(record::decode(&stored)?);
+            }
+        }
+        Ok((sessions, total))
+    }
+
+    async fn counts(&self, now: UnixMicros) -> Result<SessionCounts, StoreError> {
+        self.prune(now).await?;
+        let mut pipe = redis::pipe();
+        pipe.atomic().zcard(self.keys.all());
+        for state in [pb::SessionState::Active, pb::SessionState::Idle] {
+            pipe.zcard(self.keys.state(state.into()));
+        }
+        let (total, active, idle): (u64, u64, u64) = pipe.query_async(&mut self.connection()).await?;
+        Ok(SessionCounts { total, active, idle })
+    }
+
+    async fn delete_expired(&self, now: UnixMicros) -> Result<(), StoreError> {
+        self.prune(now).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let answer: String = redis::cmd("PING").query_async(&mut self.connection()).await?;
+        if answer == "PONG" { Ok(()) } else { Err(StoreError::Failed(format!("Redis: {answer}"))) }
+    }
+}

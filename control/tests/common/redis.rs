@@ -1,0 +1,103 @@
+//! A real Redis server of a test's own.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use control::session::RedisOptions;
+use tempfile::TempDir;
+
+/// Ends with this.
+pub struct RedisServer {
+    child: Child,
+    pub address: SocketAddr,
+    data: TempDir,
+}
+
+impl RedisServer {
+    /// One with an append-only file; none if `redis-server` is not installed, which is a failure where everything has to be tested.
+    pub async fn start() -> Option<Self> {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let Some(child) = spawn(address, &data) else {
+            assert!(std::env::var_os("CI").is_none(), "redis-server is missing");
+            println!("SKIPPED: a test on Redis needs redis-server (Debian: redis-server)");
+            return None;
+        };
+        let mut server = Self { child, address, data };
+        server.wait().await;
+        Some(server)
+    }
+
+    pub fn options(&self) -> RedisOptions {
+        RedisOptions {
+            address: self.address.to_string(),
+            password: String::new(),
+            database: 0,
+            key_prefix: String::new(),
+            connections: 2,
+            retries: 3,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// Has it run a command.
+    pub fn tell(&self, command: &str) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut answer = [0];
+        stream.read_exact(&mut answer).unwrap();
+        assert_ne!(answer, *b"-", "{command}");
+    }
+
+    /// Ends it without any warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again with what it had.
+    pub async fn restart(&mut self) {
+        self.child = spawn(self.address, &self.data).expect("it was there before");
+        self.wait().await;
+    }
+
+    /// Waits until it answers, with what it had.
+    async fn wait(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !answers(self.address) {
+            assert!(self.child.try_wait().unwrap().is_none(), "redis-server has ended: is its port taken?");
+            assert!(Instant::now() < deadline, "redis-server does not answer at {}", self.address);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether it is there and has read what it had: until then it answers with an error.
+fn answers(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let mut answer = [0; 7];
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG\r\n"
+}
+
+fn spawn(address: SocketAddr, data: &TempDir) -> Option<Child> {
+    Command::new("redis-server")
+        .args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--save", "", "--appendonly", "yes"])
+        .arg("--dir")
+        .arg(data.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()
+}

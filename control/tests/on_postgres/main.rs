@@ -1,0 +1,364 @@
+//! The document service on a PostgreSQL that is killed, stopped, shared, and of another version.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod indexes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::*;
+use control::statesync::PostgresDocuments;
+use proto::statesync as pb;
+use tonic::{Code, Request};
+use uuid::Uuid;
+
+/// How long the calls of these tests may take.
+const DEADLINE: Duration = Duration::from_secs(4);
+/// How soon everything has to work again after the server is back.
+const RECOVERY: Duration = Duration::from_secs(5);
+const CYCLES: usize = 5;
+const DOCUMENTS: usize = 4;
+const WRITERS: usize = 8;
+
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+/// What writers were told.
+#[derive(Default)]
+struct History {
+    stop: AtomicBool,
+    /// The versions that were acknowledged, by document.
+    versions: Mutex<BTreeMap<String, BTreeSet<u64>>>,
+    refused: AtomicU64,
+}
+
+impl History {
+    fn acknowledged(&self) -> usize {
+        self.versions.lock().unwrap().values().map(BTreeSet::len).sum()
+    }
+
+    /// Waits until `count` more are acknowledged.
+    async fn grows(&self, count: usize, within: Duration) {
+        let (wanted, deadline) = (self.acknowledged() + count, Instant::now() + within);
+        while self.acknowledged() < wanted {
+            assert!(Instant::now() < deadline, "{count} more operations were not acknowledged within {within:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Applies an operation, however often it is refused; gives its version.
+    async fn apply(&self, client: &mut Documents, operation: pb::Operation) -> u64 {
+        let doc_id = operation.doc_id.clone();
+        let request = pb::ApplyOperationRequest { operation: Some(operation) };
+        loop {
+            let started = Instant::now();
+            match client.apply_operation(timed(request.clone())).await {
+                Ok(answer) => {
+                    let version = answer.into_inner().applied_operation.unwrap().version;
+                    let mut versions = self.versions.lock().unwrap();
+                    assert!(versions.entry(doc_id).or_default().insert(version), "version {version} was given twice");
+                    return version;
+                }
+                Err(status) => {
+                    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                    assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    /// Every acknowledged operation made one version and one letter, and nothing else did.
+    async fn check(&self, client: &mut Documents) {
+        let acknowledged = self.versions.lock().unwrap().clone();
+        for (doc_id, versions) in acknowledged {
+            let document = get(client, &doc_id).await;
+            assert_eq!(versions, (2..=document.version).collect::<BTreeSet<_>>(), "lost or doubled in {doc_id}");
+            assert_eq!(document.content.len(), versions.len());
+        }
+    }
+}
+
+/// Writes one letter after the other until it is told to stop, each of them until it is acknowledged.
+async fn write(mut client: Documents, doc_id: String, history: Arc<History>) {
+    let (session, mut base) = (Uuid::now_v7(), 1);
+    while !history.stop.load(Ordering::Relaxed) {
+        let id = Uuid::now_v7().to_string();
+        base = history.apply(&mut client, pb::Operation { id, ..insertion(&doc_id, session, base, 0, "x") }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_once_after_postgres_was_killed_in_the_middle_of_writes() {
+    let Some(postgres) = PostgresServer::alone().await else { return };
+    let mut world = World::on_postgres_at(postgres, |_| {}).await;
+    let postgres = world.postgres.take().unwrap();
+    let mut doc_ids = Vec::new();
+    for _ in 0..DOCUMENTS {
+        doc_ids.push(create_text(&mut world.documents, "").await);
+    }
+    let history = Arc::new(History::default());
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let client = documents(world.running.statesync_addr).await;
+        writers.spawn(write(client, doc_ids[writer % DOCUMENTS].clone(), Arc::clone(&history)));
+    }
+    for cycle in 1..=CYCLES {
+        history.grows(200, Duration::from_secs(30)).await;
+        let refused = history.refused.load(Ordering::Relaxed);
+        postgres.kill();
+        let deadline = Instant::now() + 2 * DEADLINE;
+        while history.refused.load(Ordering::Relaxed) == refused {
+            assert!(Instant::now() < deadline, "nobody was told that the store is down");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        postgres.restart().await;
+        let back = Instant::now();
+        history.grows(1, RECOVERY).await;
+        println!("cycle {cycle}: {} acknowledged, again after {:?}", history.acknowledged(), back.elapsed());
+    }
+    history.stop.store(true, Ordering::Relaxed);
+    while let Some(written) = writers.join_next().await {
+        written.unwrap();
+    }
+    history.check(&mut world.documents).await;
+    println!("{} calls were refused", history.refused.load(Ordering::Relaxed));
+    world.running.shutdown().await;
+}
+
+/// What every call that needs the store is told while it is down: the codes, each within the deadline.
+async fn refusals(client: &mut Documents, doc_id: &str) -> Vec<Code> {
+    let mut codes = Vec::new();
+    let started = Instant::now();
+    let create = pb::CreateDocumentRequest {
+        name: "a document".into(),
+        r#type: "text".into(),
+        created_by: "ada".into(),
+        ..Default::default()
+    };
+    codes.push(client.create_document(timed(create)).await.unwrap_err().code());
+    let created = started.elapsed();
+    let operation = insertion(doc_id, Uuid::now_v7(), 1, 0, "y");
+    let request = pb::ApplyOperationRequest { operation: Some(operation) };
+    codes.push(client.apply_operation(timed(request)).await.unwrap_err().code());
+    let applied = started.elapsed();
+    codes.push(client.list_documents(timed(pb::ListDocumentsRequest::default())).await.unwrap_err().code());
+    let listed = started.elapsed();
+    codes.push(client.get_stats(timed(pb::GetStatsRequest {})).await.unwrap_err().code());
+    let counted = started.elapsed();
+    for time in [created, applied - created, listed - applied, counted - listed] {
+        assert!(time < DEADLINE, "{time:?}");
+    }
+    codes
+}
+
+async fn readiness(world: &World) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(world.running.statesync_metrics_addr).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn is_ready_within(world: &World, time: Duration) {
+    let deadline = Instant::now() + time;
+    loop {
+        let answer = readiness(world).await;
+        if answer.starts_with("HTTP/1.1 200") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_is_down_calls_fail_in_time_and_the_service_recovers_by_itself() {
+    let Some(postgres) = PostgresServer::alone().await else { return };
+    let mut world = World::on_postgres_at(postgres, |_| {}).await;
+    let doc_id = create_text(&mut world.documents, "").await;
+    is_ready_within(&world, RECOVERY).await;
+    world.postgres.as_ref().unwrap().kill();
+    assert_eq!(refusals(&mut world.documents, &doc_id).await, [Code::Unavailable; 4]);
+    let answer = readiness(&world).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    world.postgres.as_ref().unwrap().restart().await;
+    is_ready_within(&world, RECOVERY).await;
+    let history = History::default();
+    tokio::time::timeout(RECOVERY, history.apply(&mut world.documents, insertion(&doc_id, Uuid::now_v7(), 1, 0, "x")))
+        .await
+        .unwrap();
+    assert_eq!(text(&mut world.documents, &doc_id).await, "x", "what was refused was not done");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_falls_silent_fails_calls_in_time_and_is_used_again_when_it_speaks() {
+    let Some(postgres) = PostgresServer::alone().await else { return };
+    let hasty = |up: &mut control::up::UpOptions| {
+        let options = up.postgres.as_mut().unwrap();
+        (options.connect_timeout, options.statement_timeout) = (Duration::from_millis(500), Duration::from_secs(1));
+    };
+    let mut world = World::on_postgres_at(postgres, hasty).await;
+    let doc_id = create_text(&mut world.documents, "").await;
+    let history = History::default();
+    let session = Uuid::now_v7();
+    history.apply(&mut world.documents, insertion(&doc_id, session, 1, 0, "x")).await;
+    world.postgres.as_ref().unwrap().signal_all("-STOP");
+    let codes = refusals(&mut world.documents, &doc_id).await;
+    world.postgres.as_ref().unwrap().signal_all("-CONT");
+    assert_eq!(codes, [Code::Unavailable; 4]);
+    let operation = insertion(&doc_id, session, 2, 0, "x");
+    tokio::time::timeout(RECOVERY, history.apply(&mut world.documents, operation)).await.unwrap();
+    is_ready_within(&world, RECOVERY).await;
+}
+
+#[tokio::test]
+async fn connections_that_the_server_ends_between_calls_fail_no_call() {
+    let Some(mut world) = World::on_postgres().await else { return };
+    let doc_id = create_text(&mut world.documents, "").await;
+    let mut admin = world.postgres.as_ref().unwrap().connect().await;
+    for round in 0..3 {
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE application_name = 'aetherflow' AND datname = current_database()";
+        let ended: i64 = sqlx::query_scalar(end).fetch_one(&mut admin).await.unwrap();
+        assert!(ended > 0);
+        let operation = insertion(&doc_id, Uuid::now_v7(), 1 + round, 0, "x");
+        apply(&mut world.documents, operation).await.unwrap();
+        create_text(&mut world.documents, "").await;
+        let listed = world.documents.list_documents(pb::ListDocumentsRequest::default()).await.unwrap();
+        assert_eq!(u64::from(listed.into_inner().total.unsigned_abs()), 2 + round);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_calls_gets_no_more_connections_than_the_options_allow() {
+    let Some(mut world) = World::on_postgres().await else { return };
+    let postgres = world.postgres.as_ref().unwrap();
+    let mut admin = postgres.connect().await;
+    create_text(&mut world.documents, "").await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let mut client = world.documents.clone();
+        calls.spawn(async move {
+            for _ in 0..50 {
+                client.list_documents(pb::ListDocumentsRequest::default()).await.unwrap();
+                create_text(&mut client, "").await;
+            }
+        });
+    }
+    let mut most = 0;
+    while !calls.is_empty() {
+        let query = "SELECT count(*) FROM pg_stat_activity
+            WHERE application_name = 'aetherflow' AND datname = current_database()";
+        let connections: i64 = sqlx::query_scalar(query).fetch_one(&mut admin).await.unwrap();
+        most = most.max(connections);
+        while let Some(ended) = calls.try_join_next() {
+            ended.unwrap();
+        }
+    }
+    let allowed = i64::from(postgres.options().connections);
+    assert!((3..=allowed).contains(&most), "{most} connections of {allowed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_services_on_one_database_never_make_one_version_twice() {
+    let Some(mut first) = World::on_postgres().await else { return };
+    let options = first.postgres.as_ref().unwrap().options();
+    let second = World::start_with(|up| {
+        (up.document_store, up.postgres) = (control::store::StoreKind::Postgres, Some(options));
+    });
+    let second = second.await;
+    let doc_id = create_text(&mut first.documents, "").await;
+    let history = Arc::new(History::default());
+    let mut writers = tokio::task::JoinSet::new();
+    for mut client in [first.documents.clone(), second.documents.clone()] {
+        let (doc_id, history) = (doc_id.clone(), Arc::clone(&history));
+        writers.spawn(async move {
+            let session = Uuid::now_v7();
+            for _ in 0..15 {
+                let id = Uuid::now_v7().to_string();
+                history.apply(&mut client, pb::Operation { id, ..insertion(&doc_id, session, 1, 0, "x") }).await;
+            }
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written.unwrap();
+    }
+    // Whoever looks afresh sees what both wrote.
+    let third = World::start_with(|up| {
+        let options = first.postgres.as_ref().unwrap().options();
+        (up.document_store, up.postgres) = (control::store::StoreKind::Postgres, Some(options));
+    });
+    history.check(&mut third.await.documents).await;
+}
+
+fn aetherflow(arguments: &[&str], folder: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
+    command.args(arguments).args(["-f", "config.yaml"]).current_dir(folder).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test]
+async fn the_schema_goes_up_and_down_and_a_later_one_is_refused() {
+    let Some(postgres) = PostgresServer::start().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let ports = "Server:\n  Port: 0\nMetrics:\n  Port: 0\nQuantum:\n  Enable: false\n";
+    std::fs::write(folder.path().join("config.yaml"), format!("{ports}{}", postgres.section())).unwrap();
+    let migrate = |what: &str| {
+        let output = aetherflow(&["migrate", what], folder.path());
+        (output.status.success(), said(&output))
+    };
+    let expect = |what: &str, line: &str| {
+        let (succeeded, said) = migrate(what);
+        assert!(succeeded && said.contains(line), "{what}: {said}");
+    };
+    expect("status", "1 documents: to be taken");
+    expect("down", "nothing to do");
+    expect("up", "1 documents: taken");
+    expect("up", "nothing to do");
+    expect("status", "1 documents: taken 2");
+    let mut admin = postgres.connect().await;
+    let later = "INSERT INTO aetherflow_migrations (version, name) VALUES (2, 'of tomorrow')";
+    sqlx::raw_sql(later).execute(&mut admin).await.unwrap();
+    expect("status", "2 of tomorrow: taken 2");
+    for what in ["up", "down"] {
+        let (succeeded, said) = migrate(what);
+        assert!(!succeeded && said.contains("its schema 2 is of a later AetherFlow; this one knows 1"), "{said}");
+    }
+    let service = aetherflow(&["statesync"], folder.path());
+    assert!(!service.status.success() && said(&service).contains("later AetherFlow"), "{}", said(&service));
+    sqlx::raw_sql("DELETE FROM aetherflow_migrations WHERE version = 2").execute(&mut admin).await.unwrap();
+    expect("down", "1 documents: taken back");
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        .fetch_one(&mut admin)
+        .await
+        .unwrap();
+    assert_eq!(left, 1, "only the list of the steps is left");
+    expect("status", "1 documents: to be taken");
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_named_with_what_to_do() {
+    let Some(postgres) = PostgresServer::start().await else { return };
+    let mut options = postgres.options();
+    options.database = "nowhere".to_owned();
+    let message = PostgresDocuments::open(&options).await.err().unwrap().to_string();
+    assert!(message.contains("/nowhere") && message.contains("createdb"), "{message}");
+    options.port = 1;
+    let message = PostgresDocuments::open(&options).await.err().unwrap().to_string();
+    assert!(message.contains("Store.Postgres.Host"), "{message}");
+}
