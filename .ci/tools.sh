@@ -24,28 +24,40 @@ promtool() {
   type -P promtool >/dev/null || [[ -x $dir/usr/bin/promtool ]] || debian prometheus
 }
 
+# The libraries that a package of Debian wants. The C library is the machine's own: another one would not fit its loader.
+libraries() {
+  apt-cache depends "$1" | sed -n 's/^ *Depends: \(lib[^ <]*\)$/\1/p' | grep -v '^libc6'
+}
+
+# Puts a program that was unpacked to where tests look for it, with the libraries that were unpacked beside it.
+program() {
+  mkdir -p "$dir/bin"
+  printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$(echo "$dir"/usr/lib/*-linux-gnu*)" "$2" >"$dir/bin/$1" &&
+    chmod +x "$dir/bin/$1"
+}
+
 nftables() {
   type -P nft >/dev/null || [[ -x $dir/bin/nft ]] && return
   debian nftables libnftables1 libnftnl11 libmnl0 libjansson4 libgmp10 libxtables12 libedit2 libbsd0 || return 1
-  mkdir -p "$dir/bin"
-  printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' "$(echo "$dir"/usr/lib/*-linux-gnu*)" "$dir/usr/sbin/nft" >"$dir/bin/nft" &&
-    chmod +x "$dir/bin/nft"
+  program nft "$dir/usr/sbin/nft"
+}
+
+redis() {
+  type -P redis-server >/dev/null || [[ -x $dir/bin/redis-server ]] && return
+  # shellcheck disable=SC2046 -- one word for each package
+  debian redis-server redis-tools $(libraries redis-tools) || return 1
+  program redis-server "$dir/usr/bin/redis-server"
 }
 
 postgresql() {
-  local version libraries tool
-  type -P initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || [[ -x $dir/usr/bin/initdb ]] && return
+  local version tool
+  type -P initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || [[ -x $dir/bin/postgres ]] && return
   version=$(apt-cache depends postgresql 2>/dev/null | sed -n 's/^ *Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1)
   [[ $version ]] || return 1
-  # The C library is the machine's own: another one would not fit its loader.
-  libraries=$(apt-cache depends "postgresql-$version" | sed -n 's/^ *Depends: \(lib[^ <]*\)$/\1/p' | grep -v '^libc6')
-  # shellcheck disable=SC2086 -- one word for each package
-  debian "postgresql-$version" libpq5 $libraries || return 1
-  mkdir -p "$dir/usr/bin"
+  # shellcheck disable=SC2046 -- one word for each package
+  debian "postgresql-$version" libpq5 $(libraries "postgresql-$version") || return 1
   for tool in initdb postgres; do
-    printf '#!/bin/sh\nLD_LIBRARY_PATH=%q exec %q "$@"\n' \
-      "$(echo "$dir"/usr/lib/*-linux-gnu*)" "$dir/usr/lib/postgresql/$version/bin/$tool" >"$dir/usr/bin/$tool" &&
-      chmod +x "$dir/usr/bin/$tool" || return 1
+    program "$tool" "$dir/usr/lib/postgresql/$version/bin/$tool" || return 1
   done
 }
 
@@ -73,6 +85,7 @@ node_packages() {
 export PATH="$PATH:$dir/python/bin"
 promtool || echo "promtool (Debian's package prometheus) is not in reach: the metrics are not checked by it" >&2
 nftables || echo "nft (Debian's package nftables) is not in reach: what happens where UDP is blocked is not tested" >&2
+redis || echo "redis-server is not in reach: nothing is tested on it" >&2
 postgresql || echo "PostgreSQL's server (Debian's package postgresql) is not in reach: nothing is tested on it" >&2
 python_packages || echo "Python's packages are not in reach: no client in Python is tested, nor buf" >&2
 node_packages || echo "Node's packages are not in reach: no client in Node is tested" >&2

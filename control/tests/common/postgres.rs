@@ -13,6 +13,8 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::commands::{path, skip};
+
 /// How long the server may take to start, with what it has to repair after it was killed.
 const START_TIME: Duration = Duration::from_secs(30);
 /// The server that tests share while any of them uses it.
@@ -112,6 +114,7 @@ impl PostgresServer {
 struct Cluster {
     server: Mutex<Child>,
     programs: PathBuf,
+    owner: Option<Owner>,
     port: u16,
     data: TempDir,
 }
@@ -119,28 +122,25 @@ struct Cluster {
 impl Cluster {
     async fn start() -> Option<Self> {
         let Some(programs) = programs() else {
-            assert!(std::env::var_os("CI").is_none(), "PostgreSQL is missing");
-            println!("SKIPPED: a test on PostgreSQL needs its server (Debian: postgresql)");
+            skip("no PostgreSQL server (Debian: postgresql): .ci/tools.sh fetches it");
             return None;
         };
         let data = tempfile::tempdir().unwrap();
-        if let Some((user, group)) = owner() {
-            chown(data.path(), Some(user), Some(group)).unwrap();
-        }
+        let owner = Owner::find(&programs, data.path());
         // Its own start syncs nothing: what a test looks at is what the server does later.
-        let mut init = as_owner(&programs.join("initdb"));
+        let mut init = command(owner.as_ref(), &programs.join("initdb"));
         init.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"]);
         let made = init.arg(data.path().join("data")).current_dir(data.path()).output().unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Mutex::new(spawn(&programs, port, &data));
-        let cluster = Self { server, programs, port, data };
+        let server = Mutex::new(spawn(owner.as_ref(), &programs, port, &data));
+        let cluster = Self { server, programs, owner, port, data };
         assert!(cluster.answers(Instant::now() + START_TIME).await, "PostgreSQL ended at once");
         Some(cluster)
     }
 
     fn spawn(&self) -> Child {
-        spawn(&self.programs, self.port, &self.data)
+        spawn(self.owner.as_ref(), &self.programs, self.port, &self.data)
     }
 
     /// Waits until it takes connections; false if it ended instead.
@@ -179,8 +179,8 @@ impl Drop for Cluster {
     }
 }
 
-fn spawn(programs: &Path, port: u16, data: &TempDir) -> Child {
-    let mut command = as_owner(&programs.join("postgres"));
+fn spawn(owner: Option<&Owner>, programs: &Path, port: u16, data: &TempDir) -> Child {
+    let mut command = command(owner, &programs.join("postgres"));
     command.arg("-D").arg(data.path().join("data")).args(["-p", &port.to_string()]);
     for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "fsync=on"] {
         command.args(["-c", setting]);
@@ -195,28 +195,56 @@ fn programs() -> Option<PathBuf> {
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .collect();
     folders.sort();
-    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = path();
     let found = folders.into_iter().rev().map(|(_, folder)| folder).chain(std::env::split_paths(&on_path));
     found.into_iter().find(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
 }
 
-/// The user and group that the server runs as where this is root, as whom it refuses to run.
-fn owner() -> Option<(u32, u32)> {
-    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return None;
-    }
-    let id = |kind: &str, user: &str| {
-        let said = Command::new("id").args([kind, user]).output().unwrap();
-        String::from_utf8(said.stdout).unwrap().trim().parse().ok()
-    };
-    ["postgres", "nobody"].into_iter().find_map(|user| Some((id("-u", user)?, id("-g", user)?)))
+/// Who the server runs as where this is root, as whom it refuses to run.
+struct Owner {
+    /// The user and group of its files.
+    ids: (u32, u32),
+    /// What makes a command theirs.
+    becoming: Vec<String>,
 }
 
-/// A command of the user that the server runs as.
-fn as_owner(program: &Path) -> Command {
-    let Some((user, group)) = owner() else { return Command::new(program) };
-    let mut command = Command::new("setpriv");
-    command.arg(format!("--reuid={user}")).arg(format!("--regid={group}")).args(["--clear-groups", "--"]).arg(program);
+impl Owner {
+    /// A user whom it can run as: a real one if the programs and `data` are in reach of that one; else root under another name in
+    /// a user namespace of its own.
+    fn find(programs: &Path, data: &Path) -> Option<Self> {
+        if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+            return None;
+        }
+        let id = |kind: &str, user: &str| {
+            let said = Command::new("id").args([kind, user]).output().unwrap();
+            String::from_utf8(said.stdout).unwrap().trim().parse().ok()
+        };
+        let mut owners: Vec<Self> = ["postgres", "nobody"]
+            .into_iter()
+            .filter_map(|user| Some((id("-u", user)?, id("-g", user)?)))
+            .map(|(user, group)| Self {
+                ids: (user, group),
+                becoming: format!("setpriv --reuid={user} --regid={group} --clear-groups --").split(' ').map(str::to_owned).collect(),
+            })
+            .collect();
+        let becoming = "unshare --user --map-user=65534 --map-group=65534 --".split(' ').map(str::to_owned).collect();
+        owners.push(Self { ids: (0, 0), becoming });
+        let found = owners.into_iter().find(|owner| {
+            let (user, group) = owner.ids;
+            chown(data, Some(user), Some(group)).unwrap();
+            let mut command = command(Some(owner), Path::new("sh"));
+            command.args(["-c", "cd \"$1\" && touch probe && rm probe && exec \"$0\" --version"]);
+            let tried = command.arg(programs.join("initdb")).arg(data).output();
+            tried.is_ok_and(|output| output.status.success())
+        });
+        Some(found.expect("nobody but root can run PostgreSQL here: it needs setpriv or unshare"))
+    }
+}
+
+fn command(owner: Option<&Owner>, program: &Path) -> Command {
+    let Some(owner) = owner else { return Command::new(program) };
+    let mut command = Command::new(&owner.becoming[0]);
+    command.args(&owner.becoming[1..]).arg(program);
     command
 }
 
