@@ -1,43 +1,361 @@
-//! Sessions in Redis: what becomes of them when it dies, and what it may not hold.
+//! Sessions in Redis: what becomes of them when it or the service dies, falls silent or forgets, and what it may not hold.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::service::{ServiceProcess, http_get, is_ready_within, kills};
 use common::*;
 use control::session::{RedisOptions, RedisSessions};
 use proto::session as pb;
-use tonic::Code;
+use proto::session::session_service_client::SessionServiceClient;
+use tokio::task::JoinSet;
+use tonic::{Code, Request, Status};
 
-/// Until connections are made again, on a machine that is busy.
-const RETURN_TIME: Duration = Duration::from_mins(1);
+/// How long the calls of these tests may take.
+const DEADLINE: Duration = Duration::from_secs(4);
+/// How soon everything has to work again after the server is back.
+const RECOVERY: Duration = Duration::from_secs(5);
+const WRITERS: usize = 8;
 
-#[tokio::test]
-async fn an_acknowledged_session_survives_the_death_of_redis() {
-    let Some(mut world) = World::on_redis().await else { return };
-    let request = pb::CreateSessionRequest {
-        user_id: "ada".into(),
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+fn create(user_id: &str, timeout_seconds: u32) -> pb::CreateSessionRequest {
+    pb::CreateSessionRequest {
+        user_id: user_id.into(),
         client_ip: "192.0.2.7".into(),
         client_port: 4242,
-        ..pb::CreateSessionRequest::default()
-    };
-    let created = world.sessions.create_session(request).await.unwrap().into_inner().session.unwrap();
-    let redis = world.redis.as_mut().unwrap();
-    redis.kill();
-    let request = pb::GetSessionRequest { session_id: created.session_id.clone() };
-    let status = world.sessions.get_session(request.clone()).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    redis.restart().await;
-    let deadline = Instant::now() + RETURN_TIME;
-    let found = loop {
-        match world.sessions.get_session(request.clone()).await {
-            Ok(answer) => break answer.into_inner().session.unwrap(),
-            Err(status) => assert!(Instant::now() < deadline, "{status:?}"),
+        timeout_seconds,
+        ..Default::default()
+    }
+}
+
+/// What writers were told.
+#[derive(Default)]
+struct History {
+    stop: AtomicBool,
+    /// The acknowledged keys of each session that was acknowledged, or none if its end was.
+    sessions: Mutex<BTreeMap<String, Option<BTreeSet<String>>>>,
+    /// Creations of which nobody knows what became.
+    unknown: AtomicU64,
+    acknowledged: AtomicU64,
+    refused: AtomicU64,
+    /// Whether calls may fail as they do where nobody listens.
+    service_dies: bool,
+}
+
+impl History {
+    /// Waits until `count` more are acknowledged.
+    async fn grows(&self, count: u64, within: Duration) {
+        let (wanted, deadline) = (self.acknowledged.load(Ordering::Relaxed) + count, Instant::now() + within);
+        while self.acknowledged.load(Ordering::Relaxed) < wanted {
+            assert!(Instant::now() < deadline, "{count} more calls were not acknowledged within {within:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    /// Counts an outcome; true if it was acknowledged.
+    async fn heard<T>(&self, started: Instant, outcome: Result<T, Status>) -> Option<T> {
+        match outcome {
+            Ok(answer) => {
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                Some(answer)
+            }
+            Err(status) => {
+                assert!(self.service_dies || status.code() == Code::Unavailable, "{status:?}");
+                assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                None
+            }
+        }
+    }
+
+    /// Everything acknowledged is there, nothing else but what nobody knows of, and the indexes know it all.
+    async fn check(&self, client: &mut Sessions) {
+        let known = self.sessions.lock().unwrap().clone();
+        let mut kept = 0;
+        for (session_id, keys) in &known {
+            let request = pb::GetSessionRequest { session_id: session_id.clone() };
+            let found = client.get_session(request).await;
+            let Some(keys) = keys else {
+                assert_eq!(found.unwrap_err().code(), Code::NotFound, "{session_id} came back");
+                continue;
+            };
+            let found: BTreeSet<String> = found.unwrap().into_inner().session.unwrap().metadata.into_keys().collect();
+            assert!(keys.is_subset(&found), "{session_id} has {found:?} of {keys:?}");
+            kept += 1;
+        }
+        let (mut listed, mut total) = (BTreeSet::new(), 1);
+        for page in 1.. {
+            let request = pb::ListSessionsRequest { page, page_size: 1000, ..Default::default() };
+            let answer = client.list_sessions(request).await.unwrap().into_inner();
+            total = u64::from(answer.total);
+            if answer.sessions.is_empty() {
+                break;
+            }
+            listed.extend(answer.sessions.into_iter().map(|session| session.session_id));
+        }
+        assert_eq!(total, listed.len() as u64, "a total that is not what is listed");
+        let unknown = self.unknown.load(Ordering::Relaxed);
+        assert!((kept..=kept + unknown).contains(&total), "{total} listed, {kept} known, {unknown} unknown");
+        let stats = client.get_stats(pb::GetStatsRequest {}).await.unwrap().into_inner();
+        assert_eq!(stats.total, total);
+        println!("{kept} sessions kept of {}, {unknown} creations unknown, {total} listed", known.len());
+    }
+}
+
+/// Opens sessions, changes each some times, and ends every third, each step until it is acknowledged.
+async fn write(mut client: Sessions, user_id: String, history: Arc<History>) {
+    for round in 0.. {
+        if history.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let started = Instant::now();
+        let created = client.create_session(timed(create(&user_id, 0))).await;
+        let Some(created) = history.heard(started, created).await else {
+            history.unknown.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
+        let session_id = created.into_inner().session.unwrap().session_id;
+        history.sessions.lock().unwrap().insert(session_id.clone(), Some(BTreeSet::new()));
+        for key in ["a", "b", "c"] {
+            let request = pb::UpdateSessionRequest {
+                session_id: session_id.clone(),
+                metadata: [(key.to_owned(), user_id.clone())].into(),
+                ..Default::default()
+            };
+            let update = || {
+                let (mut client, request) = (client.clone(), timed(request.clone()));
+                async move { client.update_session(request).await }
+            };
+            until_acknowledged(&history, update).await;
+            history.sessions.lock().unwrap().get_mut(&session_id).unwrap().as_mut().unwrap().insert(key.to_owned());
+        }
+        if round % 3 == 0 {
+            let request = pb::DeleteSessionRequest { session_id: session_id.clone(), reason: String::new() };
+            let delete = || {
+                let (mut client, request) = (client.clone(), timed(request.clone()));
+                async move {
+                    match client.delete_session(request).await {
+                        // An earlier attempt was done.
+                        Err(status) if status.code() == Code::NotFound => Ok(()),
+                        ended => ended.map(|_| ()),
+                    }
+                }
+            };
+            until_acknowledged(&history, delete).await;
+            history.sessions.lock().unwrap().insert(session_id, None);
+        }
+    }
+}
+
+async fn until_acknowledged<T, F>(history: &History, call: impl Fn() -> F)
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    loop {
+        let started = Instant::now();
+        let outcome = call().await;
+        if history.heard(started, outcome).await.is_some() {
+            return;
+        }
+    }
+}
+
+async fn writers(address: std::net::SocketAddr, history: &Arc<History>) -> JoinSet<()> {
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let client = SessionServiceClient::connect(format!("http://{address}")).await.unwrap();
+        writers.spawn(write(client, format!("writer-{writer}"), Arc::clone(history)));
+    }
+    writers
+}
+
+async fn finish(history: &History, mut writers: JoinSet<()>, client: &mut Sessions) {
+    history.stop.store(true, Ordering::Relaxed);
+    while let Some(written) = writers.join_next().await {
+        written.unwrap();
+    }
+    history.check(client).await;
+    println!("{} calls were refused", history.refused.load(Ordering::Relaxed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_once_after_redis_was_killed_in_the_middle_of_writes() {
+    let Some(mut world) = World::on_redis().await else { return };
+    let mut redis = world.redis.take().unwrap();
+    let history = Arc::new(History::default());
+    let writers = writers(world.running.session_addr, &history).await;
+    for cycle in 1..=kills() {
+        history.grows(200, Duration::from_secs(30)).await;
+        let refused = history.refused.load(Ordering::Relaxed);
+        redis.kill();
+        let deadline = Instant::now() + 2 * DEADLINE;
+        while history.refused.load(Ordering::Relaxed) == refused {
+            assert!(Instant::now() < deadline, "nobody was told that the store is down");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        redis.restart().await;
+        let back = Instant::now();
+        history.grows(1, RECOVERY).await;
+        println!("cycle {cycle}: again after {:?}", back.elapsed());
+    }
+    finish(&history, writers, &mut world.sessions).await;
+    world.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_once_after_the_service_was_killed_in_the_middle_of_writes() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let mut service = ServiceProcess::start("session", &redis.section()).await;
+    let history = Arc::new(History { service_dies: true, ..History::default() });
+    let writers = writers(service.address, &history).await;
+    for _ in 1..=kills() {
+        history.grows(200, Duration::from_secs(30)).await;
+        service.kill();
+        service.restart().await;
+        history.grows(1, RECOVERY).await;
+    }
+    let mut client = SessionServiceClient::connect(format!("http://{}", service.address)).await.unwrap();
+    finish(&history, writers, &mut client).await;
+}
+
+/// What calls are told while Redis does not answer, each within the deadline.
+async fn refusals(client: &mut Sessions, session_id: &str) -> Vec<Code> {
+    let mut codes = Vec::new();
+    let mut started = Instant::now();
+    let mut told = |code| {
+        assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
+        started = Instant::now();
+        codes.push(code);
     };
-    assert_eq!(found, created);
+    told(client.create_session(timed(create("ada", 0))).await.unwrap_err().code());
+    let request = pb::GetSessionRequest { session_id: session_id.to_owned() };
+    told(client.get_session(timed(request)).await.unwrap_err().code());
+    let request = pb::HeartbeatRequest { session_id: session_id.to_owned(), client_timestamp: None };
+    told(client.heartbeat(timed(request)).await.unwrap_err().code());
+    told(client.list_sessions(timed(pb::ListSessionsRequest::default())).await.unwrap_err().code());
+    told(client.get_stats(timed(pb::GetStatsRequest {})).await.unwrap_err().code());
+    codes
+}
+
+/// A session is heard of again within the time that recovery may take.
+async fn recovers(world: &mut World, session_id: &str) {
+    let deadline = Instant::now() + RECOVERY;
+    let request = pb::HeartbeatRequest { session_id: session_id.to_owned(), client_timestamp: None };
+    while let Err(status) = world.sessions.heartbeat(timed(request.clone())).await {
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(Instant::now() < deadline, "{status:?}");
+    }
+    is_ready_within(world.running.session_metrics_addr, RECOVERY).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_down_calls_fail_in_time_and_the_service_recovers_by_itself() {
+    let Some(mut world) = World::on_redis().await else { return };
+    let created = world.sessions.create_session(create("ada", 0)).await.unwrap().into_inner().session.unwrap();
+    let metrics = world.running.session_metrics_addr;
+    let ready = is_ready_within(metrics, RECOVERY).await;
+    assert!(!ready.contains("warning"), "{ready}");
+    world.redis.as_mut().unwrap().kill();
+    assert_eq!(refusals(&mut world.sessions, &created.session_id).await, [Code::Unavailable; 5]);
+    let answer = http_get(metrics, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Redis"), "{answer}");
+    world.redis.as_mut().unwrap().restart().await;
+    recovers(&mut world, &created.session_id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_falls_silent_fails_calls_in_time_and_is_used_again_when_it_speaks() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let options = RedisOptions { response_timeout: Duration::from_secs(1), ..redis.options() };
+    let mut world = World::on_redis_at(redis, options).await;
+    let created = world.sessions.create_session(create("ada", 0)).await.unwrap().into_inner().session.unwrap();
+    world.redis.as_ref().unwrap().signal("-STOP");
+    let codes = refusals(&mut world.sessions, &created.session_id).await;
+    world.redis.as_ref().unwrap().signal("-CONT");
+    assert_eq!(codes, [Code::Unavailable; 5]);
+    recovers(&mut world, &created.session_id).await;
+}
+
+#[tokio::test]
+async fn connections_that_redis_closes_or_refuses_are_made_again() {
+    let Some(mut world) = World::on_redis().await else { return };
+    let created = world.sessions.create_session(create("ada", 0)).await.unwrap().into_inner().session.unwrap();
+    let redis = world.redis.as_ref().unwrap();
+    // It refuses every connection but the one that says so, then none.
+    redis.tell_all(&["CONFIG SET maxclients 1", "CLIENT KILL TYPE normal"]);
+    let request = pb::GetSessionRequest { session_id: created.session_id.clone() };
+    let deadline = Instant::now() + RECOVERY;
+    while world.sessions.get_session(timed(request.clone())).await.is_ok() {
+        assert!(Instant::now() < deadline, "calls succeed over connections that were closed");
+    }
+    let deadline = Instant::now() + RECOVERY;
+    while !redis.try_tell("CONFIG SET maxclients 1000") {
+        assert!(Instant::now() < deadline, "Redis has no room for the test");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    recovers(&mut world, &created.session_id).await;
+}
+
+#[tokio::test]
+async fn readiness_warns_where_a_crash_would_lose_what_was_acknowledged() {
+    let Some(world) = World::on_redis().await else { return };
+    world.redis.as_ref().unwrap().tell("CONFIG SET appendonly no");
+    let answer = http_get(world.running.session_metrics_addr, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("warning: ") && answer.contains("appendonly"), "{answer}");
+}
+
+#[tokio::test]
+async fn many_sessions_that_expire_at_once_are_counted_no_longer() {
+    let Some(mut world) = World::on_redis().await else { return };
+    let kept = world.sessions.create_session(create("ada", 0)).await.unwrap().into_inner().session.unwrap();
+    let mut creations = JoinSet::new();
+    for user in 0..600 {
+        let mut client = world.sessions.clone();
+        creations.spawn(async move { client.create_session(create(&format!("user {user}"), 2)).await.unwrap() });
+    }
+    while let Some(created) = creations.join_next().await {
+        created.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let stats = world.sessions.get_stats(pb::GetStatsRequest {}).await.unwrap().into_inner();
+        if (stats.total, stats.active) == (1, 1) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{stats:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let listed = world.sessions.list_sessions(pb::ListSessionsRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.sessions, [kept]);
+    // Of each session, nothing is left under any name.
+    let redis = world.redis.as_ref().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // The one that lives, its connection, its user, its state, all, by expiry.
+    while redis.ask("DBSIZE") > 6 {
+        assert!(Instant::now() < deadline, "{} keys", redis.ask("DBSIZE"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_time_that_redis_takes_is_measured() {
+    let Some(mut world) = World::on_redis().await else { return };
+    world.sessions.create_session(create("ada", 0)).await.unwrap();
+    let metrics = http_get(world.running.session_metrics_addr, "/metrics").await;
+    let line = "store_operation_duration_seconds_count{store=\"redis\",operation=\"insert\"}";
+    assert!(metrics.contains(line), "{metrics}");
 }
 
 #[tokio::test]

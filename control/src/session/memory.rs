@@ -144,7 +144,7 @@ impl SessionStore for MemorySessions {
         Ok(())
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        Ok(())
+    async fn check(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
     }
 }

@@ -1,8 +1,9 @@
 //! Sessions: who is connected, from where, and until when.
 //!
 //! Reading order: [`service`] checks a request and asks the [`store`]; [`model`] is what a session is and how it changes;
-//! [`memory`], [`sqlite`] and [`redis`] are the stores.
+//! [`memory`], [`sqlite`] and [`redis`] are the stores, [`measured`] counts how long they take.
 
+mod measured;
 mod memory;
 mod model;
 mod redis;
@@ -12,6 +13,7 @@ mod store;
 
 // Not the crate.
 pub use self::redis::{RedisOptions, RedisSessions};
+pub use measured::MeasuredSessions;
 pub use memory::MemorySessions;
 pub use model::{Session, SessionUpdate};
 pub use service::SessionServer;

@@ -246,9 +246,9 @@ impl SessionStore for SqliteSessions {
         self.change(Change::DeleteExpired { now }).await.map(drop)
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
+    async fn check(&self) -> Result<Option<String>, StoreError> {
         sqlx::query("SELECT id FROM sessions LIMIT 1").fetch_optional(&self.database.readers).await?;
-        if self.committer.is_running() { Ok(()) } else { Err(StoreError::Closed) }
+        if self.committer.is_running() { Ok(None) } else { Err(StoreError::Closed) }
     }
 }
 

@@ -75,6 +75,6 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Removes what has expired.
     async fn delete_expired(&self, now: UnixMicros) -> Result<(), StoreError>;
 
-    /// Whether it reads and takes writes at this moment.
-    async fn check(&self) -> Result<(), StoreError>;
+    /// Whether it reads and takes writes at this moment, and what an operator should know of it.
+    async fn check(&self) -> Result<Option<String>, StoreError>;
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::model::{ConflictRecord, DocumentRecord, LockRecord, LogRow, Snapshot};
 use crate::clock::UnixMicros;
 use crate::store::{CommitterStats, StoreError};
+use crate::telemetry::StoreTimer;
 
 /// How far what a document wrote is kept.
 #[derive(Debug, Clone, Default)]
@@ -38,11 +39,17 @@ pub struct Batch {
     pub ticket: u64,
     /// Is told the ticket once the batch is kept.
     pub durable: watch::Sender<Durability>,
+    /// Measures how long that takes.
+    pub timer: Option<StoreTimer>,
 }
 
 impl Batch {
     /// Tells the document what became of the batch.
     pub fn done(self, result: Result<(), StoreError>) {
+        let result = match self.timer {
+            Some(timer) => timer.end(result),
+            None => result,
+        };
         self.durable.send_modify(|state| match result {
             // A later ticket would stand for what failed too.
             Ok(()) if state.failed.is_some() => {}
@@ -172,6 +179,7 @@ mod tests {
             snapshot: None,
             ticket,
             durable: durable.clone(),
+            timer: None,
         };
         let (first, second, third) = (batch(1), batch(2), batch(3));
         first.done(Ok(()));

@@ -5,6 +5,7 @@ mod durations;
 mod exposition;
 mod protobuf;
 mod red;
+mod stores;
 mod transport;
 
 use std::sync::OnceLock;
@@ -17,6 +18,7 @@ use crate::config::{Log, LogFormat};
 
 pub(crate) use protobuf::CONTENT_TYPE as PROTOBUF_CONTENT_TYPE;
 pub use red::measure;
+pub use stores::{StoreCall, StoreTimer};
 pub(crate) use transport::watch;
 
 /// Counters and gauges of this process. The recorder is installed on first use; there is one per process.
@@ -35,7 +37,7 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
 
 /// What is not counted by the recorder: histograms, and what shards measure.
 fn own_families() -> Vec<exposition::Family> {
-    let mut families = vec![red::durations()];
+    let mut families = vec![red::durations(), stores::durations()];
     families.extend(transport::families());
     families
 }
@@ -59,6 +61,7 @@ pub(crate) fn metrics_protobuf() -> Vec<u8> {
 fn describe() {
     describe_counter!("grpc_server_requests_total", "RPCs ended, by numeric gRPC status");
     describe_gauge!("grpc_server_in_flight_requests", "RPCs that have not ended");
+    describe_counter!("store_operation_failures_total", "Calls of a store that failed");
     describe_counter!("session_total", "Sessions created");
     describe_gauge!("session_active", "Sessions that have not expired");
     describe_counter!("session_heartbeat_total", "Heartbeats accepted");

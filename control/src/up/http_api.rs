@@ -85,10 +85,11 @@ async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
     }
     let checked = match &readiness.store {
         Store::Sessions(store) => store.check().await,
-        Store::Documents(store) => store.check().await,
+        Store::Documents(store) => store.check().await.map(|()| None),
     };
     match checked {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(None) => (StatusCode::OK, "ready\n".to_owned()),
+        Ok(Some(warning)) => (StatusCode::OK, format!("ready\nwarning: {warning}\n")),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")),
     }
 }

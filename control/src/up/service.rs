@@ -16,9 +16,12 @@ use super::grpc::{self, TlsFiles};
 use super::http_api::{self, Readiness, Store};
 use super::listen::{Fix, ServiceListeners};
 use super::{UpError, sweep};
-use crate::session::{MemorySessions, RedisOptions, RedisSessions, SessionServer, SessionStore, SqliteSessions};
+use crate::session::{
+    MeasuredSessions, MemorySessions, RedisOptions, RedisSessions, SessionServer, SessionStore, SqliteSessions,
+};
 use crate::statesync::{
-    DocumentOptions, DocumentStore, MemoryDocuments, PostgresDocuments, PostgresOptions, SqliteDocuments, StateSyncServer,
+    DocumentOptions, DocumentStore, MeasuredDocuments, MemoryDocuments, PostgresDocuments, PostgresOptions,
+    SqliteDocuments, StateSyncServer,
 };
 use crate::store::{CommitterStats, DataDir, Durability, StoreError, StoreKind};
 
@@ -187,7 +190,7 @@ async fn open_sessions(
     options: &ServiceOptions,
     data: &DataDir,
 ) -> Result<(Arc<dyn SessionStore>, Option<JoinHandle<()>>), StoreError> {
-    Ok(match options.store {
+    let (sessions, committer): (Arc<dyn SessionStore>, _) = match options.store {
         StoreKind::Memory => (Arc::new(MemorySessions::default()), None),
         StoreKind::Sqlite => {
             let (sessions, committer) = SqliteSessions::open(&data.file("sessions.db"), options.durability).await?;
@@ -199,7 +202,8 @@ async fn open_sessions(
             (Arc::new(RedisSessions::connect(redis).await?), None)
         }
         StoreKind::Postgres => return Err(StoreError::Failed("PostgreSQL keeps documents, no sessions".to_owned())),
-    })
+    };
+    Ok((Arc::new(MeasuredSessions::new(sessions, options.store)), committer))
 }
 
 /// The store of documents and, if it has one, the task that writes.
@@ -207,7 +211,7 @@ async fn open_documents(
     options: &ServiceOptions,
     data: &DataDir,
 ) -> Result<(Arc<dyn DocumentStore>, Option<JoinHandle<()>>), StoreError> {
-    Ok(match options.store {
+    let (documents, committer): (Arc<dyn DocumentStore>, _) = match options.store {
         StoreKind::Memory => (Arc::new(MemoryDocuments::default()), None),
         StoreKind::Sqlite => {
             let (documents, committer) = SqliteDocuments::open(&data.file("documents.db"), options.durability).await?;
@@ -220,7 +224,8 @@ async fn open_documents(
             let (documents, committer) = PostgresDocuments::open(postgres).await?;
             (Arc::new(documents), Some(committer))
         }
-    })
+    };
+    Ok((Arc::new(MeasuredDocuments::new(documents, options.store)), committer))
 }
 
 impl RunningService {

@@ -10,10 +10,12 @@
 pub mod commands;
 mod postgres;
 mod redis;
+pub mod service;
 
 use std::net::TcpListener;
 use std::time::Duration;
 
+use control::session::RedisOptions;
 use control::store::StoreKind;
 use control::up::{Running, UpOptions, start};
 use proto::session::session_service_client::SessionServiceClient;
@@ -50,8 +52,13 @@ impl World {
     pub async fn on_redis() -> Option<Self> {
         let redis = RedisServer::start().await?;
         let options = redis.options();
+        Some(Self::on_redis_at(redis, options).await)
+    }
+
+    /// Sessions in this Redis, spoken to like this.
+    pub async fn on_redis_at(redis: RedisServer, options: RedisOptions) -> Self {
         let change = |up: &mut UpOptions| (up.session_store, up.redis) = (StoreKind::Redis, Some(options));
-        Some(Self { redis: Some(redis), ..Self::start_with(change).await })
+        Self { redis: Some(redis), ..Self::start_with(change).await }
     }
 
     /// Documents in a PostgreSQL database of their own; none if there is no server.

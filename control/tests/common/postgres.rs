@@ -224,7 +224,10 @@ impl Owner {
             .filter_map(|user| Some((id("-u", user)?, id("-g", user)?)))
             .map(|(user, group)| Self {
                 ids: (user, group),
-                becoming: format!("setpriv --reuid={user} --regid={group} --clear-groups --").split(' ').map(str::to_owned).collect(),
+                becoming: format!("setpriv --reuid={user} --regid={group} --clear-groups --")
+                    .split(' ')
+                    .map(str::to_owned)
+                    .collect(),
             })
             .collect();
         let becoming = "unshare --user --map-user=65534 --map-group=65534 --".split(' ').map(str::to_owned).collect();

@@ -1,6 +1,6 @@
 //! A real Redis server of a test's own.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,13 +44,40 @@ impl RedisServer {
         }
     }
 
+    /// The section `Store` of a configuration file.
+    pub fn section(&self) -> String {
+        format!("Store:\n  Type: redis\n  Redis: {{Addr: \"{}\"}}\n", self.address)
+    }
+
     /// Has it run a command.
     pub fn tell(&self, command: &str) {
+        assert!(self.try_tell(command), "{command}");
+    }
+
+    /// Whether it runs a command.
+    pub fn try_tell(&self, command: &str) -> bool {
+        let stream = TcpStream::connect(self.address);
+        stream.is_ok_and(|mut stream| answer(&mut stream, command).is_ok_and(|answer| !answer.starts_with('-')))
+    }
+
+    /// Has it run these over one connection.
+    pub fn tell_all(&self, commands: &[&str]) {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
-        let mut answer = [0];
-        stream.read_exact(&mut answer).unwrap();
-        assert_ne!(answer, *b"-", "{command}");
+        for command in commands {
+            let answer = answer(&mut stream, command).unwrap();
+            assert!(!answer.starts_with('-'), "{command}: {answer}");
+        }
+    }
+
+    /// The number that is the answer to a command.
+    pub fn ask(&self, command: &str) -> u64 {
+        let answer = answer(&mut TcpStream::connect(self.address).unwrap(), command).unwrap();
+        answer.trim_start_matches(':').parse().expect("it is a number")
+    }
+
+    /// Stops it, or lets it go on.
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
     /// Ends it without any warning.
@@ -82,6 +109,14 @@ impl Drop for RedisServer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The first line of the answer to a command.
+fn answer(stream: &mut TcpStream, command: &str) -> std::io::Result<String> {
+    stream.write_all(format!("{command}\r\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    if line.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(line.trim_end().to_owned()) }
 }
 
 /// Whether it is there and has read what it had: until then it answers with an error.

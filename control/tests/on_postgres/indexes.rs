@@ -83,6 +83,7 @@ async fn describe(documents: &PostgresDocuments, record: DocumentRecord) {
         snapshot: None,
         ticket: 1,
         durable,
+        timer: None,
     };
     documents.submit(batch).await.unwrap();
     let state = kept.wait_for(|state| state.ticket == 1 || state.failed.is_some()).await.unwrap().clone();

@@ -6,15 +6,18 @@ mod common;
 mod indexes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::service::{ServiceProcess, http_get, is_ready_within, kills};
 use common::*;
 use control::statesync::PostgresDocuments;
 use proto::statesync as pb;
+use tokio::task::JoinSet;
 use tonic::{Code, Request};
 use uuid::Uuid;
 
@@ -22,7 +25,6 @@ use uuid::Uuid;
 const DEADLINE: Duration = Duration::from_secs(4);
 /// How soon everything has to work again after the server is back.
 const RECOVERY: Duration = Duration::from_secs(5);
-const CYCLES: usize = 5;
 const DOCUMENTS: usize = 4;
 const WRITERS: usize = 8;
 
@@ -39,6 +41,8 @@ struct History {
     /// The versions that were acknowledged, by document.
     versions: Mutex<BTreeMap<String, BTreeSet<u64>>>,
     refused: AtomicU64,
+    /// Whether calls may fail as they do where nobody listens.
+    service_dies: bool,
 }
 
 impl History {
@@ -69,7 +73,7 @@ impl History {
                     return version;
                 }
                 Err(status) => {
-                    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                    assert!(self.service_dies || status.code() == Code::Unavailable, "{status:?}");
                     assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
                     self.refused.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -98,22 +102,36 @@ async fn write(mut client: Documents, doc_id: String, history: Arc<History>) {
     }
 }
 
+async fn writers(address: SocketAddr, history: &Arc<History>) -> JoinSet<()> {
+    let mut doc_ids = Vec::new();
+    for _ in 0..DOCUMENTS {
+        doc_ids.push(create_text(&mut documents(address).await, "").await);
+    }
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let doc_id = doc_ids[writer % DOCUMENTS].clone();
+        writers.spawn(write(documents(address).await, doc_id, Arc::clone(history)));
+    }
+    writers
+}
+
+async fn finish(history: &History, mut writers: JoinSet<()>, client: &mut Documents) {
+    history.stop.store(true, Ordering::Relaxed);
+    while let Some(written) = writers.join_next().await {
+        written.unwrap();
+    }
+    history.check(client).await;
+    println!("{} calls were refused", history.refused.load(Ordering::Relaxed));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_there_once_after_postgres_was_killed_in_the_middle_of_writes() {
     let Some(postgres) = PostgresServer::alone().await else { return };
     let mut world = World::on_postgres_at(postgres, |_| {}).await;
     let postgres = world.postgres.take().unwrap();
-    let mut doc_ids = Vec::new();
-    for _ in 0..DOCUMENTS {
-        doc_ids.push(create_text(&mut world.documents, "").await);
-    }
     let history = Arc::new(History::default());
-    let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..WRITERS {
-        let client = documents(world.running.statesync_addr).await;
-        writers.spawn(write(client, doc_ids[writer % DOCUMENTS].clone(), Arc::clone(&history)));
-    }
-    for cycle in 1..=CYCLES {
+    let writers = writers(world.running.statesync_addr, &history).await;
+    for cycle in 1..=kills() {
         history.grows(200, Duration::from_secs(30)).await;
         let refused = history.refused.load(Ordering::Relaxed);
         postgres.kill();
@@ -127,13 +145,23 @@ async fn what_was_acknowledged_is_there_once_after_postgres_was_killed_in_the_mi
         history.grows(1, RECOVERY).await;
         println!("cycle {cycle}: {} acknowledged, again after {:?}", history.acknowledged(), back.elapsed());
     }
-    history.stop.store(true, Ordering::Relaxed);
-    while let Some(written) = writers.join_next().await {
-        written.unwrap();
-    }
-    history.check(&mut world.documents).await;
-    println!("{} calls were refused", history.refused.load(Ordering::Relaxed));
+    finish(&history, writers, &mut world.documents).await;
     world.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_is_there_once_after_the_service_was_killed_in_the_middle_of_writes() {
+    let Some(postgres) = PostgresServer::start().await else { return };
+    let mut service = ServiceProcess::start("statesync", &postgres.section()).await;
+    let history = Arc::new(History { service_dies: true, ..History::default() });
+    let writers = writers(service.address, &history).await;
+    for _ in 1..=kills() {
+        history.grows(200, Duration::from_secs(30)).await;
+        service.kill();
+        service.restart().await;
+        history.grows(1, RECOVERY).await;
+    }
+    finish(&history, writers, &mut documents(service.address).await).await;
 }
 
 /// What every call that needs the store is told while it is down: the codes, each within the deadline.
@@ -162,39 +190,18 @@ async fn refusals(client: &mut Documents, doc_id: &str) -> Vec<Code> {
     codes
 }
 
-async fn readiness(world: &World) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(world.running.statesync_metrics_addr).await.unwrap();
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
-async fn is_ready_within(world: &World, time: Duration) {
-    let deadline = Instant::now() + time;
-    loop {
-        let answer = readiness(world).await;
-        if answer.starts_with("HTTP/1.1 200") {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{answer}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn while_postgres_is_down_calls_fail_in_time_and_the_service_recovers_by_itself() {
     let Some(postgres) = PostgresServer::alone().await else { return };
     let mut world = World::on_postgres_at(postgres, |_| {}).await;
     let doc_id = create_text(&mut world.documents, "").await;
-    is_ready_within(&world, RECOVERY).await;
+    is_ready_within(world.running.statesync_metrics_addr, RECOVERY).await;
     world.postgres.as_ref().unwrap().kill();
     assert_eq!(refusals(&mut world.documents, &doc_id).await, [Code::Unavailable; 4]);
-    let answer = readiness(&world).await;
+    let answer = http_get(world.running.statesync_metrics_addr, "/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     world.postgres.as_ref().unwrap().restart().await;
-    is_ready_within(&world, RECOVERY).await;
+    is_ready_within(world.running.statesync_metrics_addr, RECOVERY).await;
     let history = History::default();
     tokio::time::timeout(RECOVERY, history.apply(&mut world.documents, insertion(&doc_id, Uuid::now_v7(), 1, 0, "x")))
         .await
@@ -220,7 +227,7 @@ async fn a_postgres_that_falls_silent_fails_calls_in_time_and_is_used_again_when
     assert_eq!(codes, [Code::Unavailable; 4]);
     let operation = insertion(&doc_id, session, 2, 0, "x");
     tokio::time::timeout(RECOVERY, history.apply(&mut world.documents, operation)).await.unwrap();
-    is_ready_within(&world, RECOVERY).await;
+    is_ready_within(world.running.statesync_metrics_addr, RECOVERY).await;
 }
 
 #[tokio::test]
@@ -247,7 +254,7 @@ async fn a_crowd_of_calls_gets_no_more_connections_than_the_options_allow() {
     let postgres = world.postgres.as_ref().unwrap();
     let mut admin = postgres.connect().await;
     create_text(&mut world.documents, "").await;
-    let mut calls = tokio::task::JoinSet::new();
+    let mut calls = JoinSet::new();
     for _ in 0..16 {
         let mut client = world.documents.clone();
         calls.spawn(async move {
@@ -281,7 +288,7 @@ async fn two_services_on_one_database_never_make_one_version_twice() {
     let second = second.await;
     let doc_id = create_text(&mut first.documents, "").await;
     let history = Arc::new(History::default());
-    let mut writers = tokio::task::JoinSet::new();
+    let mut writers = JoinSet::new();
     for mut client in [first.documents.clone(), second.documents.clone()] {
         let (doc_id, history) = (doc_id.clone(), Arc::clone(&history));
         writers.spawn(async move {

@@ -4,17 +4,18 @@
 //! together with all indexes: nothing is lost to a change at the same time, and no index can drift. Redis has to be 6.2 or
 //! later (`PXAT` of SET, `ZINTER`); clients of a cluster's other nodes are not redirected.
 
+mod connections;
 mod record;
 mod scripts;
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::session as pb;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError, Script};
+use redis::{AsyncCommands, Script, ScriptInvocation};
 use uuid::Uuid;
+
+use connections::Connections;
 
 use super::model::{Session, SessionUpdate};
 use super::store::{SessionCounts, SessionFilter, SessionStore, Updated};
@@ -26,6 +27,8 @@ use crate::store::StoreError;
 const TRIES: usize = 256;
 /// Expired sessions that are taken out of the indexes at once.
 const PRUNED_TOGETHER: isize = 256;
+/// How long the probe of readiness stays, in milliseconds.
+const PROBE_MS: u64 = 60_000;
 /// Sessions that are read at once.
 const READ_TOGETHER: usize = 1000;
 
@@ -46,7 +49,7 @@ pub struct RedisOptions {
     pub retries: usize,
     /// How long a connection may take.
     pub connect_timeout: Duration,
-    /// How long an answer may take.
+    /// How long a call may take, with connecting again if it comes to that.
     pub response_timeout: Duration,
 }
 
@@ -60,8 +63,7 @@ impl fmt::Debug for RedisOptions {
 
 /// Sessions in a Redis server.
 pub struct RedisSessions {
-    connections: Vec<ConnectionManager>,
-    next: AtomicUsize,
+    connections: Connections,
     keys: Keys,
     insert: Script,
     replace: Script,
@@ -95,6 +97,11 @@ impl Keys {
         format!("{}sessions:all", self.prefix)
     }
 
+    /// What is written to see whether Redis takes writes.
+    fn probe(&self) -> String {
+        format!("{}sessions:probe", self.prefix)
+    }
+
     fn expiry(&self) -> String {
         format!("{}sessions:expiry", self.prefix)
     }
@@ -112,12 +119,6 @@ fn parts(member: &str) -> Option<(Uuid, i32, &str)> {
     Some((Uuid::try_parse(id).ok()?, state.parse().ok()?, user_id))
 }
 
-impl From<RedisError> for StoreError {
-    fn from(error: RedisError) -> Self {
-        Self::Failed(format!("Redis: {error}"))
-    }
-}
-
 impl RedisSessions {
     /// Connects, and keeps connecting whenever the connection is lost.
     ///
@@ -125,24 +126,8 @@ impl RedisSessions {
     /// [`StoreError::Failed`] if Redis does not answer, holds other things under these names, or is a cluster for which the
     /// keys' prefix is not made.
     pub async fn connect(options: &RedisOptions) -> Result<Self, StoreError> {
-        let (host, port) = options.address.rsplit_once(':').unwrap_or((options.address.as_str(), "6379"));
-        let port = port.parse::<u16>().map_err(|_| StoreError::Failed(format!("Redis: {port:?} is no port")))?;
-        let redis = RedisConnectionInfo::default().set_db(options.database);
-        let redis = if options.password.is_empty() { redis } else { redis.set_password(&options.password) };
-        let address = ConnectionAddr::Tcp(host.trim_matches(['[', ']']).to_owned(), port);
-        let info = address.into_connection_info()?.set_redis_settings(redis);
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(options.retries)
-            .set_connection_timeout(Some(options.connect_timeout))
-            .set_response_timeout(Some(options.response_timeout));
-        let client = redis::Client::open(info)?;
-        let mut connections = Vec::new();
-        for _ in 0..options.connections.max(1) {
-            connections.push(ConnectionManager::new_with_config(client.clone(), config.clone()).await?);
-        }
         let sessions = Self {
-            connections,
-            next: AtomicUsize::new(0),
+            connections: Connections::open(options).await?,
             keys: Keys { prefix: options.key_prefix.clone() },
             insert: Script::new(scripts::INSERT),
             replace: Script::new(scripts::REPLACE),
@@ -151,20 +136,20 @@ impl RedisSessions {
         };
         sessions.check_cluster().await?;
         sessions.check_kind().await?;
-        if let Some(warning) = sessions.durability_warning().await? {
+        if let Some(warning) = durability_warning(&sessions.info("persistence").await?) {
             tracing::warn!("{warning}");
         }
         Ok(sessions)
     }
 
-    /// The next connection, which can be used at once.
-    fn connection(&self) -> ConnectionManager {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        self.connections[next % self.connections.len()].clone()
+    /// What a script gives.
+    async fn script<T: redis::FromRedisValue + Send>(&self, script: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        self.connections.run(|mut connection| async move { script.invoke_async(&mut connection).await }).await
     }
 
     async fn info(&self, section: &str) -> Result<String, StoreError> {
-        Ok(redis::cmd("INFO").arg(section).query_async(&mut self.connection()).await?)
+        let info = |mut connection| async move { redis::cmd("INFO").arg(section).query_async(&mut connection).await };
+        self.connections.run(info).await
     }
 
     /// In a cluster all keys have to be in one slot.
@@ -184,7 +169,9 @@ impl RedisSessions {
     /// What is there already has to be of this program. A node of a cluster that does not have the slot says so here.
     async fn check_kind(&self) -> Result<(), StoreError> {
         for key in [self.keys.all(), self.keys.expiry()] {
-            let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut self.connection()).await?;
+            let named = &key;
+            let kind = |mut connection| async move { redis::cmd("TYPE").arg(named).query_async(&mut connection).await };
+            let kind: String = self.connections.run(kind).await?;
             if kind != "none" && kind != "zset" {
                 let remedy = "set Store.Redis.DB or Store.Redis.KeyPrefix to something else";
                 return Err(StoreError::Failed(format!("Redis has a {kind} of another program at {key}: {remedy}")));
@@ -193,17 +180,11 @@ impl RedisSessions {
         Ok(())
     }
 
-    /// What an operator should know of how durable the sessions are.
-    async fn durability_warning(&self) -> Result<Option<String>, StoreError> {
-        let is_logged = self.info("persistence").await?.contains("aof_enabled:1");
-        let warning = "Redis keeps no append-only file: sessions that were acknowledged are lost if it crashes. \
-                       Set appendonly yes there";
-        Ok((!is_logged).then(|| warning.to_owned()))
-    }
-
     /// The session with its stored form, if it lives.
     async fn read(&self, id: Uuid, now: UnixMicros) -> Result<Option<(String, Session)>, StoreError> {
-        let stored: Option<String> = self.connection().get(self.keys.session(id)).await?;
+        let key = self.keys.session(id);
+        let stored: Option<String> =
+            self.connections.run(|mut connection| async move { connection.get(key).await }).await?;
         let Some(stored) = stored else { return Ok(None) };
         let session = record::decode(&stored)?;
         Ok((session.expires_at > now).then_some((stored, session)))
@@ -227,8 +208,8 @@ impl RedisSessions {
     }
 
     async fn put(&self, stored: &str, before: &Session, after: &Session) -> Result<bool, StoreError> {
-        let replaced: i32 = self
-            .replace
+        let mut script = self.replace.prepare_invoke();
+        script
             .key(self.keys.session(after.id))
             .key(self.keys.connection(after.connection_id))
             .key(self.keys.state(before.state.into()))
@@ -241,36 +222,31 @@ impl RedisSessions {
             .arg(after.expires_at.0)
             .arg(millis(after.expires_at))
             .arg(member(before))
-            .arg(member(after))
-            .invoke_async(&mut self.connection())
-            .await?;
+            .arg(member(after));
+        let replaced: i32 = self.script(&script).await?;
         Ok(replaced == 1)
     }
 
     /// Takes what has expired out of the indexes.
     async fn prune(&self, now: UnixMicros) -> Result<(), StoreError> {
-        let mut connection = self.connection();
         loop {
-            let expired: Vec<String> =
-                connection.zrangebyscore_limit(self.keys.expiry(), "-inf", now.0, 0, PRUNED_TOGETHER).await?;
-            for member in &expired {
-                let Some((id, state, user_id)) = parts(member) else {
-                    let _: i64 = connection.zrem(self.keys.expiry(), member).await?;
-                    continue;
-                };
-                let _: i32 = self
-                    .prune
-                    .key(self.keys.session(id))
-                    .key(self.keys.user(user_id))
-                    .key(self.keys.state(state))
-                    .key(self.keys.all())
-                    .key(self.keys.expiry())
-                    .arg(id.to_string())
-                    .arg(member)
-                    .arg(now.0)
-                    .invoke_async(&mut connection)
-                    .await?;
+            let key = self.keys.expiry();
+            let expired = |mut connection: redis::aio::ConnectionManager| async move {
+                connection.zrangebyscore_limit(key, "-inf", now.0, 0, PRUNED_TOGETHER).await
+            };
+            let expired: Vec<String> = self.connections.run(expired).await?;
+            if expired.is_empty() {
+                return Ok(());
             }
+            let mut script = self.prune.prepare_invoke();
+            script.key(self.keys.all()).key(self.keys.expiry()).arg(now.0);
+            for member in &expired {
+                // What is not a member is none of a session; it goes.
+                let (id, state, user_id) = parts(member).unwrap_or_default();
+                script.key(self.keys.session(id)).key(self.keys.user(user_id)).key(self.keys.state(state));
+                script.arg(id.to_string()).arg(member);
+            }
+            let _: i32 = self.script(&script).await?;
             if expired.len() < PRUNED_TOGETHER as usize {
                 return Ok(());
             }
@@ -279,7 +255,6 @@ impl RedisSessions {
 
     /// The ids that match, by creation, and how many there are: those of one page, and of a user all.
     async fn matching(&self, filter: &SessionFilter) -> Result<(Vec<String>, u64), StoreError> {
-        let mut connection = self.connection();
         let (first, last) = (filter.offset as isize, (filter.offset + u64::from(filter.limit)) as isize - 1);
         let state = filter.state.map(|state| self.keys.state(state.into()));
         let set = match (filter.user_id.is_empty(), state) {
@@ -291,17 +266,24 @@ impl RedisSessions {
                 let user = self.keys.user(&filter.user_id);
                 let mut both = redis::cmd("ZINTER");
                 both.arg(2).arg(user).arg(state).arg("AGGREGATE").arg("MAX");
-                let ids: Vec<String> = both.query_async(&mut connection).await?;
+                let both = |mut connection| async move { both.query_async(&mut connection).await };
+                let ids: Vec<String> = self.connections.run(both).await?;
                 let total = ids.len() as u64;
                 let page = ids.into_iter().skip(filter.offset as usize).take(filter.limit as usize);
                 return Ok((page.collect(), total));
             }
         };
-        let total: u64 = connection.zcard(&set).await?;
+        let mut page = redis::pipe();
+        page.atomic().zcard(&set);
         if filter.limit == 0 {
+            let total = |mut connection| async move { page.query_async(&mut connection).await };
+            let (total,): (u64,) = self.connections.run(total).await?;
             return Ok((Vec::new(), total));
         }
-        Ok((connection.zrange(&set, first, last).await?, total))
+        page.zrange(&set, first, last);
+        let page = |mut connection| async move { page.query_async(&mut connection).await };
+        let (total, ids): (u64, Vec<String>) = self.connections.run(page).await?;
+        Ok((ids, total))
     }
 }
 
@@ -310,11 +292,18 @@ fn millis(time: UnixMicros) -> i64 {
     time.0.div_euclid(1000) + 1
 }
 
+/// What an operator should know of how durable the sessions are, by what Redis says of its persistence.
+fn durability_warning(persistence: &str) -> Option<String> {
+    let warning = "Redis keeps no append-only file: sessions that were acknowledged are lost if it crashes. \
+                   Set appendonly yes there";
+    (!persistence.contains("aof_enabled:1")).then(|| warning.to_owned())
+}
+
 #[tonic::async_trait]
 impl SessionStore for RedisSessions {
     async fn insert(&self, session: Session) -> Result<(), StoreError> {
-        let inserted: i32 = self
-            .insert
+        let mut script = self.insert.prepare_invoke();
+        script
             .key(self.keys.session(session.id))
             .key(self.keys.connection(session.connection_id))
             .key(self.keys.user(&session.user_id))
@@ -326,9 +315,8 @@ impl SessionStore for RedisSessions {
             .arg(session.created_at.0)
             .arg(session.expires_at.0)
             .arg(millis(session.expires_at))
-            .arg(member(&session))
-            .invoke_async(&mut self.connection())
-            .await?;
+            .arg(member(&session));
+        let inserted: i32 = self.script(&script).await?;
         if inserted == 1 { Ok(()) } else { Err(StoreError::Failed("a session with this id exists".to_owned())) }
     }
 
@@ -337,7 +325,9 @@ impl SessionStore for RedisSessions {
     }
 
     async fn get_by_connection(&self, connection_id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
-        let id: Option<String> = self.connection().get(self.keys.connection(connection_id)).await?;
+        let key = self.keys.connection(connection_id);
+        let id: Option<String> =
+            self.connections.run(|mut connection| async move { connection.get(key).await }).await?;
         match id.and_then(|id| Uuid::try_parse(&id).ok()) {
             Some(id) => self.get(id, now).await,
             None => Ok(None),
@@ -363,8 +353,8 @@ impl SessionStore for RedisSessions {
     async fn delete(&self, id: Uuid, now: UnixMicros) -> Result<bool, StoreError> {
         for _ in 0..TRIES {
             let Some((stored, session)) = self.read(id, now).await? else { return Ok(false) };
-            let deleted: i32 = self
-                .delete
+            let mut script = self.delete.prepare_invoke();
+            script
                 .key(self.keys.session(id))
                 .key(self.keys.connection(session.connection_id))
                 .key(self.keys.user(&session.user_id))
@@ -373,9 +363,8 @@ impl SessionStore for RedisSessions {
                 .key(self.keys.expiry())
                 .arg(&stored)
                 .arg(id.to_string())
-                .arg(member(&session))
-                .invoke_async(&mut self.connection())
-                .await?;
+                .arg(member(&session));
+            let deleted: i32 = self.script(&script).await?;
             if deleted == 1 {
                 return Ok(true);
             }
@@ -389,7 +378,8 @@ impl SessionStore for RedisSessions {
         let mut sessions = Vec::with_capacity(ids.len());
         for ids in ids.chunks(READ_TOGETHER) {
             let keys: Vec<String> = ids.iter().map(|id| format!("{}session:{id}", self.keys.prefix)).collect();
-            let stored: Vec<Option<String>> = self.connection().mget(&keys).await?;
+            let stored = |mut connection: redis::aio::ConnectionManager| async move { connection.mget(&keys).await };
+            let stored: Vec<Option<String>> = self.connections.run(stored).await?;
             for stored in stored.into_iter().flatten() {
                 sessions.push(record::decode(&stored)?);
             }
@@ -404,7 +394,8 @@ impl SessionStore for RedisSessions {
         for state in [pb::SessionState::Active, pb::SessionState::Idle] {
             pipe.zcard(self.keys.state(state.into()));
         }
-        let (total, active, idle): (u64, u64, u64) = pipe.query_async(&mut self.connection()).await?;
+        let counts = |mut connection| async move { pipe.query_async(&mut connection).await };
+        let (total, active, idle): (u64, u64, u64) = self.connections.run(counts).await?;
         Ok(SessionCounts { total, active, idle })
     }
 
@@ -412,8 +403,11 @@ impl SessionStore for RedisSessions {
         self.prune(now).await
     }
 
-    async fn check(&self) -> Result<(), StoreError> {
-        let answer: String = redis::cmd("PING").query_async(&mut self.connection()).await?;
-        if answer == "PONG" { Ok(()) } else { Err(StoreError::Failed(format!("Redis: {answer}"))) }
+    async fn check(&self) -> Result<Option<String>, StoreError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("SET").arg(self.keys.probe()).arg(1).arg("PX").arg(PROBE_MS).ignore().cmd("INFO").arg("persistence");
+        let answer = |mut connection| async move { pipe.query_async(&mut connection).await };
+        let (persistence,): (String,) = self.connections.run(answer).await?;
+        Ok(durability_warning(&persistence))
     }
 }

@@ -43,14 +43,20 @@ redis.call('ZREM', KEYS[5], ARGV[2])
 redis.call('ZREM', KEYS[6], ARGV[3])
 return 1";
 
-/// Takes a session that has expired out of the sets, unless it lives on. Keys: session, user, state, all, expiry. Arguments: its id,
-/// its member of the set by expiry, the time in microseconds.
+/// Takes sessions that have expired out of the sets, unless they live on. Keys: all, expiry, then for each session it, user and state.
+/// Arguments: the time in microseconds, then for each session its id and its member in the set by expiry. Gives how many went.
 pub(super) const PRUNE: &str = "
-local expiry = redis.call('ZSCORE', KEYS[5], ARGV[2])
-if not expiry or tonumber(expiry) > tonumber(ARGV[3]) then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-redis.call('ZREM', KEYS[5], ARGV[2])
-return 1";
+local gone = 0
+for i = 1, (#ARGV - 1) / 2 do
+  local id, member = ARGV[2 * i], ARGV[2 * i + 1]
+  local expiry = redis.call('ZSCORE', KEYS[2], member)
+  if expiry and tonumber(expiry) <= tonumber(ARGV[1]) then
+    redis.call('DEL', KEYS[3 * i])
+    redis.call('ZREM', KEYS[3 * i + 1], id)
+    redis.call('ZREM', KEYS[3 * i + 2], id)
+    redis.call('ZREM', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], member)
+    gone = gone + 1
+  end
+end
+return gone";

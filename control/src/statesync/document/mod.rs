@@ -326,6 +326,7 @@ impl DocumentActor {
             snapshot,
             ticket: self.line.ticket,
             durable: self.line.durable.clone(),
+            timer: None,
         };
         if let Err(error) = self.shared.store.submit(batch).await {
             self.line.durable.send_modify(|state| state.failed = Some(error));

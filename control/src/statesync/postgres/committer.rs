@@ -125,7 +125,11 @@ impl Writer {
             Err(failure @ Failure::Silent(_)) => fail_all(group, failure),
             Err(failure @ Failure::Lost(_)) if !asked => fail_all(group, failure),
             Err(failure) => {
-                tracing::warn!(?failure, writes = group.len(), "a group commit failed; looking at its writes one by one");
+                tracing::warn!(
+                    ?failure,
+                    writes = group.len(),
+                    "a group commit failed; looking at its writes one by one"
+                );
                 self.settle_all(group, matches!(failure, Failure::Lost(_))).await;
             }
         }

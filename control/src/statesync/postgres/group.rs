@@ -30,7 +30,8 @@ const CREATE: &str = "INSERT INTO documents (id, name, type, state, version, epo
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[],
         $8::timestamptz[], $9::text[], $10::timestamptz[], $11::bytea[], $12::bigint[], $13::boolean[])";
 
-const DESCRIBE: &str = "UPDATE documents SET name = described.name, state = described.state, metadata = described.metadata,
+const DESCRIBE: &str =
+    "UPDATE documents SET name = described.name, state = described.state, metadata = described.metadata,
         described_version = described.described_version, public = described.public
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::boolean[])
         AS described (id, name, state, metadata, described_version, public)

@@ -73,7 +73,8 @@ impl PostgresDocuments {
 
 /// Refuses a database that cannot hold every text, and warns of settings by which what was acknowledged can be lost.
 async fn check_settings(connection: &mut PgConnection, options: &PostgresOptions) -> Result<(), StoreError> {
-    let query = "SELECT current_setting('server_encoding'), current_setting('fsync'), current_setting('synchronous_commit')";
+    let query =
+        "SELECT current_setting('server_encoding'), current_setting('fsync'), current_setting('synchronous_commit')";
     let settings: Result<(String, String, String), _> = sqlx::query_as(query).fetch_one(connection).await;
     let (encoding, fsync, synchronous) = settings.map_err(|error| options.cannot_open(&error))?;
     if encoding != "UTF8" {
@@ -81,10 +82,14 @@ async fn check_settings(connection: &mut PgConnection, options: &PostgresOptions
         return Err(StoreError::Open { path: options.name().into(), reason });
     }
     if fsync == "off" {
-        tracing::warn!("PostgreSQL runs with fsync off: what was acknowledged is lost, or all of it, if its machine stops");
+        tracing::warn!(
+            "PostgreSQL runs with fsync off: what was acknowledged is lost, or all of it, if its machine stops"
+        );
     }
     if synchronous == "off" {
-        tracing::warn!("PostgreSQL runs with synchronous_commit off: the last that was acknowledged is lost if it stops");
+        tracing::warn!(
+            "PostgreSQL runs with synchronous_commit off: the last that was acknowledged is lost if it stops"
+        );
     }
     Ok(())
 }

@@ -76,8 +76,7 @@ pub(super) async fn operations_after(
                 sum(length(operation) + length(yjs_update)) OVER (ORDER BY version) AS total
             FROM operations WHERE doc_id = $1 AND version > $2 ORDER BY version LIMIT $3
         ) AS page WHERE total - bytes <= $4 ORDER BY version";
-    let mut rows =
-        sqlx::query(query).bind(id).bind(after as i64).bind(PAGE_ROWS).bind(PAGE_BYTES).fetch(connection);
+    let mut rows = sqlx::query(query).bind(id).bind(after as i64).bind(PAGE_ROWS).bind(PAGE_BYTES).fetch(connection);
     let mut page = Vec::new();
     while let Some(row) = rows.try_next().await? {
         page.push(log_of_row(&row)?);

@@ -52,7 +52,8 @@ impl Decode<'_, Postgres> for Timestamptz {
 }
 
 /// The columns of [`document_of_row`], without the content of the snapshot.
-pub(super) const DOCUMENT: &str = "documents.id, name, type, state, documents.version, epoch, created_by, created_at, updated_by,
+pub(super) const DOCUMENT: &str =
+    "documents.id, name, type, state, documents.version, epoch, created_by, created_at, updated_by,
     updated_at, metadata, described_version, snapshots.version AS snapshot_version, typed, locks.id AS lock_id,
     locks.user_id AS lock_user, locks.session_id AS lock_session, acquired_at, expires_at, fencing";
 /// Where they come from.

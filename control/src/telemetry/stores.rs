@@ -1,0 +1,142 @@
+//! How long stores take.
+
+use std::time::Instant;
+
+use metrics::counter;
+
+use super::durations::Durations;
+use super::exposition::{Family, Kind, Value};
+use crate::store::StoreKind;
+
+/// What is asked of a store. A closed set: each is a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreCall {
+    /// A session is stored.
+    Insert,
+    /// A session is read.
+    Get,
+    /// A session is changed.
+    Update,
+    /// A session is heard of.
+    Heartbeat,
+    /// A session is removed.
+    Delete,
+    /// Sessions or documents are listed.
+    List,
+    /// Everything is counted.
+    Counts,
+    /// Expired sessions are removed.
+    Sweep,
+    /// Readiness is asked for.
+    Check,
+    /// A document is stored.
+    Create,
+    /// What happened to a document, from its submission until it is kept: the wait for other writes is part of it.
+    Commit,
+    /// A document is loaded.
+    Load,
+    /// Operations of a document are read.
+    Log,
+    /// An operation that comes again is looked for.
+    Find,
+    /// Conflicts of a document are read.
+    Conflicts,
+}
+
+impl StoreCall {
+    const ALL: [Self; 15] = [
+        Self::Insert,
+        Self::Get,
+        Self::Update,
+        Self::Heartbeat,
+        Self::Delete,
+        Self::List,
+        Self::Counts,
+        Self::Sweep,
+        Self::Check,
+        Self::Create,
+        Self::Commit,
+        Self::Load,
+        Self::Log,
+        Self::Find,
+        Self::Conflicts,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Get => "get",
+            Self::Update => "update",
+            Self::Heartbeat => "heartbeat",
+            Self::Delete => "delete",
+            Self::List => "list",
+            Self::Counts => "counts",
+            Self::Sweep => "sweep",
+            Self::Check => "check",
+            Self::Create => "create",
+            Self::Commit => "commit",
+            Self::Load => "load",
+            Self::Log => "log",
+            Self::Find => "find",
+            Self::Conflicts => "conflicts",
+        }
+    }
+}
+
+/// By store, then by call, in the order of their `ALL`.
+static TIMES: [[Durations; StoreCall::ALL.len()]; StoreKind::ALL.len()] =
+    [const { [const { Durations::new() }; StoreCall::ALL.len()] }; StoreKind::ALL.len()];
+
+/// A call under way. What is dropped without an end, as by a caller who is gone, is not counted.
+#[derive(Debug)]
+pub struct StoreTimer {
+    store: StoreKind,
+    call: StoreCall,
+    started: Instant,
+}
+
+impl StoreTimer {
+    /// Starts a call's time.
+    pub fn start(store: StoreKind, call: StoreCall) -> Self {
+        Self { store, call, started: Instant::now() }
+    }
+
+    /// Counts it with its outcome, which it gives back.
+    ///
+    /// # Errors
+    /// Those of the call.
+    pub fn end<T, E>(self, result: Result<T, E>) -> Result<T, E> {
+        TIMES[self.store as usize][self.call as usize].record(self.started.elapsed());
+        if result.is_err() {
+            let labels = [("store", self.store.name()), ("operation", self.call.name())];
+            counter!("store_operation_failures_total", &labels).increment(1);
+        }
+        result
+    }
+}
+
+/// The durations of calls so far.
+pub(super) fn durations() -> Family {
+    let help = "How long calls of a store took; commit is from submission until it is kept";
+    let mut family = Family::new("store_operation_duration_seconds", help, Kind::Histogram);
+    for (store, times) in StoreKind::ALL.iter().zip(&TIMES) {
+        for (call, durations) in StoreCall::ALL.iter().zip(times) {
+            if let Some(distribution) = durations.distribution() {
+                let labels = [("store", store.name()), ("operation", call.name())];
+                family = family.with(&labels, Value::Distribution(distribution));
+            }
+        }
+    }
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_store_and_call_has_a_place_of_its_own() {
+        assert!(StoreKind::ALL.iter().enumerate().all(|(place, store)| *store as usize == place));
+        assert!(StoreCall::ALL.iter().enumerate().all(|(place, call)| *call as usize == place));
+    }
+}
