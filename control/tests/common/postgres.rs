@@ -31,13 +31,12 @@ impl PostgresServer {
     /// tested.
     pub async fn start() -> Option<Self> {
         let mut shared = SHARED.lock().await;
-        let cluster = match shared.upgrade() {
-            Some(cluster) => cluster,
-            None => {
-                let cluster = Arc::new(Cluster::start().await?);
-                *shared = Arc::downgrade(&cluster);
-                cluster
-            }
+        let cluster = if let Some(cluster) = shared.upgrade() {
+            cluster
+        } else {
+            let cluster = Arc::new(Cluster::start().await?);
+            *shared = Arc::downgrade(&cluster);
+            cluster
         };
         drop(shared);
         Some(Self::create(cluster).await)

@@ -51,19 +51,13 @@ impl RedisServer {
 
     /// Has it run a command.
     pub fn tell(&self, command: &str) {
-        assert!(self.try_tell(command), "{command}");
+        self.connect()(command);
     }
 
-    /// Whether it runs a command.
-    pub fn try_tell(&self, command: &str) -> bool {
-        let stream = TcpStream::connect(self.address);
-        stream.is_ok_and(|mut stream| answer(&mut stream, command).is_ok_and(|answer| !answer.starts_with('-')))
-    }
-
-    /// Has it run these over one connection.
-    pub fn tell_all(&self, commands: &[&str]) {
+    /// A connection that has it run commands.
+    pub fn connect(&self) -> impl FnMut(&str) + use<> {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        for command in commands {
+        move |command| {
             let answer = answer(&mut stream, command).unwrap();
             assert!(!answer.starts_with('-'), "{command}: {answer}");
         }
@@ -94,7 +88,7 @@ impl RedisServer {
 
     /// Waits until it answers, with what it had.
     async fn wait(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while !answers(self.address) {
             assert!(self.child.try_wait().unwrap().is_none(), "redis-server has ended: is its port taken?");
             assert!(Instant::now() < deadline, "redis-server does not answer at {}", self.address);

@@ -52,7 +52,7 @@ impl ServiceProcess {
     }
 
     async fn wait(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while TcpStream::connect(self.address).is_err() {
             assert!(self.child.try_wait().unwrap().is_none(), "the service has ended");
             assert!(Instant::now() < deadline, "the service does not answer");

@@ -81,6 +81,7 @@ async fn describe(documents: &PostgresDocuments, record: DocumentRecord) {
         lock: None,
         conflicts: Vec::new(),
         snapshot: None,
+        trim: None,
         ticket: 1,
         durable,
         timer: None,

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -17,22 +17,28 @@ use crate::store::StoreError;
 
 /// How long a connection is used at least, so that errors that are no fault of it do not make one after the other.
 const RENEW_INTERVAL: Duration = Duration::from_millis(200);
-/// How long a connection waits at most before it tries again: of the time that recovery may take, a small part.
-const RETRY_INTERVAL_MAX: Duration = Duration::from_secs(1);
+/// The least and the greatest time between attempts to connect again: a small part of the time that recovery may take.
+const RETRY_INTERVALS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
 /// The connections; each carries any number of calls at once.
 pub(super) struct Connections {
+    pool: Arc<Pool>,
+    next: AtomicUsize,
+}
+
+struct Pool {
     client: Client,
     config: ConnectionManagerConfig,
     /// How long a call may take, with connecting if it comes to that.
     limit: Duration,
     slots: Vec<Mutex<Slot>>,
-    next: AtomicUsize,
 }
 
 struct Slot {
     connection: ConnectionManager,
     made_at: Instant,
+    /// Whether another one is being made.
+    heals: bool,
 }
 
 impl From<RedisError> for StoreError {
@@ -55,7 +61,7 @@ impl Connections {
         let client = Client::open(address.into_connection_info()?.set_redis_settings(redis))?;
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(options.retries)
-            .set_max_delay(RETRY_INTERVAL_MAX)
+            .set_max_delay(RETRY_INTERVALS.1)
             .set_connection_timeout(Some(options.connect_timeout))
             .set_response_timeout(Some(options.response_timeout));
         let mut slots = Vec::new();
@@ -65,9 +71,10 @@ impl Connections {
                     let remedy = "is Store.Redis.Addr right, and does Redis run?";
                     StoreError::Failed(format!("Redis at {}: {error}: {remedy}", options.address))
                 })?;
-            slots.push(Mutex::new(Slot { connection, made_at: Instant::now() }));
+            slots.push(Mutex::new(Slot::of(connection)));
         }
-        Ok(Self { client, config, limit: options.response_timeout, slots, next: AtomicUsize::new(0) })
+        let pool = Arc::new(Pool { client, config, limit: options.response_timeout, slots });
+        Ok(Self { pool, next: AtomicUsize::new(0) })
     }
 
     /// What `query` gets from Redis over the next connection.
@@ -78,29 +85,59 @@ impl Connections {
     where
         F: Future<Output = RedisResult<T>> + Send,
     {
-        let slot = &self.slots[self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len()];
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.pool.slots.len();
         let (connection, made_at) = {
-            let slot = lock(slot);
+            let slot = lock(&self.pool.slots[place]);
             (slot.connection.clone(), slot.made_at)
         };
-        let error = match tokio::time::timeout(self.limit, query(connection)).await {
+        let limit = self.pool.limit;
+        let error = match tokio::time::timeout(limit, query(connection)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => error.into(),
-            Err(_) => StoreError::Failed(format!("Redis: no answer within {:?}", self.limit)),
+            Err(_) => StoreError::Failed(format!("Redis: no answer within {limit:?}")),
         };
-        self.renew(slot, made_at);
+        self.renew(place, made_at);
         Err(error)
     }
 
-    /// Takes another connection in place of the one made at `made_at`. It connects with its first call.
-    fn renew(&self, slot: &Mutex<Slot>, made_at: Instant) {
-        let mut slot = lock(slot);
-        if slot.made_at != made_at || made_at.elapsed() < RENEW_INTERVAL {
+    /// Has another connection made in place of the one of `made_at`. Until it is there calls go on over the old one, which
+    /// fails them soon.
+    fn renew(&self, place: usize, made_at: Instant) {
+        let mut slot = lock(&self.pool.slots[place]);
+        if slot.heals || slot.made_at != made_at || made_at.elapsed() < RENEW_INTERVAL {
             return;
         }
-        if let Ok(connection) = ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone()) {
-            *slot = Slot { connection, made_at: Instant::now() };
+        slot.heals = true;
+        tokio::spawn(heal(Arc::downgrade(&self.pool), place));
+    }
+}
+
+impl Slot {
+    fn of(connection: ConnectionManager) -> Self {
+        Self { connection, made_at: Instant::now(), heals: false }
+    }
+}
+
+impl Pool {
+    /// Another connection, over which Redis has answered.
+    async fn connect(&self) -> RedisResult<ConnectionManager> {
+        let mut connection = ConnectionManager::new_with_config(self.client.clone(), self.config.clone()).await?;
+        let _: String = redis::cmd("PING").query_async(&mut connection).await?;
+        Ok(connection)
+    }
+}
+
+/// Tries until there is a connection, or nobody wants one.
+async fn heal(pool: Weak<Pool>, place: usize) {
+    let (mut wait, longest) = RETRY_INTERVALS;
+    while let Some(pool) = pool.upgrade() {
+        if let Ok(Ok(connection)) = tokio::time::timeout(pool.limit, pool.connect()).await {
+            *lock(&pool.slots[place]) = Slot::of(connection);
+            return;
         }
+        drop(pool);
+        tokio::time::sleep(wait).await;
+        wait = (2 * wait).min(longest);
     }
 }
 
