@@ -9,12 +9,13 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 use quantum_grpc::{EndpointOptions, HostKind, IoKind};
 use sqlx::postgres::PgSslMode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{
-    self, Config, ConfigError, Loaded, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SslMode,
+    self, Config, ConfigError, Loaded, Log, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SslMode,
     StateSyncConfig, StoreType, SyncMode, Tls,
 };
+use crate::reload::reload;
 use crate::session::RedisOptions;
 use crate::statesync::{DocumentOptions, PostgresOptions};
 use crate::store::{Durability, StoreKind};
@@ -29,7 +30,9 @@ configs/session.yaml and configs/statesync.yaml show every key. `aetherflow conf
 Examples:
   aetherflow session -f configs/session.yaml
   aetherflow statesync -f configs/statesync.yaml
-  AETHERFLOW_SERVER_PORT=9012 AETHERFLOW_LOG_FORMAT=pretty aetherflow statesync";
+  AETHERFLOW_SERVER_PORT=9012 AETHERFLOW_LOG_FORMAT=pretty aetherflow statesync
+
+SIGHUP reads the file again: Log.Level changes at once, and the log names the keys that take a restart.";
 
 /// Examples of `config`.
 pub const CONFIG_EXAMPLES: &str = "Examples:
@@ -109,31 +112,54 @@ pub fn main(service: Service) -> ExitCode {
     }
 }
 
-/// Runs a service until Ctrl-C or SIGTERM.
+/// Runs a service until Ctrl-C or SIGTERM; SIGHUP reads its configuration again.
 ///
 /// # Errors
 /// See [`LaunchError`].
 pub async fn run(service: Service, args: &FileArgs) -> Result<(), LaunchError> {
     let stop = asked_to_stop()?;
-    let running = match service {
+    let hangups = signal(SignalKind::hangup())?;
+    let file = args.file.as_deref();
+    match service {
         Service::Session => {
-            let loaded = config::load::<SessionConfig>(args.file.as_deref())?;
-            telemetry::init_logs_as(&loaded.config.log);
-            tell(&loaded);
-            up::start_session(session_options(&loaded.config)).await?
+            let mut config = configured::<SessionConfig>(file, |config| &config.log)?;
+            let running = up::start_session(session_options(&config)).await?;
+            announce(service, &running)?;
+            until(stop, hangups, || reload(&mut config, file, |config| &config.log)).await;
+            end(running).await;
         }
         Service::Statesync => {
-            let loaded = config::load::<StateSyncConfig>(args.file.as_deref())?;
-            telemetry::init_logs_as(&loaded.config.log);
-            tell(&loaded);
-            up::start_statesync(statesync_options(&loaded.config), document_options(&loaded.config)).await?
+            let mut config = configured::<StateSyncConfig>(file, |config| &config.log)?;
+            let running = up::start_statesync(statesync_options(&config), document_options(&config)).await?;
+            announce(service, &running)?;
+            until(stop, hangups, || reload(&mut config, file, |config| &config.log)).await;
+            end(running).await;
         }
-    };
-    announce(service, &running)?;
-    stop.await;
+    }
+    Ok(())
+}
+
+fn configured<T: Config>(file: Option<&Path>, log: fn(&T) -> &Log) -> Result<T, ConfigError> {
+    let loaded = config::load::<T>(file)?;
+    telemetry::init_logs_as(log(&loaded.config));
+    tell(&loaded);
+    Ok(loaded.config)
+}
+
+/// Waits for `stop`, and does `reload` at each hangup.
+async fn until(stop: impl Future<Output = ()>, mut hangups: Signal, mut reload: impl FnMut()) {
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            _ = hangups.recv() => reload(),
+        }
+    }
+}
+
+async fn end(running: RunningService) {
     tracing::info!("stopping: streams end, open calls finish");
     running.shutdown().await;
-    Ok(())
 }
 
 /// Reads a configuration file and says what is wrong with it, or what it means.
@@ -276,6 +302,7 @@ fn document_options(config: &StateSyncConfig) -> DocumentOptions {
         lock_timeout: config.manager.lock_timeout,
         idle_time: config.manager.cleanup_interval,
         auto_resolve_conflicts: config.manager.auto_resolve_conflicts,
+        retained_operations: config.manager.retained_operations,
     }
 }
 

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, Postgres, Redis, Refused, duration};
 
+/// Fewer operations than these would refuse writers who were away for a moment.
+const RETAINED_OPERATIONS_MIN: u64 = 100;
+
 /// `session.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -167,6 +170,8 @@ pub struct Manager {
     pub cleanup_interval: Duration,
     /// False: a write that touches what its writer had not seen waits until somebody decides.
     pub auto_resolve_conflicts: bool,
+    /// How many of its newest operations a document keeps at least; 0: all.
+    pub retained_operations: u64,
 }
 
 /// Who may call.
@@ -337,6 +342,12 @@ impl Config for StateSyncConfig {
         if self.manager.cleanup_interval < Duration::from_secs(1) {
             return Err(("Manager.CleanupInterval", "at least 1s".into()));
         }
+        if (1..RETAINED_OPERATIONS_MIN).contains(&self.manager.retained_operations) {
+            let reason = format!(
+                "at least {RETAINED_OPERATIONS_MIN}, or 0 for all: whoever writes from an older version, or resumes from one, needs them"
+            );
+            return Err(("Manager.RetainedOperations", reason));
+        }
         self.server.tls.check()?;
         self.quantum.check()?;
         self.log.check()?;
@@ -370,6 +381,7 @@ impl Default for Manager {
             lock_timeout: Duration::from_secs(30),
             cleanup_interval: Duration::from_mins(5),
             auto_resolve_conflicts: true,
+            retained_operations: 0,
         }
     }
 }

@@ -54,6 +54,11 @@ impl Document {
         if let Some(snapshot) = &batch.snapshot {
             self.record.snapshot = snapshot.clone();
         }
+        if let Some(newest) = batch.trim {
+            self.log = self.log.split_off(&(newest + 1));
+            self.versions.retain(|_, version| *version > newest);
+            self.versions_by_key.retain(|_, version| *version > newest);
+        }
     }
 }
 

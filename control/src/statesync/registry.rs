@@ -30,12 +30,14 @@ pub struct DocumentOptions {
     pub idle_time: Duration,
     /// False: every conflict waits for somebody to decide it.
     pub auto_resolve_conflicts: bool,
+    /// How many of its newest operations a document keeps at least, once a snapshot stands for the others; 0: all.
+    pub retained_operations: u64,
 }
 
 impl Default for DocumentOptions {
     fn default() -> Self {
         let (lock_timeout, idle_time) = (Duration::from_secs(30), Duration::from_mins(1));
-        Self { lock_timeout, idle_time, auto_resolve_conflicts: true }
+        Self { lock_timeout, idle_time, auto_resolve_conflicts: true, retained_operations: 0 }
     }
 }
 

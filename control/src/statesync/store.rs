@@ -35,6 +35,8 @@ pub struct Batch {
     pub conflicts: Vec<ConflictRecord>,
     /// The content after some version in or before `rows`, if it is time to keep it.
     pub snapshot: Option<Snapshot>,
+    /// Operations up to this version go: the snapshot stands for them.
+    pub trim: Option<u64>,
     /// Increases from batch to batch of a document.
     pub ticket: u64,
     /// Is told the ticket once the batch is kept.
@@ -177,6 +179,7 @@ mod tests {
             lock: None,
             conflicts: Vec::new(),
             snapshot: None,
+            trim: None,
             ticket,
             durable: durable.clone(),
             timer: None,

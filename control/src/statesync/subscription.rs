@@ -369,6 +369,10 @@ impl Subscription {
                 .operations_after(self.doc_id, self.version)
                 .await
                 .map_err(|error| of_store(&error))?;
+            if rows.first().is_none_or(|row| row.operation.version != self.version + 1) {
+                // The log was cut behind a snapshot: only the state leads on.
+                return self.start_over().await.map(Some);
+            }
             let epoch = &self.attached.epoch;
             let events = rows.into_iter().filter(|row| row.operation.version <= self.attached.version);
             self.replay =
@@ -381,8 +385,17 @@ impl Subscription {
         Ok(Some(event))
     }
 
+    /// From where the subscriber is.
     async fn catch_up(&mut self) -> Result<pb::OperationEvent, Status> {
-        let resume = Some((self.attached.epoch.clone(), self.version));
+        self.attach_again(Some((self.attached.epoch.clone(), self.version))).await
+    }
+
+    /// From the state.
+    async fn start_over(&mut self) -> Result<pb::OperationEvent, Status> {
+        self.attach_again(None).await
+    }
+
+    async fn attach_again(&mut self, resume: Option<(String, u64)>) -> Result<pb::OperationEvent, Status> {
         self.attach = Attach { resume, again: true, ..self.attach.clone() };
         let attach = self.attach.clone();
         self.replay.clear();

@@ -87,13 +87,48 @@ pub fn init_logs() {
     init_logs_as(&Log { level: "info".to_owned(), format: LogFormat::Pretty });
 }
 
+/// Changes which logs are sent, by a filter's text.
+type Refilter = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Set with the subscriber.
+static REFILTER: OnceLock<Refilter> = OnceLock::new();
+
 /// Sends logs to standard error, filtered by `RUST_LOG`, or else as `log` says.
 pub fn init_logs_as(log: &Log) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&log.level));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process is no reason to fail; the first stays.
-    let _ = match log.format {
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
-        LogFormat::Pretty => logs.try_init(),
-    };
+    match log.format {
+        LogFormat::Json => {
+            let logs = logs.json().flatten_event(true).with_filter_reloading();
+            let handle = logs.reload_handle();
+            if logs.try_init().is_ok() {
+                let _ = REFILTER.set(Box::new(move |level| reload(level, |filter| handle.reload(filter))));
+            }
+        }
+        LogFormat::Pretty => {
+            let logs = logs.with_filter_reloading();
+            let handle = logs.reload_handle();
+            if logs.try_init().is_ok() {
+                let _ = REFILTER.set(Box::new(move |level| reload(level, |filter| handle.reload(filter))));
+            }
+        }
+    }
+}
+
+fn reload<E: std::error::Error>(level: &str, put: impl Fn(EnvFilter) -> Result<(), E>) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+    put(filter).map_err(|error| error.to_string())
+}
+
+/// Sends the logs of this level, as `Log.Level` has it, from now on.
+///
+/// # Errors
+/// Why it stays as it is.
+pub fn set_log_level(level: &str) -> Result<(), String> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        return Err("RUST_LOG is set, which stands above Log.Level".to_owned());
+    }
+    let refilter = REFILTER.get().ok_or_else(|| "another part of the program has the logs".to_owned())?;
+    refilter(level)
 }

@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compaction;
 mod conflicts;
 mod documents;
 mod locks;

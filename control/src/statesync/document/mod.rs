@@ -316,6 +316,7 @@ impl DocumentActor {
         if snapshot.is_some() {
             self.unsnapshotted = (0, 0);
         }
+        let trim = snapshot.as_ref().and_then(|snapshot| self.trim(snapshot));
         self.line.ticket += 1;
         let batch = Batch {
             doc_id: self.record.id,
@@ -324,6 +325,7 @@ impl DocumentActor {
             lock: self.record.lock.clone().filter(|_| unwritten.lock),
             conflicts: unwritten.conflicts,
             snapshot,
+            trim,
             ticket: self.line.ticket,
             durable: self.line.durable.clone(),
             timer: None,
@@ -335,6 +337,14 @@ impl DocumentActor {
 
     fn snapshot(&mut self) -> Snapshot {
         Snapshot { version: self.record.version, typed: self.content.is_typed(), state: self.content.snapshot() }
+    }
+
+    /// The operations that need not be kept beside a snapshot, by the newest of them.
+    fn trim(&self, snapshot: &Snapshot) -> Option<u64> {
+        let retained = self.shared.options.retained_operations;
+        let newest = snapshot.version.checked_sub(retained)?;
+        // Version 1 is the creation, which is no row.
+        (retained > 0 && newest > 1).then_some(newest)
     }
 
     /// Answers and publishes, in order, what the store no longer holds back.

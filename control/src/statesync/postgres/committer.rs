@@ -120,7 +120,9 @@ impl Writer {
         match outcome {
             Ok(()) => {
                 self.count(&group);
-                group.into_iter().for_each(|write| write.finish(Ok(())));
+                for write in group {
+                    write.finish(Ok(()));
+                }
             }
             Err(failure @ Failure::Silent(_)) => fail_all(group, failure),
             Err(failure @ Failure::Lost(_)) if !asked => fail_all(group, failure),
@@ -249,12 +251,16 @@ fn after_failure() -> StoreError {
 /// Leaves out what follows a failed write of its document: its document is loaded afresh.
 fn refuse_void(group: Vec<Write>) -> Vec<Write> {
     let (void, kept): (Vec<_>, Vec<_>) = group.into_iter().partition(is_void);
-    void.into_iter().for_each(|write| write.finish(Err(after_failure())));
+    for write in void {
+        write.finish(Err(after_failure()));
+    }
     kept
 }
 
 fn fail_all(group: Vec<Write>, failure: Failure) {
     let error = StoreError::from(failure);
     tracing::error!(%error, writes = group.len(), "writes failed");
-    group.into_iter().for_each(|write| write.finish(Err(error.clone())));
+    for write in group {
+        write.finish(Err(error.clone()));
+    }
 }

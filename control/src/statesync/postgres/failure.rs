@@ -29,7 +29,8 @@ const UNIQUE: &str = "23505";
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        let code =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
         let code = code.as_str();
         let is_connection = matches!(
             error,

@@ -43,6 +43,9 @@ const PUT_SNAPSHOTS: &str = "INSERT INTO snapshots (doc_id, version, typed, cont
     ON CONFLICT (doc_id) DO UPDATE SET version = excluded.version, typed = excluded.typed, content = excluded.content
     WHERE snapshots.version <= excluded.version";
 
+const TRIM: &str = "DELETE FROM operations USING unnest($1::uuid[], $2::bigint[]) AS trimmed (doc_id, version)
+    WHERE operations.doc_id = trimmed.doc_id AND operations.version <= trimmed.version";
+
 /// A lock is changed by itself and replaced by one with a larger number, whoever else believes to give it.
 const PUT_LOCKS: &str = "INSERT INTO locks (doc_id, id, user_id, session_id, acquired_at, expires_at, fencing)
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::timestamptz[], $6::timestamptz[],
@@ -74,6 +77,8 @@ pub(super) struct Group<'a> {
     locks: BTreeMap<Uuid, &'a LockRecord>,
     conflicts: BTreeMap<Uuid, (Uuid, &'a ConflictRecord)>,
     snapshots: BTreeMap<Uuid, &'a Snapshot>,
+    /// The newest version that goes, by document.
+    trims: BTreeMap<Uuid, u64>,
 }
 
 impl<'a> Group<'a> {
@@ -108,6 +113,9 @@ impl<'a> Group<'a> {
         if let Some(snapshot) = &batch.snapshot {
             self.snapshots.insert(id, snapshot);
         }
+        if let Some(newest) = batch.trim {
+            self.trims.insert(id, newest);
+        }
         self.conflicts.extend(batch.conflicts.iter().map(|record| (record.id, (id, record))));
     }
 
@@ -120,7 +128,8 @@ impl<'a> Group<'a> {
         self.put_readers(&mut *connection).await?;
         self.put_locks(&mut *connection).await?;
         self.put_conflicts(&mut *connection).await?;
-        self.put_snapshots(connection).await
+        self.put_snapshots(&mut *connection).await?;
+        self.trim(connection).await
     }
 
     async fn create(&self, connection: &mut PgConnection) -> Result<(), Failure> {
@@ -276,6 +285,19 @@ impl<'a> Group<'a> {
             .bind(column(&snapshots, |(_, snapshot)| snapshot.version as i64))
             .bind(column(&snapshots, |(_, snapshot)| snapshot.typed))
             .bind(column(&snapshots, |(_, snapshot)| snapshot.state.as_ref()))
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    async fn trim(&self, connection: &mut PgConnection) -> Result<(), Failure> {
+        if self.trims.is_empty() {
+            return Ok(());
+        }
+        let trims: Vec<(Uuid, u64)> = self.trims.iter().map(|(id, newest)| (*id, *newest)).collect();
+        sqlx::query(TRIM)
+            .bind(column(&trims, |(doc_id, _)| *doc_id))
+            .bind(column(&trims, |(_, newest)| *newest as i64))
             .execute(connection)
             .await?;
         Ok(())

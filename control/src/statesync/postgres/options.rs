@@ -80,18 +80,17 @@ impl PostgresOptions {
     /// [`StoreError::Open`], which says what to do.
     pub(super) async fn connect(&self, limit: Duration) -> Result<PgConnection, StoreError> {
         let options = self.connect_options(limit);
-        match tokio::time::timeout(self.connect_timeout, options.connect()).await {
-            Ok(connected) => connected.map_err(|error| self.cannot_open(&error)),
-            Err(_) => {
-                let reason = format!("no answer within {:?}. {}", self.connect_timeout, UNREACHABLE);
-                Err(StoreError::Open { path: self.name().into(), reason })
-            }
+        if let Ok(connected) = tokio::time::timeout(self.connect_timeout, options.connect()).await {
+            return connected.map_err(|error| self.cannot_open(&error));
         }
+        let reason = format!("no answer within {:?}. {}", self.connect_timeout, UNREACHABLE);
+        Err(StoreError::Open { path: self.name().into(), reason })
     }
 
     /// The error of a database that cannot be used, with what to do about it.
     pub(super) fn cannot_open(&self, error: &sqlx::Error) -> StoreError {
-        let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned();
+        let code =
+            error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
         let remedy = match (code.as_str(), error) {
             ("3D000", _) => format!(
                 "Create the database: createdb -h {} -p {} -U {} -E UTF8 {}",

@@ -106,8 +106,12 @@ async fn write_batch(connection: &mut SqliteConnection, batch: &Batch) -> Result
             .bind(snapshot.state.as_ref())
             .bind(snapshot.typed)
             .bind(id)
-            .execute(connection)
+            .execute(&mut *connection)
             .await?;
+    }
+    if let Some(newest) = batch.trim {
+        let delete = sqlx::query("DELETE FROM operations WHERE doc_id = ? AND version <= ?");
+        delete.bind(id).bind(newest as i64).execute(connection).await?;
     }
     Ok(())
 }
