@@ -6,6 +6,8 @@ SOAK_SEEDS ?= 10000
 # How often `make soak` kills the server in the middle of a replay, and how long its writers write, in seconds.
 SOAK_KILLS ?= 200
 SOAK_WRITERS_SECONDS ?= 300
+# How often it kills Redis, PostgreSQL and the services on them.
+SOAK_STORE_KILLS ?= 50
 # What tests use and a machine may lack.
 TOOLS := $(abspath $(or $(CARGO_TARGET_DIR),target))/tools
 SHELL := /bin/bash
@@ -38,11 +40,13 @@ demo: ## Two people edit one text over a 50 ms, 5 % link, on gRPC over Quantum (
 	$${CARGO_TARGET_DIR:-target}/debug/aetherflow-bench demo
 
 soak: ## The long proofs: simulated worlds, kill -9 in replays, random writers, recorded sessions over a lossy link (needs root; hours)
+	.ci/tools.sh $(TOOLS)
 	QUANTUM_SIM_SEEDS=$(SOAK_SEEDS) $(CARGO) test --release --locked -p quantum-sim --test seeds
 	QUANTUM_SYN_FLOOD=1000000 $(CARGO) test --release --locked -p quantum-grpc --test processes syn_flood -- --nocapture
 	$(CARGO) build --release --locked -p aetherflow -p aetherflow-bench --bins
 	CRASH_KILLS=$(SOAK_KILLS) $(CARGO) test --release --locked -p aetherflow-bench --test crash -- --nocapture
 	WRITERS_SECONDS=$(SOAK_WRITERS_SECONDS) $(CARGO) test --release --locked -p aetherflow-bench --test writers -- --nocapture --test-threads 1
+	PATH="$$PATH:$(TOOLS)/usr/bin" STORE_KILLS=$(SOAK_STORE_KILLS) $(CARGO) test --release --locked -p aetherflow --test on_redis --test on_postgres -- --nocapture --test-threads 1 killed
 	HOSTILE_UPDATES=100000 $(CARGO) test --release --locked -p aetherflow --test hostile_updates -- --nocapture
 	for trace in friendsforever sveltecomponent; do \
 	  file=$(TRACES)/$$trace.json.gz; \
