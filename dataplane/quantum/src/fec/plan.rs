@@ -12,6 +12,9 @@ const SPACING_MIN: Duration = Duration::from_micros(200);
 /// come in bursts. Six spacings, the place of the third symbol, are then a quarter of the round trip.
 const SPACING_SHARE: u32 = 20;
 const SPACING_SHARE_BURST: u32 = 24;
+/// Where six steps are no more than this share of the round-trip time and losses are independent, a second symbol may wait for
+/// them: messages of 5 ms apart then take one packet less each, 6 % of their bytes at 10 % loss.
+const WAIT_SHARE: u32 = 8;
 
 /// The share of a group's packets that are sent again: lost, together with so many other packets of the group that its `repairs`
 /// repair symbols do not suffice. Losses are taken as independent, each with chance `loss`.
@@ -43,16 +46,30 @@ pub(crate) fn burst_repairs(burst: Burst, repairs_max: usize) -> usize {
     ((2.0 * burst.packets).ceil() as usize).min(repairs_max).min(REPAIRS_MAX / 2)
 }
 
-/// How far apart repair symbols leave: see [`offset`].
-pub(crate) fn spacing(rtt: Duration, burst: Duration) -> Duration {
-    let independent = SPACING.min(rtt / SPACING_SHARE).max(SPACING_MIN);
-    independent.max(burst.min(rtt / SPACING_SHARE_BURST))
+/// How far apart repair symbols leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spacing {
+    step: Duration,
+    /// The second symbol waits, six steps, for a packet that leaves anyway.
+    waits: bool,
 }
 
-/// How long after the group closed its repair symbol `index` of `repairs` leaves: after 1, 3 and 6 spacings, so that what loses
-/// one does not lose the next. More than three share the same time evenly.
-pub(crate) fn offset(index: usize, repairs: usize, spacing: Duration) -> Duration {
-    if repairs <= 3 { spacing * [1, 3, 6][index.min(2)] } else { spacing * 6 * (index as u32 + 1) / repairs as u32 }
+/// What suits a path with that round trip, whose bursts of losses last so long; zero if its losses are independent.
+pub(crate) fn spacing(rtt: Duration, burst: Duration) -> Spacing {
+    let independent = SPACING.min(rtt / SPACING_SHARE).max(SPACING_MIN);
+    let step = independent.max(burst.min(rtt / SPACING_SHARE_BURST));
+    Spacing { step, waits: burst.is_zero() && rtt >= step * 6 * WAIT_SHARE }
+}
+
+/// How long after the group closed its repair symbol `index` of `repairs` leaves: after 1, 3 and 6 steps, so that what loses
+/// one does not lose the next, or after 1, 6 and 6. More than three share the same time evenly.
+pub(crate) fn offset(index: usize, repairs: usize, spacing: Spacing) -> Duration {
+    let steps = if spacing.waits { [1, 6, 6] } else { [1, 3, 6] };
+    if repairs <= 3 {
+        spacing.step * steps[index.min(2)]
+    } else {
+        spacing.step * 6 * (index as u32 + 1) / repairs as u32
+    }
 }
 
 #[cfg(test)]
@@ -79,14 +96,15 @@ mod tests {
     #[test]
     fn symbols_leave_one_after_the_other_and_within_a_quarter_of_a_round_trip() {
         let millis = Duration::from_millis;
-        assert_eq!(spacing(millis(50), Duration::ZERO), millis(1));
-        assert_eq!(spacing(millis(1), Duration::ZERO), SPACING_MIN);
-        assert_eq!(spacing(millis(200), millis(6)), millis(6));
+        assert_eq!(spacing(millis(50), Duration::ZERO), Spacing { step: millis(1), waits: true });
+        assert_eq!(spacing(millis(20), Duration::ZERO), Spacing { step: millis(1), waits: false });
+        assert_eq!(spacing(millis(1), Duration::ZERO), Spacing { step: SPACING_MIN, waits: false });
+        assert_eq!(spacing(millis(200), millis(6)), Spacing { step: millis(6), waits: false });
         for burst in [Duration::ZERO, millis(6), millis(40)] {
             for (rtt, repairs) in [(20, 1), (20, 3), (200, 3), (200, 9)] {
                 let spacing = spacing(millis(rtt), burst);
                 let offsets: Vec<Duration> = (0..repairs).map(|index| offset(index, repairs, spacing)).collect();
-                assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]));
+                assert!(offsets.windows(2).all(|pair| pair[0] < pair[1] || spacing.waits && pair[0] == pair[1]));
                 assert!(offsets[repairs - 1] <= millis(rtt) * 3 / 10, "{offsets:?}");
             }
         }
