@@ -8,6 +8,8 @@ pub(super) const RAW: &str = "quantum";
 pub(super) const ECHO: &str = "quantum-echo";
 /// The same, on shards that spin.
 pub(super) const SPINNING: &str = "quantum-echo-spin";
+/// QUIC that answers every request at 10 % loss. With CUBIC it falls behind, and what it does not send costs no bytes.
+pub(super) const QUINN: &str = "quinn-bbr";
 
 /// Peers with the same code behind them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,7 +4,7 @@ use super::{Kind, LOSS_PERCENT_MAX, Verdict, pair, why};
 use crate::compare::model::{Path, Workload};
 use crate::compare::report::figure::{self, ms, three};
 use crate::compare::report::merge::{Campaign, Group, Requests};
-use crate::compare::report::peer::{Family, OURS, RAW};
+use crate::compare::report::peer::{Family, OURS, QUINN, RAW};
 use crate::compare::report::tables::{P999_REQUESTS_MIN, evidence};
 
 /// What a verdict on latencies rests on at least.
@@ -148,11 +148,12 @@ fn bytes(campaign: &Campaign<'_>) -> Vec<Verdict> {
         let path = |loss_percent| campaign.plain(Workload::Messages, rtt_ms, loss_percent);
         let (clean, lossy) = (path(0.0), path(LOSS_PERCENT_MAX));
         let tcp = least(campaign, clean, Family::TcpGrpc, per_message);
-        let quinn = least(campaign, lossy, Family::Quinn, per_message);
+        let quinn = lossy.and_then(|path| campaign.get(Workload::Messages, &path.name, QUINN));
+        let quinn = quinn.and_then(|group| Some((QUINN, per_message(group.requests()?))));
         let cases = [
             (OURS, clean, tcp, 1.0, "0 %: no more than gRPC over TCP"),
             (OURS, lossy, tcp, 3.5, "10 %: at most 3.5 x gRPC over TCP at 0 %"),
-            (RAW, lossy, quinn, 3.5, "10 %: at most 3.5 x quinn"),
+            (RAW, lossy, quinn, 3.5, "10 %: at most 3.5 x quinn with BBR"),
         ];
         for (peer, path, theirs, times, target) in cases {
             let place = format!("{} ms, {peer}", figure::setting(rtt_ms));
