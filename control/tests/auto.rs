@@ -156,11 +156,14 @@ async fn ask(channel: &AnyChannel) -> Result<(), Status> {
 /// Waits until calls are carried by Quantum. Meanwhile every call is answered.
 async fn returns(channel: &AnyChannel) {
     let started = Instant::now();
-    while channel.transport().await.unwrap() != Transport::Quantum {
-        assert!(started.elapsed() < RETURN_TIME, "Quantum is not used");
+    eventually(RETURN_TIME, async || {
+        if channel.transport().await.unwrap() == Transport::Quantum {
+            return Ok(());
+        }
         ask(channel).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        Err("Quantum is not used")
+    })
+    .await;
     println!("over Quantum after {:?}", started.elapsed());
 }
 
@@ -203,12 +206,8 @@ fn calls_take_tcp_when_udp_is_dropped_under_a_connection_and_return() {
         returns(&channel).await;
         firewall.drops_udp();
         let started = Instant::now();
-        while let Err(status) = ask(&channel).await {
-            let waited = started.elapsed();
-            // One call may begin before the connection is given up and end at its deadline.
-            assert!(waited < LOST_TIME + HEAD_START + 2 * CALL_TIME, "not answered after {waited:?}: {status:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        // One call may begin before the connection is given up and end at its deadline.
+        eventually(LOST_TIME + HEAD_START + 2 * CALL_TIME, async || ask(&channel).await).await;
         println!("answered {:?} after UDP was dropped", started.elapsed());
         assert_eq!(channel.transport().await.unwrap(), Transport::Tcp);
         firewall.drops_nothing();
@@ -269,15 +268,12 @@ fn the_proxy_takes_tcp_while_udp_is_dropped_and_returns_with_a_stream_open() {
         next(&mut events).await;
         firewall.drops_nothing();
         let started = Instant::now();
-        loop {
+        eventually(RETURN_TIME, async || {
             let before = firewall.tcp_packets();
             assert_eq!(text(&mut client, &doc_id).await, "");
-            if firewall.tcp_packets() == before {
-                break;
-            }
-            assert!(started.elapsed() < RETURN_TIME, "the proxy does not use Quantum again");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            if firewall.tcp_packets() == before { Ok(()) } else { Err("the proxy does not use Quantum again") }
+        })
+        .await;
         println!("over Quantum again after {:?}", started.elapsed());
         let applied = apply(&mut client, insertion(&doc_id, Uuid::now_v7(), 1, 0, "x")).await.unwrap();
         let seen = next_operation(&mut events).await.operation.unwrap();

@@ -6,7 +6,8 @@ mod common;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use common::*;
+use common::commands::{AETHERFLOW, said};
+use common::has_shards;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -57,18 +58,10 @@ impl Service {
     }
 }
 
-fn aetherflow() -> &'static str {
-    env!("CARGO_BIN_EXE_aetherflow")
-}
-
 async fn run(arguments: &[&str], folder: &Path) -> Output {
-    let mut command = Command::new(aetherflow());
+    let mut command = Command::new(AETHERFLOW);
     command.args(arguments).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true);
     command.output().await.unwrap()
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 const FREE_PORTS: &str = "Server:\n  Port: 0\nMetrics:\n  Port: 0\n  Path: /m\n";
@@ -79,8 +72,8 @@ async fn both_services_run_by_themselves_as_their_files_say() {
         return;
     }
     for (program, command, service) in [
-        (aetherflow(), Some("session"), "session.SessionService"),
-        (aetherflow(), Some("statesync"), "aetherflow.statesync.StateSyncService"),
+        (AETHERFLOW, Some("session"), "session.SessionService"),
+        (AETHERFLOW, Some("statesync"), "aetherflow.statesync.StateSyncService"),
         (env!("CARGO_BIN_EXE_session-service"), None, "session.SessionService"),
         (env!("CARGO_BIN_EXE_statesync-service"), None, "aetherflow.statesync.StateSyncService"),
     ] {
@@ -99,12 +92,12 @@ async fn both_services_run_by_themselves_as_their_files_say() {
 
 #[tokio::test]
 async fn both_services_share_a_data_directory_but_no_two_of_a_kind() {
-    let first = Service::start(aetherflow(), &["session"], FREE_PORTS).await;
+    let first = Service::start(AETHERFLOW, &["session"], FREE_PORTS).await;
     let folder = first.folder.path();
     let second = run(&["session", "-f", "config.yaml"], folder).await;
     assert!(!second.status.success() && said(&second).contains("in use by another"), "{}", said(&second));
     let data = format!("{FREE_PORTS}\n").replace("Server:\n", &format!("Server:\n  Data: {}/data\n", folder.display()));
-    let other = Service::start(aetherflow(), &["statesync"], &data).await;
+    let other = Service::start(AETHERFLOW, &["statesync"], &data).await;
     assert_eq!(first.after("public key)"), other.after("public key)"), "one node, one key");
     other.stop().await;
     first.stop().await;
@@ -112,13 +105,13 @@ async fn both_services_share_a_data_directory_but_no_two_of_a_kind() {
 
 #[tokio::test]
 async fn tcp_is_encrypted_where_a_certificate_is_configured() {
-    let first = Service::start(aetherflow(), &["statesync"], FREE_PORTS).await;
+    let first = Service::start(AETHERFLOW, &["statesync"], FREE_PORTS).await;
     assert!(first.said.contains("http://127.0.0.1"), "{}", first.said);
     let folder = first.stop().await;
     let tls = "Server:\n  Port: 0\n  TLS:\n    Cert: data/cert.pem\n    Key: data/key.pem\nMetrics:\n  Enable: false\n\
                Quantum:\n  Enable: false\n";
     std::fs::write(folder.path().join("config.yaml"), tls).unwrap();
-    let running = Service::start_in(folder, aetherflow(), &["statesync"]).await;
+    let running = Service::start_in(folder, AETHERFLOW, &["statesync"]).await;
     assert!(running.said.contains("https://") && !running.said.contains("quantum"), "{}", running.said);
     let (address, pin) = (running.address(), running.after("public key)"));
     let folder = running.folder.path();
@@ -138,12 +131,12 @@ async fn tcp_is_encrypted_where_a_certificate_is_configured() {
 
 #[tokio::test]
 async fn clients_without_a_certificate_are_refused_where_one_is_asked_for() {
-    let first = Service::start(aetherflow(), &["session"], FREE_PORTS).await;
+    let first = Service::start(AETHERFLOW, &["session"], FREE_PORTS).await;
     let folder = first.stop().await;
     let tls = "Server:\n  Port: 0\n  TLS: {Cert: data/cert.pem, Key: data/key.pem, ClientCA: data/cert.pem}\n\
                Metrics:\n  Port: 0\nQuantum:\n  Enable: false\n";
     std::fs::write(folder.path().join("config.yaml"), tls).unwrap();
-    let running = Service::start_in(folder, aetherflow(), &["session"]).await;
+    let running = Service::start_in(folder, AETHERFLOW, &["session"]).await;
     let arguments = ["call", "--transport=tcp", "--tls", "--insecure-loopback", running.address(), "list"];
     let refused = run(&arguments, running.folder.path()).await;
     assert_eq!(refused.status.code(), Some(64 + 14), "{}", said(&refused));

@@ -3,41 +3,11 @@
 
 mod common;
 
+use common::yjs::{Peer, yjs};
 use common::*;
 use proto::statesync as pb;
 use tonic::Code;
 use uuid::Uuid;
-use yrs::updates::decoder::Decode;
-use yrs::{Doc, GetString, OffsetKind, Options, Text, TextRef, Transact, Update};
-
-struct Replica {
-    doc: Doc,
-    text: TextRef,
-}
-
-impl Replica {
-    fn new(client: u64) -> Self {
-        let mut options = Options::with_client_id(yrs::block::ClientID::new(client));
-        options.offset_kind = OffsetKind::Utf16;
-        let doc = Doc::with_options(options);
-        let text = doc.get_or_insert_text("content");
-        Self { doc, text }
-    }
-
-    fn receive(&self, update: &[u8]) {
-        self.doc.transact_mut().apply_update(Update::decode_v1(update).unwrap()).unwrap();
-    }
-
-    fn insert(&self, pos: u32, ins: &str) -> Vec<u8> {
-        let mut txn = self.doc.transact_mut();
-        self.text.insert(&mut txn, pos, ins);
-        txn.encode_update_v1()
-    }
-
-    fn content(&self) -> String {
-        self.text.get_string(&self.doc.transact())
-    }
-}
 
 /// Applies the JSON form of an event to UTF-16 units.
 fn follow(units: &mut Vec<u16>, event: &pb::OperationEvent) {
@@ -50,10 +20,6 @@ fn follow(units: &mut Vec<u16>, event: &pb::OperationEvent) {
         let start = edit.pos as usize;
         units.splice(start..start + edit.del as usize, edit.ins.encode_utf16());
     }
-}
-
-fn yjs(doc_id: &str, session: Uuid, update: Vec<u8>) -> pb::Operation {
-    pb::Operation { data: update.into(), encoding: 1, ..operation(doc_id, session, 0, "") }
 }
 
 #[tokio::test]
@@ -103,7 +69,7 @@ async fn json_and_yjs_writers_and_readers_agree() {
     let wants = pb::SubscribeDocumentRequest { want_updates: true, ..subscription(&doc_id, "yjs") };
     let mut updates = subscribe(&mut world.documents, wants).await;
     let mut plain = subscribe(&mut world.documents, subscription(&doc_id, "json")).await;
-    let replica = Replica::new(42);
+    let replica = Peer::new(42);
     let welcome = next(&mut updates).await;
     assert!(welcome.document.unwrap().content.is_empty());
     replica.receive(&welcome.snapshot);
@@ -128,7 +94,7 @@ async fn json_and_yjs_writers_and_readers_agree() {
     assert_eq!(String::from_utf16(&units).unwrap(), server);
     assert_eq!(server.chars().filter(|letter| *letter == 'j').count(), 20);
     // An update whose predecessor the server never saw is refused, and the document goes on.
-    let stray = Replica::new(43);
+    let stray = Peer::new(43);
     stray.insert(0, "lost");
     let status = apply(&mut world.documents, yjs(&doc_id, crdt, stray.insert(4, "later"))).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "MISSING_DEPENDENCY"));

@@ -6,6 +6,8 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use common::commands::AETHERFLOW;
+use common::process::up;
 use common::*;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
@@ -31,13 +33,12 @@ fn spawn_with_little_locked_memory(command: &Command) -> Child {
 async fn quantum_is_served(reason: &str, spawn: impl FnOnce(Command) -> Child) {
     let data = tempfile::tempdir().unwrap();
     let base = free_base();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
-    command.args(["up", "--ports", &base.to_string(), "--data"]).arg(data.path());
+    let mut command = up(data.path(), base);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     let mut up = spawn(command);
     let address = format!("127.0.0.1:{}", base + 2);
     documents(address.parse().unwrap()).await;
-    let mut call = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
+    let mut call = Command::new(AETHERFLOW);
     call.args(["call", "--transport=quantum", "--insecure-loopback", &address, "list"]);
     let called = call.output().unwrap();
     up.kill().unwrap();

@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use common::commands::*;
+use common::process::UpProcess;
 use common::{free_base, has_shards};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
@@ -51,38 +51,11 @@ fn blocks(document: &Path, language: &str) -> Vec<(String, String)> {
     found
 }
 
-/// `aetherflow up` on ports that are free.
-struct Server {
-    child: Child,
-    base: u16,
-    _data: TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let (data, base) = (tempfile::tempdir().unwrap(), free_base());
-        let mut command = Command::new(AETHERFLOW);
-        command.args(["up", "--ports", &base.to_string(), "--data"]).arg(data.path());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let server = Self { child, base, _data: data };
-        assert!(lines.map_while(Result::ok).any(|line| line.contains("fingerprint")), "it ended before it was up");
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Somebody who follows the README in a copy of its folder.
 struct Reader {
     folder: TempDir,
-    server: Server,
+    server: UpProcess,
+    _data: TempDir,
     /// Where proxies listen, plus one and two.
     proxies: u16,
 }
@@ -95,7 +68,8 @@ impl Reader {
         }
         // As `npm install` leaves it.
         symlink(tools().join("node/node_modules"), folder.path().join("examples/node/node_modules")).unwrap();
-        Self { folder, server: Server::start(), proxies: free_base() }
+        let data = tempfile::tempdir().unwrap();
+        Self { folder, server: UpProcess::start(data.path()), _data: data, proxies: free_base() }
     }
 
     /// Runs the block under a heading of `proto/README.md` and gives what it printed.

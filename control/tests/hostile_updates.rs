@@ -7,12 +7,14 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::commands::{path, skip, succeeds};
+use common::process::{Process, UpProcess};
+use common::yjs::{Peer, yjs};
 use common::*;
 use proto::statesync as pb;
 use rand::rngs::StdRng;
@@ -23,14 +25,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 use uuid::Uuid;
-use yrs::updates::decoder::Decode;
-use yrs::{Doc, GetString, OffsetKind, Options, Text, TextRef, Transact, Update};
+use yrs::{GetString, Text, Transact};
 
 /// What the server may take more than before.
 const MEMORY_KIB_MAX: u64 = 100 << 10;
 const IN_FLIGHT: usize = 32;
 /// Valid updates are made afresh, on the document as it is, after so many that were broken.
 const FRESH_EVERY: usize = 1000;
+/// The version of the document when the server has met enough honest load.
+const HONEST_VERSIONS: u64 = 50;
 /// The bomb that may be taken: a deleted run is not held letter by letter.
 const DELETED_RUN: &str = "a length of a deleted run";
 
@@ -38,100 +41,30 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-/// The real server.
-struct Server {
-    child: Child,
-    base: u16,
-    data: tempfile::TempDir,
+/// A line of the /proc status of the server: `VmRSS`, or `VmHWM`, the most that it ever was.
+fn memory_kib(server: &UpProcess, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.0.id())).unwrap();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();
+    found.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-impl Server {
-    fn start() -> Self {
-        let (data, base) = (tempfile::tempdir().unwrap(), free_base());
-        let child = Self::command(&data, base).spawn().unwrap();
-        Self { child, base, data }
-    }
-
-    fn command(data: &tempfile::TempDir, base: u16) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
-        command.args(["up", "--ports", &base.to_string(), "--data"]).arg(data.path());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    }
-
-    async fn client(&self) -> Documents {
-        documents(std::net::SocketAddr::from(([127, 0, 0, 1], self.base + 2))).await
-    }
-
-    /// Ends it as `kill -9` does, and starts it again.
-    fn kill_and_start(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.child = Self::command(&self.data, self.base).spawn().unwrap();
-    }
-
-    /// A line of its /proc status: `VmRSS`, or `VmHWM`, the most that it ever was.
-    fn memory_kib(&self, line: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')).unwrap();
-        found.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn yjs(doc_id: &str, session: Uuid, update: Vec<u8>) -> pb::Operation {
-    let encoding = pb::OperationEncoding::YjsUpdateV1.into();
-    pb::Operation { encoding, data: update.into(), user_id: "mallory".into(), ..operation(doc_id, session, 0, "") }
-}
-
-/// A Yjs document beside the server's.
-struct Peer {
-    doc: Doc,
-    text: TextRef,
-}
-
-impl Peer {
-    fn new(client: u64) -> Self {
-        let mut options = Options::with_client_id(yrs::block::ClientID::new(client));
-        options.offset_kind = OffsetKind::Utf16;
-        let doc = Doc::with_options(options);
-        let text = doc.get_or_insert_text("content");
-        Self { doc, text }
-    }
-
-    fn receive(&self, update: &[u8]) {
-        self.doc.transact_mut().apply_update(Update::decode_v1(update).unwrap()).unwrap();
-    }
-
-    fn content(&self) -> String {
-        self.text.get_string(&self.doc.transact())
-    }
-
-    /// A few edits in one update: text, marks, deletions. Nothing but the state that it received is needed to apply it.
-    fn edit(&self, random: &mut StdRng) -> Vec<u8> {
-        let mut transaction = self.doc.transact_mut();
-        for _ in 0..random.random_range(1..=3) {
-            let letters: Vec<char> = self.text.get_string(&transaction).chars().collect();
-            let at = random.random_range(0..=letters.len());
-            self.text.insert(&mut transaction, units(&letters[..at]), "é hostile 中");
-            // What stands before it stays where it is.
-            let start = random.random_range(at.saturating_sub(4)..=at);
-            let (start, length) = (units(&letters[..start]), units(&letters[start..at]) + 3);
-            match random.random_range(0..3) {
-                0 => self.text.remove_range(&mut transaction, start, length),
-                1 => self.text.format(&mut transaction, start, length, [("bold".into(), true.into())].into()),
-                _ => {}
-            }
+/// A few edits in one update: text, marks, deletions. Nothing but the state that the peer received is needed to apply it.
+fn edit(peer: &Peer, random: &mut StdRng) -> Vec<u8> {
+    let mut transaction = peer.doc.transact_mut();
+    for _ in 0..random.random_range(1..=3) {
+        let letters: Vec<char> = peer.text.get_string(&transaction).chars().collect();
+        let at = random.random_range(0..=letters.len());
+        peer.text.insert(&mut transaction, units(&letters[..at]), "é hostile 中");
+        // What stands before it stays where it is.
+        let start = random.random_range(at.saturating_sub(4)..=at);
+        let (start, length) = (units(&letters[..start]), units(&letters[start..at]) + 3);
+        match random.random_range(0..3) {
+            0 => peer.text.remove_range(&mut transaction, start, length),
+            1 => peer.text.format(&mut transaction, start, length, [("bold".into(), true.into())].into()),
+            _ => {}
         }
-        transaction.encode_update_v1()
     }
+    transaction.encode_update_v1()
 }
 
 fn units(letters: &[char]) -> u32 {
@@ -204,7 +137,7 @@ async fn attack(client: &Documents, doc_id: &str, count: usize, seed: u64) -> BT
             let made = (0..40).map(|peer| {
                 let peer = Peer::new(1_000_000 + (number + peer) as u64);
                 peer.receive(&state);
-                peer.edit(&mut random)
+                edit(&peer, &mut random)
             });
             valid = made.collect();
         }
@@ -338,21 +271,25 @@ async fn broken_updates_are_refused_while_others_edit_and_memory_stays_small() {
     let seed = setting("HOSTILE_SEED", rand::random());
     let count = setting("HOSTILE_UPDATES", 20_000) as usize;
     println!("HOSTILE_SEED={seed}");
-    let mut server = Server::start();
-    let mut client = server.client().await;
+    let data = tempfile::tempdir().unwrap();
+    let mut server = UpProcess::start(data.path());
+    let address = server.address(2);
+    let mut client = documents(address).await;
     let doc_id = create_text(&mut client, "a document that others edit ").await;
     let stop = Arc::new(AtomicBool::new(false));
     let until = watch::Sender::new(None);
-    let typing = tokio::spawn(type_on(server.client().await, doc_id.clone(), Arc::clone(&stop)));
-    let reading = tokio::spawn(read_on(server.client().await, doc_id.clone(), until.subscribe()));
+    let typing = tokio::spawn(type_on(documents(address).await, doc_id.clone(), Arc::clone(&stop)));
+    let reading = tokio::spawn(read_on(documents(address).await, doc_id.clone(), until.subscribe()));
     // The server has met honest load before its memory is taken for the start.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = server.memory_kib("VmRSS");
+    let mut events = subscribe(&mut client, subscription(&doc_id, "watcher")).await;
+    while next_operation(&mut events).await.version < HONEST_VERSIONS {}
+    drop(events);
+    let before = memory_kib(&server, "VmRSS");
     let started = Instant::now();
-    let attacker = server.client().await;
+    let attacker = documents(address).await;
     bomb(&attacker, &doc_id).await;
     let answers = attack(&attacker, &doc_id, count, seed).await;
-    let (seconds, peak) = (started.elapsed().as_secs_f64(), server.memory_kib("VmHWM"));
+    let (seconds, peak) = (started.elapsed().as_secs_f64(), memory_kib(&server, "VmHWM"));
     stop.store(true, Ordering::Relaxed);
     let (typed, repeated) = typing.await.unwrap();
     let document = get(&mut client, &doc_id).await;
@@ -371,8 +308,8 @@ async fn broken_updates_are_refused_while_others_edit_and_memory_stays_small() {
     assert!(answers.get("InvalidArgument").is_some_and(|refused| *refused > count / 10), "{answers:?}");
     assert!(peak < before + MEMORY_KIB_MAX, "{before} KiB before, {peak} KiB at most");
     // What was kept can be read again.
-    server.kill_and_start();
-    let mut client = server.client().await;
+    server.kill_and_start(data.path());
+    let mut client = documents(address).await;
     assert_eq!(text(&mut client, &doc_id).await, content);
     let fresh = Peer::new(6);
     fresh.receive(&snapshot(&mut client, &doc_id).await);
@@ -381,23 +318,19 @@ async fn broken_updates_are_refused_while_others_edit_and_memory_stays_small() {
 
 /// A document in pycrdt, in a process of its own.
 struct PycrdtPeer {
-    child: Child,
+    _process: Process,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl PycrdtPeer {
     fn start(client: u64, seed: u64) -> Self {
-        let mut child = Command::new("python")
-            .env("PATH", path())
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/pycrdt_peer.py"))
-            .args([client.to_string(), seed.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Self { child, input, output }
+        let mut command = Command::new("python");
+        command.env("PATH", path()).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/pycrdt_peer.py"));
+        command.args([client.to_string(), seed.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command);
+        let (input, output) = (process.0.stdin.take().unwrap(), BufReader::new(process.0.stdout.take().unwrap()));
+        Self { _process: process, input, output }
     }
 
     fn ask(&mut self, request: &Value) -> Value {
@@ -416,14 +349,6 @@ impl PycrdtPeer {
         let answer = self.ask(&json!({ "edit": count }));
         let updates = answer["updates"].as_array().unwrap().iter();
         updates.map(|update| hex::decode(update.as_str().unwrap()).unwrap()).collect()
-    }
-}
-
-impl Drop for PycrdtPeer {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -4,29 +4,19 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::service::{ServiceProcess, http_get, is_ready_within, kills};
+use common::outage::{Calls, RECOVERY, kills, refused, timed};
+use common::service::ServiceProcess;
 use common::*;
 use control::session::{RedisOptions, RedisSessions};
 use proto::session as pb;
-use proto::session::session_service_client::SessionServiceClient;
 use tokio::task::JoinSet;
-use tonic::{Code, Request, Status};
+use tonic::Code;
 
-/// How long the calls of these tests may take.
-const DEADLINE: Duration = Duration::from_secs(4);
-/// How soon everything has to work again after the server is back.
-const RECOVERY: Duration = Duration::from_secs(5);
 const WRITERS: usize = 8;
-
-fn timed<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(DEADLINE);
-    request
-}
 
 fn create(user_id: &str, timeout_seconds: u32) -> pb::CreateSessionRequest {
     pb::CreateSessionRequest {
@@ -41,44 +31,14 @@ fn create(user_id: &str, timeout_seconds: u32) -> pb::CreateSessionRequest {
 /// What writers were told.
 #[derive(Default)]
 struct History {
-    stop: AtomicBool,
+    calls: Calls,
     /// The acknowledged keys of each session that was acknowledged, or none if its end was.
     sessions: Mutex<BTreeMap<String, Option<BTreeSet<String>>>>,
     /// Creations of which nobody knows what became.
     unknown: AtomicU64,
-    acknowledged: AtomicU64,
-    refused: AtomicU64,
-    /// Whether calls may fail as they do where nobody listens.
-    service_dies: bool,
 }
 
 impl History {
-    /// Waits until `count` more are acknowledged.
-    async fn grows(&self, count: u64, within: Duration) {
-        let (wanted, deadline) = (self.acknowledged.load(Ordering::Relaxed) + count, Instant::now() + within);
-        while self.acknowledged.load(Ordering::Relaxed) < wanted {
-            assert!(Instant::now() < deadline, "{count} more calls were not acknowledged within {within:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Counts an outcome; true if it was acknowledged.
-    async fn heard<T>(&self, started: Instant, outcome: Result<T, Status>) -> Option<T> {
-        match outcome {
-            Ok(answer) => {
-                self.acknowledged.fetch_add(1, Ordering::Relaxed);
-                Some(answer)
-            }
-            Err(status) => {
-                assert!(self.service_dies || status.code() == Code::Unavailable, "{status:?}");
-                assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                None
-            }
-        }
-    }
-
     /// Everything acknowledged is there, nothing else but what nobody knows of, and the indexes know it all.
     async fn check(&self, client: &mut Sessions) {
         let known = self.sessions.lock().unwrap().clone();
@@ -116,12 +76,11 @@ impl History {
 /// Opens sessions, changes each some times, and ends every third, each step until it is acknowledged.
 async fn write(mut client: Sessions, user_id: String, history: Arc<History>) {
     for round in 0.. {
-        if history.stop.load(Ordering::Relaxed) {
+        if !history.calls.go_on() {
             return;
         }
-        let started = Instant::now();
-        let created = client.create_session(timed(create(&user_id, 0))).await;
-        let Some(created) = history.heard(started, created).await else {
+        let creation = client.create_session(timed(create(&user_id, 0)));
+        let Some(created) = history.calls.heard(creation).await else {
             history.unknown.fetch_add(1, Ordering::Relaxed);
             continue;
         };
@@ -137,7 +96,7 @@ async fn write(mut client: Sessions, user_id: String, history: Arc<History>) {
                 let (mut client, request) = (client.clone(), timed(request.clone()));
                 async move { client.update_session(request).await }
             };
-            until_acknowledged(&history, update).await;
+            history.calls.acknowledged(update).await;
             history.sessions.lock().unwrap().get_mut(&session_id).unwrap().as_mut().unwrap().insert(key.to_owned());
         }
         if round % 3 == 0 {
@@ -152,21 +111,8 @@ async fn write(mut client: Sessions, user_id: String, history: Arc<History>) {
                     }
                 }
             };
-            until_acknowledged(&history, delete).await;
+            history.calls.acknowledged(delete).await;
             history.sessions.lock().unwrap().insert(session_id, None);
-        }
-    }
-}
-
-async fn until_acknowledged<T, F>(history: &History, call: impl Fn() -> F)
-where
-    F: Future<Output = Result<T, Status>>,
-{
-    loop {
-        let started = Instant::now();
-        let outcome = call().await;
-        if history.heard(started, outcome).await.is_some() {
-            return;
         }
     }
 }
@@ -174,19 +120,10 @@ where
 async fn writers(address: std::net::SocketAddr, history: &Arc<History>) -> JoinSet<()> {
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let client = SessionServiceClient::connect(format!("http://{address}")).await.unwrap();
+        let client = sessions(address).await;
         writers.spawn(write(client, format!("writer-{writer}"), Arc::clone(history)));
     }
     writers
-}
-
-async fn finish(history: &History, mut writers: JoinSet<()>, client: &mut Sessions) {
-    history.stop.store(true, Ordering::Relaxed);
-    while let Some(written) = writers.join_next().await {
-        written.unwrap();
-    }
-    history.check(client).await;
-    println!("{} calls were refused", history.refused.load(Ordering::Relaxed));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,21 +132,15 @@ async fn what_was_acknowledged_is_there_once_after_redis_was_killed_in_the_middl
     let mut redis = world.redis.take().unwrap();
     let history = Arc::new(History::default());
     let writers = writers(world.running.session_addr, &history).await;
-    for cycle in 1..=kills() {
-        history.grows(200, Duration::from_secs(30)).await;
-        let refused = history.refused.load(Ordering::Relaxed);
+    for _ in 1..=kills() {
+        history.calls.until_kill().await;
         redis.kill();
-        let deadline = Instant::now() + 2 * DEADLINE;
-        while history.refused.load(Ordering::Relaxed) == refused {
-            assert!(Instant::now() < deadline, "nobody was told that the store is down");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        history.calls.until_refused().await;
         redis.restart().await;
-        let back = Instant::now();
-        history.grows(1, RECOVERY).await;
-        println!("cycle {cycle}: again after {:?}", back.elapsed());
+        history.calls.recover().await;
     }
-    finish(&history, writers, &mut world.sessions).await;
+    history.calls.end(writers).await;
+    history.check(&mut world.sessions).await;
     world.running.shutdown().await;
 }
 
@@ -217,35 +148,25 @@ async fn what_was_acknowledged_is_there_once_after_redis_was_killed_in_the_middl
 async fn what_was_acknowledged_is_there_once_after_the_service_was_killed_in_the_middle_of_writes() {
     let Some(redis) = RedisServer::start().await else { return };
     let mut service = ServiceProcess::start("session", &redis.section()).await;
-    let history = Arc::new(History { service_dies: true, ..History::default() });
+    let history = Arc::new(History { calls: Calls::of_dying_service(), ..History::default() });
     let writers = writers(service.address, &history).await;
-    for _ in 1..=kills() {
-        history.grows(200, Duration::from_secs(30)).await;
-        service.kill();
-        service.restart().await;
-        history.grows(1, RECOVERY).await;
-    }
-    let mut client = SessionServiceClient::connect(format!("http://{}", service.address)).await.unwrap();
-    finish(&history, writers, &mut client).await;
+    history.calls.outlive(&mut service).await;
+    history.calls.end(writers).await;
+    history.check(&mut sessions(service.address).await).await;
 }
 
 /// What calls are told while Redis does not answer, each within the deadline.
 async fn refusals(client: &mut Sessions, session_id: &str) -> Vec<Code> {
-    let mut codes = Vec::new();
-    let mut started = Instant::now();
-    let mut told = |code| {
-        assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
-        started = Instant::now();
-        codes.push(code);
-    };
-    told(client.create_session(timed(create("ada", 0))).await.unwrap_err().code());
-    let request = pb::GetSessionRequest { session_id: session_id.to_owned() };
-    told(client.get_session(timed(request)).await.unwrap_err().code());
-    let request = pb::HeartbeatRequest { session_id: session_id.to_owned(), client_timestamp: None };
-    told(client.heartbeat(timed(request)).await.unwrap_err().code());
-    told(client.list_sessions(timed(pb::ListSessionsRequest::default())).await.unwrap_err().code());
-    told(client.get_stats(timed(pb::GetStatsRequest {})).await.unwrap_err().code());
-    codes
+    let session_id = session_id.to_owned();
+    let get = pb::GetSessionRequest { session_id: session_id.clone() };
+    let heartbeat = pb::HeartbeatRequest { session_id, client_timestamp: None };
+    vec![
+        refused(client.create_session(timed(create("ada", 0)))).await,
+        refused(client.get_session(timed(get))).await,
+        refused(client.heartbeat(timed(heartbeat))).await,
+        refused(client.list_sessions(timed(pb::ListSessionsRequest::default()))).await,
+        refused(client.get_stats(timed(pb::GetStatsRequest {}))).await,
+    ]
 }
 
 /// A session is heard of again within the time that recovery may take.
@@ -334,25 +255,21 @@ async fn many_sessions_that_expire_at_once_are_counted_no_longer() {
     while let Some(created) = creations.join_next().await {
         created.unwrap();
     }
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
+    eventually(Duration::from_secs(30), async || {
         let stats = world.sessions.get_stats(pb::GetStatsRequest {}).await.unwrap().into_inner();
-        if (stats.total, stats.active) == (1, 1) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{stats:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        if (stats.total, stats.active) == (1, 1) { Ok(()) } else { Err(format!("{stats:?}")) }
+    })
+    .await;
     let listed = world.sessions.list_sessions(pb::ListSessionsRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.sessions, [kept]);
     // Of each session, nothing is left under any name.
     let redis = world.redis.as_ref().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    // The one that lives, its connection, its user, its state, all, by expiry.
-    while redis.ask("DBSIZE") > 6 {
-        assert!(Instant::now() < deadline, "{} keys", redis.ask("DBSIZE"));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(Duration::from_secs(30), async || {
+        let keys = redis.ask("DBSIZE");
+        // The one that lives, its connection, its user, its state, all, by expiry.
+        if keys <= 6 { Ok(()) } else { Err(format!("{keys} keys")) }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,54 +4,18 @@
 mod common;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::commands::{has_python, path, said};
+use common::process::{UpProcess, up};
 use common::*;
 use proto::session as session_pb;
 use proto::statesync as pb;
 use tonic::Code;
 use uuid::Uuid;
-
-struct Server {
-    child: Child,
-    base: u16,
-}
-
-impl Server {
-    /// Starts the binary on ports that are free.
-    fn start(data: &Path) -> Self {
-        let base = free_base();
-        let child = aetherflow(data, base).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        Self { child, base }
-    }
-
-    fn address(&self, offset: u16) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.base + offset))
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn aetherflow(data: &Path, base: u16) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
-    command.args(["up", "--ports", &base.to_string(), "--data"]).arg(data);
-    command
-}
 
 /// Runs the binary until it ends by itself and returns what it said.
 fn refused(mut command: Command) -> String {
@@ -60,23 +24,13 @@ fn refused(mut command: Command) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-async fn http_get(address: SocketAddr, path: &str) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
-}
-
 #[tokio::test]
 async fn what_was_acknowledged_is_there_after_kill_9() {
     let data = tempfile::tempdir().unwrap();
     let mut acknowledged: Vec<(String, u64)> = Vec::new();
     let mut doc_id = String::new();
     for round in 0..3 {
-        let server = Server::start(data.path());
+        let server = UpProcess::start(data.path());
         let mut client = documents(server.address(2)).await;
         if round == 0 {
             doc_id = create_text(&mut client, "").await;
@@ -110,13 +64,13 @@ async fn what_was_acknowledged_is_there_after_kill_9() {
         for _ in 0..200 {
             acknowledged.push(answers.recv().await.expect("operations are acknowledged"));
         }
-        server.signal("-KILL");
+        server.process.signal("-KILL");
         while let Some(answer) = answers.recv().await {
             acknowledged.push(answer);
         }
     }
     println!("{} operations were acknowledged before three kills", acknowledged.len());
-    let server = Server::start(data.path());
+    let server = UpProcess::start(data.path());
     let mut client = documents(server.address(2)).await;
     let newest = acknowledged.iter().map(|(_, version)| *version).max().unwrap();
     assert!(get(&mut client, &doc_id).await.version >= newest);
@@ -128,10 +82,9 @@ async fn locks_descriptions_and_sessions_are_there_after_kill_9() {
     let (mut names, mut sessions_left, mut fencing): (HashMap<String, String>, Vec<String>, u64) = Default::default();
     let mut locked: Option<String> = None;
     for round in 0..3 {
-        let server = Server::start(data.path());
+        let server = UpProcess::start(data.path());
         let mut client = documents(server.address(2)).await;
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address(1))).unwrap();
-        let mut sessions = Sessions::new(endpoint.connect_lazy());
+        let mut sessions = sessions(server.address(1)).await;
         for (doc_id, name) in &names {
             assert_eq!(get(&mut client, doc_id).await.name, *name);
         }
@@ -165,14 +118,14 @@ async fn locks_descriptions_and_sessions_are_there_after_kill_9() {
             fencing = client.acquire_lock(lock).await.unwrap().into_inner().lock.unwrap().fencing;
             locked = Some(doc_id);
         }
-        server.signal("-KILL");
+        server.process.signal("-KILL");
     }
 }
 
 #[tokio::test]
 async fn typed_content_and_waiting_conflicts_are_there_after_kill_9() {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path());
+    let server = UpProcess::start(data.path());
     let mut client = documents(server.address(2)).await;
     let properties = [("conflict_resolution".to_owned(), "manual".to_owned())].into();
     let request = pb::CreateDocumentRequest {
@@ -194,9 +147,9 @@ async fn typed_content_and_waiting_conflicts_are_there_after_kill_9() {
     waits.operation.as_mut().unwrap().idempotency_key = "key".into();
     let waiting = client.apply_operation(waits.clone()).await.unwrap().into_inner();
     assert!(!waiting.success);
-    server.signal("-KILL");
+    server.process.signal("-KILL");
 
-    let server = Server::start(data.path());
+    let server = UpProcess::start(data.path());
     let mut client = documents(server.address(2)).await;
     assert_eq!(text(&mut client, &doc_id).await, r#"{"elements":{"e":{"x":1}}}"#);
     assert_eq!(client.apply_operation(waits).await.unwrap().into_inner(), waiting, "a retry finds it waiting");
@@ -216,9 +169,9 @@ async fn typed_content_and_waiting_conflicts_are_there_after_kill_9() {
         ..Default::default()
     };
     client.resolve_conflict(decision).await.unwrap();
-    server.signal("-KILL");
+    server.process.signal("-KILL");
 
-    let server = Server::start(data.path());
+    let server = UpProcess::start(data.path());
     let mut client = documents(server.address(2)).await;
     assert_eq!(text(&mut client, &doc_id).await, r#"{"elements":{"e":{"x":2,"y":3}}}"#);
     assert_eq!(client.list_conflicts(list).await.unwrap().into_inner().total, 1);
@@ -228,7 +181,7 @@ async fn typed_content_and_waiting_conflicts_are_there_after_kill_9() {
 async fn an_interrupt_ends_it_within_five_seconds_with_streams_open() {
     for signal in ["-INT", "-TERM"] {
         let data = tempfile::tempdir().unwrap();
-        let mut server = Server::start(data.path());
+        let mut server = UpProcess::start(data.path());
         let mut client = documents(server.address(2)).await;
         let doc_id = create_text(&mut client, "").await;
         let mut streams = Vec::new();
@@ -238,14 +191,9 @@ async fn an_interrupt_ends_it_within_five_seconds_with_streams_open() {
             streams.push(events);
         }
         let started = Instant::now();
-        server.signal(signal);
-        let status = loop {
-            if let Some(status) = server.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(started.elapsed() < Duration::from_secs(5), "it still runs");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+        server.process.signal(signal);
+        let ended = async || server.process.0.try_wait().unwrap().ok_or("it still runs");
+        let status = eventually(Duration::from_secs(5), ended).await;
         println!("{signal} ended it in {:?}", started.elapsed());
         assert!(status.success(), "{status}");
         for events in &mut streams {
@@ -257,7 +205,7 @@ async fn an_interrupt_ends_it_within_five_seconds_with_streams_open() {
 #[tokio::test]
 async fn readiness_and_metrics_tell_the_truth() {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path());
+    let server = UpProcess::start(data.path());
     let mut client = documents(server.address(2)).await;
     let doc_id = create_text(&mut client, "").await;
     apply(&mut client, insertion(&doc_id, Uuid::now_v7(), 1, 0, "x")).await.unwrap();
@@ -296,15 +244,14 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
         return;
     };
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path());
+    let server = UpProcess::start(data.path());
     let mut client = documents(server.address(2)).await;
     let doc_id = create_text(&mut client, "").await;
     let mut events = subscribe(&mut client, subscription(&doc_id, "bob")).await;
     next(&mut events).await;
     let missing = pb::GetDocumentRequest { doc_id: Uuid::now_v7().to_string() };
     client.get_document(missing).await.unwrap_err();
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address(1))).unwrap();
-    let mut sessions = Sessions::new(endpoint.connect_lazy());
+    let mut sessions = sessions(server.address(1)).await;
     sessions.get_stats(session_pb::GetStatsRequest {}).await.unwrap();
     let metrics = http_get(server.address(102), "/metrics").await;
     let (_, body) = metrics.split_once("\r\n\r\n").unwrap();
@@ -327,8 +274,7 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
     }
     checker.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
     let output = checker.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{body}");
+    assert!(output.status.success(), "{}\n{body}", said(&output));
 }
 
 #[tokio::test]
@@ -351,30 +297,29 @@ fn what_prevents_a_start_is_said_with_its_remedy() {
     let data = tempfile::tempdir().unwrap();
     let base = free_base();
     let taken = TcpListener::bind(("127.0.0.1", base + 1)).unwrap();
-    let said = refused(aetherflow(data.path(), base));
+    let said = refused(up(data.path(), base));
     assert!(said.contains("--ports BASE") && said.contains("session gRPC"), "{said}");
     drop(taken);
 
-    let mut public = aetherflow(data.path(), base);
+    let mut public = up(data.path(), base);
     public.args(["--bind", "0.0.0.0"]);
     let said = refused(public);
     assert!(said.contains("--allow-anonymous"), "{said}");
 
-    let said = refused(aetherflow(data.path(), 65_500));
+    let said = refused(up(data.path(), 65_500));
     assert!(said.contains("65433"), "{said}");
 
     let file = data.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let said = refused(aetherflow(&file, base));
+    let said = refused(up(&file, base));
     assert!(said.contains("--data DIR"), "{said}");
 }
 
-#[tokio::test]
-async fn a_data_directory_in_use_is_refused() {
+#[test]
+fn a_data_directory_in_use_is_refused() {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path());
-    documents(server.address(2)).await;
-    let said = refused(aetherflow(data.path(), free_base()));
+    let _server = UpProcess::start(data.path());
+    let said = refused(up(data.path(), free_base()));
     assert!(said.contains("in use by another aetherflow process"), "{said}");
 }
 
@@ -384,8 +329,7 @@ async fn a_plain_python_client_works_by_reflection() {
         return;
     }
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start(data.path());
-    documents(server.address(2)).await;
+    let server = UpProcess::start(data.path());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/client.py");
     let mut client = tokio::process::Command::new("python");
     client.arg(script).args([1, 2].map(|offset| server.address(offset).to_string()));

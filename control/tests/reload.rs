@@ -5,47 +5,29 @@ mod common;
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::commands::AETHERFLOW;
+use common::process::Process;
+use common::{eventually, sessions};
 use proto::session as pb;
-use proto::session::session_service_client::SessionServiceClient;
 
-struct Service(Child);
-
-impl Service {
-    fn start(folder: &Path) -> Self {
-        let logs = std::fs::File::create(folder.join("logs")).unwrap();
-        let mut command = Command::new(AETHERFLOW);
-        command.args(["session", "-f", "session.yaml"]).current_dir(folder).env_remove("RUST_LOG");
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(logs).spawn().unwrap())
-    }
-
-    fn hang_up(&self) {
-        assert!(Command::new("kill").args(["-HUP", &self.0.id().to_string()]).status().unwrap().success());
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(folder: &Path) -> Process {
+    let logs = std::fs::File::create(folder.join("logs")).unwrap();
+    let mut command = Command::new(AETHERFLOW);
+    command.args(["session", "-f", "session.yaml"]).current_dir(folder).env_remove("RUST_LOG");
+    Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(logs))
 }
 
 /// Waits for a line that has all of `parts`.
 async fn logged(folder: &Path, parts: &[&str]) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
+    eventually(Duration::from_secs(20), async || {
         let logs = std::fs::read_to_string(folder.join("logs")).unwrap();
-        if logs.lines().any(|line| parts.iter().all(|part| line.contains(part))) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "no line has {parts:?}: {logs}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let found = logs.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        if found { Ok(()) } else { Err(format!("no line has {parts:?}: {logs}")) }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -62,16 +44,9 @@ async fn the_level_of_the_logs_changes_at_once_and_other_keys_are_named() {
         std::fs::write(folder.join("session.yaml"), file).unwrap();
     };
     configure("info", "sqlite");
-    let service = Service::start(folder);
+    let service = start(folder);
     logged(folder, &["authentication is off"]).await;
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut client = loop {
-        match SessionServiceClient::connect(format!("http://{address}")).await {
-            Ok(client) => break client,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+    let mut client = sessions(address).await;
     let mut session = async || {
         let request =
             pb::CreateSessionRequest { user_id: "ada".into(), client_ip: "192.0.2.7".into(), ..Default::default() };
@@ -82,7 +57,7 @@ async fn the_level_of_the_logs_changes_at_once_and_other_keys_are_named() {
     };
     let quiet = session().await;
     configure("debug", "memory");
-    service.hang_up();
+    service.signal("-HUP");
     logged(folder, &["\"level\":\"WARN\"", "Store.Type", "takes a restart"]).await;
     logged(folder, &["\"level\":\"INFO\"", "reloaded: the level of the logs"]).await;
     let loud = session().await;
@@ -90,7 +65,7 @@ async fn the_level_of_the_logs_changes_at_once_and_other_keys_are_named() {
     let logs = std::fs::read_to_string(folder.join("logs")).unwrap();
     assert!(!logs.contains(&quiet), "info has no line for a session");
     std::fs::write(folder.join("session.yaml"), "Log: {Level: 7}\nServre: {}\n").unwrap();
-    service.hang_up();
+    service.signal("-HUP");
     logged(folder, &["\"level\":\"ERROR\"", "not reloaded", "Servre"]).await;
     session().await;
 }

@@ -5,20 +5,19 @@ mod common;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::process::Process;
 use common::*;
 use proto::session as session_pb;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use uuid::Uuid;
 
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 /// A Prometheus that scrapes one address every second; ends with this.
 struct Prometheus {
-    child: Child,
+    _process: Process,
     address: SocketAddr,
 }
 
@@ -40,47 +39,24 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        Some(Self { child, address })
+        Some(Self { _process: Process(child), address })
     }
 
     /// The value of a query, once it has one, within half a minute.
     async fn value(&self, query: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let mut last = String::new();
-        while Instant::now() < deadline {
-            if let Ok((_, body)) = http_get(self.address, &format!("/api/v1/query?query={query}"), "*/*").await {
-                last = String::from_utf8_lossy(&body).into_owned();
-                // The body may come in chunks, whose lengths stand around it.
-                let json = last.find('{').zip(last.rfind('}')).map_or("", |(start, end)| &last[start..=end]);
-                let json: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
-                if let Some(value) = json["data"]["result"][0]["value"][1].as_str() {
-                    return value.to_owned();
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        panic!("{query} has no value: {last}");
+        let look = async || {
+            let (_, body) = http_get_as(self.address, &format!("/api/v1/query?query={query}"), "*/*")
+                .await
+                .map_err(|error| error.to_string())?;
+            let body = String::from_utf8_lossy(&body).into_owned();
+            // It may come in chunks, whose lengths stand around it.
+            let json = body.find('{').zip(body.rfind('}')).map_or("", |(start, end)| &body[start..=end]);
+            let json: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
+            let value = json["data"]["result"][0]["value"][1].as_str();
+            value.map(str::to_owned).ok_or_else(|| format!("{query} has no value: {body}"))
+        };
+        eventually(Duration::from_secs(30), look).await
     }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The head and the body of what is at `path`.
-async fn http_get(address: SocketAddr, path: &str, accept: &str) -> std::io::Result<(String, Vec<u8>)> {
-    let mut stream = TcpStream::connect(address).await?;
-    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or(answer.len());
-    let body = answer.split_off(end);
-    Ok((String::from_utf8_lossy(&answer).into_owned(), body))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,9 +67,9 @@ async fn a_real_prometheus_has_native_histograms_of_rpcs() {
         let insertion = insertion(&doc_id, Uuid::now_v7(), version, 0, "x");
         apply(&mut world.documents, insertion).await.unwrap();
     }
-    let (head, _) = http_get(world.running.statesync_metrics_addr, "/metrics", PROTOBUF).await.unwrap();
+    let (head, _) = http_get_as(world.running.statesync_metrics_addr, "/metrics", PROTOBUF).await.unwrap();
     assert!(head.contains(&format!("content-type: {PROTOBUF}")), "{head}");
-    let (head, text) = http_get(world.running.statesync_metrics_addr, "/metrics", "text/plain").await.unwrap();
+    let (head, text) = http_get_as(world.running.statesync_metrics_addr, "/metrics", "text/plain").await.unwrap();
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     assert!(String::from_utf8(text).unwrap().contains("grpc_server_request_duration_seconds_bucket{"));
     let data = tempfile::tempdir().unwrap();
@@ -131,7 +107,7 @@ async fn a_scrape_under_load_takes_less_than_a_tenth_of_a_second() {
     for accept in ["text/plain", PROTOBUF].into_iter().cycle().take(40) {
         tokio::time::sleep(Duration::from_millis(25)).await;
         let start = Instant::now();
-        let (_, body) = http_get(world.running.statesync_metrics_addr, "/metrics", accept).await.unwrap();
+        let (_, body) = http_get_as(world.running.statesync_metrics_addr, "/metrics", accept).await.unwrap();
         took.push(start.elapsed());
         assert!(body.len() > 1_000);
     }

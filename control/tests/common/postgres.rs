@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::commands::{path, skip};
+use super::eventually;
 
 /// How long the server may take to start, with what it has to repair after it was killed.
 const START_TIME: Duration = Duration::from_secs(30);
@@ -144,14 +145,12 @@ impl Cluster {
 
     /// Waits until it takes connections; false if it ended instead.
     async fn answers(&self, deadline: Instant) -> bool {
-        while self.connect("postgres").await.is_err() {
-            assert!(Instant::now() < deadline, "PostgreSQL does not answer on port {}", self.port);
-            if self.server.lock().unwrap().try_wait().unwrap().is_some() {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        true
+        let look = async || match self.connect("postgres").await {
+            Ok(_) => Ok(true),
+            Err(_) if self.server.lock().unwrap().try_wait().unwrap().is_some() => Ok(false),
+            Err(error) => Err(error),
+        };
+        eventually(deadline.saturating_duration_since(Instant::now()), look).await
     }
 
     async fn connect(&self, database: &str) -> Result<PgConnection, sqlx::Error> {

@@ -2,17 +2,19 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use control::session::RedisOptions;
 use tempfile::TempDir;
 
 use super::commands::{path, skip};
+use super::eventually;
+use super::process::Process;
 
 /// Ends with this.
 pub struct RedisServer {
-    child: Child,
+    process: Process,
     pub address: SocketAddr,
     data: TempDir,
 }
@@ -22,11 +24,11 @@ impl RedisServer {
     pub async fn start() -> Option<Self> {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let data = tempfile::tempdir().unwrap();
-        let Some(child) = spawn(address, &data) else {
+        let Some(process) = spawn(address, &data) else {
             skip("no redis-server (Debian: redis-server): .ci/tools.sh fetches it");
             return None;
         };
-        let mut server = Self { child, address, data };
+        let mut server = Self { process, address, data };
         server.wait().await;
         Some(server)
     }
@@ -71,37 +73,27 @@ impl RedisServer {
 
     /// Stops it, or lets it go on.
     pub fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+        self.process.signal(name);
     }
 
     /// Ends it without any warning.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.kill();
     }
 
     /// Starts it again with what it had.
     pub async fn restart(&mut self) {
-        self.child = spawn(self.address, &self.data).expect("it was there before");
+        self.process = spawn(self.address, &self.data).expect("it was there before");
         self.wait().await;
     }
 
     /// Waits until it answers, with what it had.
     async fn wait(&mut self) {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while !answers(self.address) {
-            assert!(self.child.try_wait().unwrap().is_none(), "redis-server has ended: is its port taken?");
-            assert!(Instant::now() < deadline, "redis-server does not answer at {}", self.address);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let look = async || {
+            assert!(self.process.0.try_wait().unwrap().is_none(), "redis-server has ended: is its port taken?");
+            if answers(self.address) { Ok(()) } else { Err("redis-server does not answer") }
+        };
+        eventually(Duration::from_mins(1), look).await;
     }
 }
 
@@ -121,7 +113,7 @@ fn answers(address: SocketAddr) -> bool {
     stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG\r\n"
 }
 
-fn spawn(address: SocketAddr, data: &TempDir) -> Option<Child> {
+fn spawn(address: SocketAddr, data: &TempDir) -> Option<Process> {
     // What is acknowledged is in its file: with everysec a write may stay in its memory while it syncs.
     let durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
     Command::new("redis-server")
@@ -134,4 +126,5 @@ fn spawn(address: SocketAddr, data: &TempDir) -> Option<Child> {
         .stderr(Stdio::null())
         .spawn()
         .ok()
+        .map(Process)
 }

@@ -1,7 +1,7 @@
 //! Every index is there for a query, and every query of one document finds its rows by an index.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use control::statesync::{
     Batch, ConflictFilter, DocumentFilter, DocumentRecord, DocumentStore, Durability, PostgresDocuments,
@@ -105,18 +105,14 @@ async fn every_index_is_used_by_the_query_that_it_is_for() {
     // A process that ends says what it did.
     drop(documents);
     committer.await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
+    eventually(Duration::from_secs(20), async || {
         let query = "SELECT indexrelname::text AS name FROM pg_stat_user_indexes WHERE idx_scan > 0";
         let rows = sqlx::query(query).fetch_all(&mut admin).await.unwrap();
         let used: BTreeSet<String> = rows.iter().map(|row| row.get("name")).collect();
         let unused: Vec<_> = INDEXES.into_iter().filter(|index| !used.contains(*index)).collect();
-        if unused.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "no query uses {unused:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        if unused.is_empty() { Ok(()) } else { Err(format!("no query uses {unused:?}")) }
+    })
+    .await;
     let read: i64 = sqlx::query_scalar("SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'operations'")
         .fetch_one(&mut admin)
         .await

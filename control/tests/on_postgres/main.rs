@@ -9,77 +9,43 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::service::{ServiceProcess, http_get, is_ready_within, kills};
+use common::commands::{AETHERFLOW, said};
+use common::outage::{Calls, RECOVERY, kills, refused, timed};
+use common::service::ServiceProcess;
 use common::*;
 use control::statesync::PostgresDocuments;
 use proto::statesync as pb;
 use tokio::task::JoinSet;
-use tonic::{Code, Request};
+use tonic::Code;
 use uuid::Uuid;
 
-/// How long the calls of these tests may take.
-const DEADLINE: Duration = Duration::from_secs(4);
-/// How soon everything has to work again after the server is back.
-const RECOVERY: Duration = Duration::from_secs(5);
 const DOCUMENTS: usize = 4;
 const WRITERS: usize = 8;
-
-fn timed<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(DEADLINE);
-    request
-}
 
 /// What writers were told.
 #[derive(Default)]
 struct History {
-    stop: AtomicBool,
+    calls: Calls,
     /// The versions that were acknowledged, by document.
     versions: Mutex<BTreeMap<String, BTreeSet<u64>>>,
-    refused: AtomicU64,
-    /// Whether calls may fail as they do where nobody listens.
-    service_dies: bool,
 }
 
 impl History {
-    fn acknowledged(&self) -> usize {
-        self.versions.lock().unwrap().values().map(BTreeSet::len).sum()
-    }
-
-    /// Waits until `count` more are acknowledged.
-    async fn grows(&self, count: usize, within: Duration) {
-        let (wanted, deadline) = (self.acknowledged() + count, Instant::now() + within);
-        while self.acknowledged() < wanted {
-            assert!(Instant::now() < deadline, "{count} more operations were not acknowledged within {within:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
     /// Applies an operation, however often it is refused; gives its version.
-    async fn apply(&self, client: &mut Documents, operation: pb::Operation) -> u64 {
+    async fn apply(&self, client: &Documents, operation: pb::Operation) -> u64 {
         let doc_id = operation.doc_id.clone();
         let request = pb::ApplyOperationRequest { operation: Some(operation) };
-        loop {
-            let started = Instant::now();
-            match client.apply_operation(timed(request.clone())).await {
-                Ok(answer) => {
-                    let version = answer.into_inner().applied_operation.unwrap().version;
-                    let mut versions = self.versions.lock().unwrap();
-                    assert!(versions.entry(doc_id).or_default().insert(version), "version {version} was given twice");
-                    return version;
-                }
-                Err(status) => {
-                    assert!(self.service_dies || status.code() == Code::Unavailable, "{status:?}");
-                    assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            }
-        }
+        let apply = || {
+            let (mut client, request) = (client.clone(), timed(request.clone()));
+            async move { client.apply_operation(request).await }
+        };
+        let version = self.calls.acknowledged(apply).await.into_inner().applied_operation.unwrap().version;
+        let mut versions = self.versions.lock().unwrap();
+        assert!(versions.entry(doc_id).or_default().insert(version), "version {version} was given twice");
+        version
     }
 
     /// Every acknowledged operation made one version and one letter, and nothing else did.
@@ -94,11 +60,11 @@ impl History {
 }
 
 /// Writes one letter after the other until it is told to stop, each of them until it is acknowledged.
-async fn write(mut client: Documents, doc_id: String, history: Arc<History>) {
+async fn write(client: Documents, doc_id: String, history: Arc<History>) {
     let (session, mut base) = (Uuid::now_v7(), 1);
-    while !history.stop.load(Ordering::Relaxed) {
+    while history.calls.go_on() {
         let id = Uuid::now_v7().to_string();
-        base = history.apply(&mut client, pb::Operation { id, ..insertion(&doc_id, session, base, 0, "x") }).await;
+        base = history.apply(&client, pb::Operation { id, ..insertion(&doc_id, session, base, 0, "x") }).await;
     }
 }
 
@@ -115,15 +81,6 @@ async fn writers(address: SocketAddr, history: &Arc<History>) -> JoinSet<()> {
     writers
 }
 
-async fn finish(history: &History, mut writers: JoinSet<()>, client: &mut Documents) {
-    history.stop.store(true, Ordering::Relaxed);
-    while let Some(written) = writers.join_next().await {
-        written.unwrap();
-    }
-    history.check(client).await;
-    println!("{} calls were refused", history.refused.load(Ordering::Relaxed));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_is_there_once_after_postgres_was_killed_in_the_middle_of_writes() {
     let Some(postgres) = PostgresServer::alone().await else { return };
@@ -131,21 +88,15 @@ async fn what_was_acknowledged_is_there_once_after_postgres_was_killed_in_the_mi
     let postgres = world.postgres.take().unwrap();
     let history = Arc::new(History::default());
     let writers = writers(world.running.statesync_addr, &history).await;
-    for cycle in 1..=kills() {
-        history.grows(200, Duration::from_secs(30)).await;
-        let refused = history.refused.load(Ordering::Relaxed);
+    for _ in 1..=kills() {
+        history.calls.until_kill().await;
         postgres.kill();
-        let deadline = Instant::now() + 2 * DEADLINE;
-        while history.refused.load(Ordering::Relaxed) == refused {
-            assert!(Instant::now() < deadline, "nobody was told that the store is down");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        history.calls.until_refused().await;
         postgres.restart().await;
-        let back = Instant::now();
-        history.grows(1, RECOVERY).await;
-        println!("cycle {cycle}: {} acknowledged, again after {:?}", history.acknowledged(), back.elapsed());
+        history.calls.recover().await;
     }
-    finish(&history, writers, &mut world.documents).await;
+    history.calls.end(writers).await;
+    history.check(&mut world.documents).await;
     world.running.shutdown().await;
 }
 
@@ -153,39 +104,28 @@ async fn what_was_acknowledged_is_there_once_after_postgres_was_killed_in_the_mi
 async fn what_was_acknowledged_is_there_once_after_the_service_was_killed_in_the_middle_of_writes() {
     let Some(postgres) = PostgresServer::start().await else { return };
     let mut service = ServiceProcess::start("statesync", &postgres.section()).await;
-    let history = Arc::new(History { service_dies: true, ..History::default() });
+    let history = Arc::new(History { calls: Calls::of_dying_service(), ..History::default() });
     let writers = writers(service.address, &history).await;
-    for _ in 1..=kills() {
-        history.grows(200, Duration::from_secs(30)).await;
-        service.kill();
-        service.restart().await;
-        history.grows(1, RECOVERY).await;
-    }
-    finish(&history, writers, &mut documents(service.address).await).await;
+    history.calls.outlive(&mut service).await;
+    history.calls.end(writers).await;
+    history.check(&mut documents(service.address).await).await;
 }
 
 /// What every call that needs the store is told while it is down: the codes, each within the deadline.
 async fn refusals(client: &mut Documents, doc_id: &str) -> Vec<Code> {
-    let mut codes = Vec::new();
-    let mut started = Instant::now();
-    let mut told = |code| {
-        assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
-        started = Instant::now();
-        codes.push(code);
-    };
     let create = pb::CreateDocumentRequest {
         name: "a document".into(),
         r#type: "text".into(),
         created_by: "ada".into(),
         ..Default::default()
     };
-    told(client.create_document(timed(create)).await.unwrap_err().code());
-    let operation = insertion(doc_id, Uuid::now_v7(), 1, 0, "y");
-    let request = pb::ApplyOperationRequest { operation: Some(operation) };
-    told(client.apply_operation(timed(request)).await.unwrap_err().code());
-    told(client.list_documents(timed(pb::ListDocumentsRequest::default())).await.unwrap_err().code());
-    told(client.get_stats(timed(pb::GetStatsRequest {})).await.unwrap_err().code());
-    codes
+    let apply = pb::ApplyOperationRequest { operation: Some(insertion(doc_id, Uuid::now_v7(), 1, 0, "y")) };
+    vec![
+        refused(client.create_document(timed(create))).await,
+        refused(client.apply_operation(timed(apply))).await,
+        refused(client.list_documents(timed(pb::ListDocumentsRequest::default()))).await,
+        refused(client.get_stats(timed(pb::GetStatsRequest {}))).await,
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,7 +141,7 @@ async fn while_postgres_is_down_calls_fail_in_time_and_the_service_recovers_by_i
     world.postgres.as_ref().unwrap().restart().await;
     is_ready_within(world.running.statesync_metrics_addr, RECOVERY).await;
     let history = History::default();
-    tokio::time::timeout(RECOVERY, history.apply(&mut world.documents, insertion(&doc_id, Uuid::now_v7(), 1, 0, "x")))
+    tokio::time::timeout(RECOVERY, history.apply(&world.documents, insertion(&doc_id, Uuid::now_v7(), 1, 0, "x")))
         .await
         .unwrap();
     assert_eq!(text(&mut world.documents, &doc_id).await, "x", "what was refused was not done");
@@ -218,13 +158,13 @@ async fn a_postgres_that_falls_silent_fails_calls_in_time_and_is_used_again_when
     let doc_id = create_text(&mut world.documents, "").await;
     let history = History::default();
     let session = Uuid::now_v7();
-    history.apply(&mut world.documents, insertion(&doc_id, session, 1, 0, "x")).await;
+    history.apply(&world.documents, insertion(&doc_id, session, 1, 0, "x")).await;
     world.postgres.as_ref().unwrap().signal_all("-STOP");
     let codes = refusals(&mut world.documents, &doc_id).await;
     world.postgres.as_ref().unwrap().signal_all("-CONT");
     assert_eq!(codes, [Code::Unavailable; 4]);
     let operation = insertion(&doc_id, session, 2, 0, "x");
-    tokio::time::timeout(RECOVERY, history.apply(&mut world.documents, operation)).await.unwrap();
+    tokio::time::timeout(RECOVERY, history.apply(&world.documents, operation)).await.unwrap();
     is_ready_within(world.running.statesync_metrics_addr, RECOVERY).await;
 }
 
@@ -287,13 +227,13 @@ async fn two_services_on_one_database_never_make_one_version_twice() {
     let doc_id = create_text(&mut first.documents, "").await;
     let history = Arc::new(History::default());
     let mut writers = JoinSet::new();
-    for mut client in [first.documents.clone(), second.documents.clone()] {
+    for client in [first.documents.clone(), second.documents.clone()] {
         let (doc_id, history) = (doc_id.clone(), Arc::clone(&history));
         writers.spawn(async move {
             let session = Uuid::now_v7();
             for _ in 0..15 {
                 let id = Uuid::now_v7().to_string();
-                history.apply(&mut client, pb::Operation { id, ..insertion(&doc_id, session, 1, 0, "x") }).await;
+                history.apply(&client, pb::Operation { id, ..insertion(&doc_id, session, 1, 0, "x") }).await;
             }
         });
     }
@@ -309,12 +249,8 @@ async fn two_services_on_one_database_never_make_one_version_twice() {
 }
 
 fn aetherflow(arguments: &[&str], folder: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_aetherflow"));
+    let mut command = Command::new(AETHERFLOW);
     command.args(arguments).args(["-f", "config.yaml"]).current_dir(folder).output().unwrap()
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 #[tokio::test]
