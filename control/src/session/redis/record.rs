@@ -31,14 +31,15 @@ struct Record {
     expires_at: String,
     #[serde(default)]
     metadata: Option<HashMap<String, String>>,
-    #[serde(default)]
-    stats: Stats,
+    #[serde(default, with = "Stats")]
+    stats: pb::SessionStats,
     timeout_micros: u64,
     token_hash: String,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+/// The names of the fields of [`pb::SessionStats`].
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "pb::SessionStats", rename_all = "PascalCase", default)]
 struct Stats {
     packets_sent: u64,
     packets_received: u64,
@@ -51,7 +52,6 @@ struct Stats {
 
 /// A session as it is stored.
 pub(super) fn encode(session: &Session) -> String {
-    let stats = &session.stats;
     let record = Record {
         session_id: session.id,
         user_id: session.user_id.clone(),
@@ -64,14 +64,7 @@ pub(super) fn encode(session: &Session) -> String {
         last_active_at: text_of(session.last_active_at),
         expires_at: text_of(session.expires_at),
         metadata: Some(session.metadata.clone()),
-        stats: Stats {
-            packets_sent: stats.packets_sent,
-            packets_received: stats.packets_received,
-            bytes_sent: stats.bytes_sent,
-            bytes_received: stats.bytes_received,
-            retransmissions: stats.retransmissions,
-            current_rtt_ms: stats.current_rtt_ms,
-        },
+        stats: session.stats,
         timeout_micros: session.timeout.as_micros() as u64,
         token_hash: hex::encode(session.token_hash),
     };
@@ -88,7 +81,6 @@ pub(super) fn decode(stored: &str) -> Result<Session, StoreError> {
     let time = |text: &str, what: &str| time_of(text).ok_or_else(|| corrupt(what));
     let mut token_hash = [0; 32];
     hex::decode_to_slice(&record.token_hash, &mut token_hash).map_err(|_| corrupt("TokenHash"))?;
-    let stats = &record.stats;
     Ok(Session {
         id: record.session_id,
         user_id: record.user_id,
@@ -101,14 +93,7 @@ pub(super) fn decode(stored: &str) -> Result<Session, StoreError> {
         expires_at: time(&record.expires_at, "ExpiresAt")?,
         timeout: Duration::from_micros(record.timeout_micros),
         metadata: record.metadata.unwrap_or_default(),
-        stats: pb::SessionStats {
-            packets_sent: stats.packets_sent,
-            packets_received: stats.packets_received,
-            bytes_sent: stats.bytes_sent,
-            bytes_received: stats.bytes_received,
-            retransmissions: stats.retransmissions,
-            current_rtt_ms: stats.current_rtt_ms,
-        },
+        stats: record.stats,
         token_hash,
     })
 }
