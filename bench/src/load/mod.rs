@@ -8,6 +8,7 @@ pub(crate) mod pace;
 mod record;
 mod recovery;
 pub mod serve;
+mod window;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -19,6 +20,10 @@ pub use arrivals::{Arrivals, Arrived};
 pub use meter::{Meter, Meters, Wire};
 pub use record::{Latencies, histogram};
 pub use recovery::{Recovery, RecoveryBucket, RecoveryResult};
+pub(crate) use window::Window;
+
+/// A server that refuses everything is not asked a million times.
+pub(crate) const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(1);
 
 /// A connection that answers requests with what they carried.
 pub trait Echo: Clone + Send + Sync + 'static {

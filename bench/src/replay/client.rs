@@ -16,10 +16,11 @@ use proto::statesync::{
     ApplyOperationRequest, ApplyOperationResponse, Operation, OperationEvent, SubscribeDocumentRequest,
 };
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::Encoding;
 use super::operation::{AFTER_KEY, Author, DELETED_KEY, named, operation, span};
+use super::reconnect::{Attempts, is_lost};
 use super::shared::Shared;
 use super::wire::{CALL_TIMEOUT, Dialer, Wire};
 use crate::history::Entry;
@@ -35,7 +36,6 @@ const OPERATION_PATCHES_MAX: usize = 500;
 /// Without any event or answer for so long the replay has failed.
 const STALL: Duration = Duration::from_mins(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
-const RECONNECT_FOR: Duration = Duration::from_mins(1);
 
 /// The sequence of an operation and the version that it made.
 type Answer = Pin<Box<dyn Future<Output = (u64, Result<u64, Status>)> + Send>>;
@@ -223,10 +223,7 @@ impl Client {
                 return Ok(());
             }
         };
-        let lost = matches!(
-            broken.code(),
-            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal
-        );
+        let lost = is_lost(&broken);
         if !self.shared.resume || !lost {
             return Err(anyhow::Error::new(broken).context(if lost {
                 "the connection broke (--resume goes on)"
@@ -277,16 +274,9 @@ impl Client {
     async fn reconnect(&mut self, broken: &Status) -> anyhow::Result<()> {
         self.answers.clear();
         self.shared.reconnections.fetch_add(1, Ordering::Relaxed);
-        let until = Instant::now() + RECONNECT_FOR;
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match self.resubscribe().await {
-                Ok(()) => break,
-                Err(error) if Instant::now() > until => return Err(error.context(format!("after: {broken}"))),
-                Err(error) => tracing::debug!(%error, "not connected yet"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+        let mut attempts = Attempts::after(broken);
+        while let Err(error) = self.resubscribe().await {
+            attempts.failed(error).await?;
         }
         for (sequence, operation) in self.unanswered.clone() {
             self.send(sequence, operation);

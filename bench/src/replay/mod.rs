@@ -3,6 +3,7 @@
 mod client;
 mod operation;
 mod outcome;
+pub(crate) mod reconnect;
 mod shared;
 pub(crate) mod wire;
 

@@ -9,13 +9,11 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::load::{Meter, Meters, histogram};
+use crate::load::{Meter, Meters, PAUSE_AFTER_FAILURE, Window, histogram};
 use crate::replay::wire::Wire;
 
 /// How long after the measured time an answer may come; then the call has failed.
 const LATE_ANSWERS: Duration = Duration::from_secs(10);
-/// A service that refuses everything is not asked a million times.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(1);
 /// Callers share histograms, of a quarter of a megabyte each, and seldom meet at one.
 const HISTOGRAMS: usize = 16;
 
@@ -109,33 +107,9 @@ impl Recorder {
     }
 }
 
-/// When the measured time begins and ends.
-#[derive(Clone, Copy)]
-struct Window {
-    begin: Instant,
-    end: Instant,
-}
-
-impl Window {
-    fn new(pace: &Pace) -> Self {
-        let begin = Instant::now() + pace.warmup;
-        Self { begin, end: begin + pace.measured }
-    }
-
-    /// Reads the meters at both ends, from a thread of its own: the runtime's are busy.
-    fn metered(self, meters: Meters) -> std::thread::JoinHandle<Meter> {
-        std::thread::spawn(move || {
-            std::thread::sleep(self.begin.saturating_duration_since(Instant::now()));
-            let before = meters.read();
-            std::thread::sleep(self.end.saturating_duration_since(Instant::now()));
-            meters.read().since(&before)
-        })
-    }
-}
-
 /// Calls over `wires` for as long as `pace` says.
 pub(super) async fn run<W: Workload>(workload: &Arc<W>, wires: &[Wire], pace: &Pace, meters: Meters) -> Measured {
-    let window = Window::new(pace);
+    let window = Window::new(pace.warmup, pace.measured);
     let spent = window.metered(meters);
     let recorder = Arc::new(Recorder::new());
     let mut callers = JoinSet::new();

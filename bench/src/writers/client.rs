@@ -15,20 +15,20 @@ use proto::statesync::{
 use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 use uuid::Uuid;
 
 use super::Shared;
 use super::book::{Sent, Told};
 use super::held::{Content, Held};
 use crate::history::Entry;
+use crate::replay::reconnect::{Attempts, is_lost};
 use crate::replay::wire::{CALL_TIMEOUT, Dialer, Wire};
 
 /// A person's time between two operations, in milliseconds.
 const THINK_MS: std::ops::Range<u64> = 100..500;
 /// How often an operation is sent again although it was answered.
 const REPEAT_PERCENT: u32 = 5;
-const RECONNECT_FOR: Duration = Duration::from_mins(1);
 /// So long after the end of writing everything has come to everybody.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -229,16 +229,9 @@ impl Client {
         ensure!(is_lost(broken), "refused: {broken}");
         self.answers.clear();
         self.shared.count_reconnection();
-        let until = Instant::now() + RECONNECT_FOR;
-        let mut pause = Duration::from_millis(50);
-        loop {
-            match self.resubscribe().await {
-                Ok(()) => break,
-                Err(error) if Instant::now() > until => return Err(error.context(format!("after: {broken}"))),
-                Err(error) => tracing::debug!(%error, "not connected yet"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+        let mut attempts = Attempts::after(broken);
+        while let Err(error) = self.resubscribe().await {
+            attempts.failed(error).await?;
         }
         if let Some(operation) = self.on_its_way.as_ref().map(|sent| sent.operation.clone()) {
             self.send(operation);
@@ -265,13 +258,6 @@ impl Client {
 
 fn user(writer: u16) -> String {
     format!("writer-{writer}")
-}
-
-fn is_lost(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded | Code::Internal
-    )
 }
 
 /// What an answer says of the operation.

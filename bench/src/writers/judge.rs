@@ -29,12 +29,9 @@ pub(super) async fn judge(
     seed: u64,
 ) -> anyhow::Result<()> {
     let mut random = StdRng::seed_from_u64(seed);
-    let end = loop {
-        if let Some(started) = shared.started.get() {
-            break *started + shared.writing_time;
-        }
-        tokio::time::sleep(PAUSE).await;
-    };
+    // Everybody has subscribed.
+    shared.start.wait().await;
+    let end = shared.end();
     while Instant::now() < end {
         for target in shared.targets.iter().filter(|target| target.rule == "manual") {
             let request = ListConflictsRequest {

@@ -130,6 +130,7 @@ struct Shared {
     /// One for each writer.
     sessions: Vec<Uuid>,
     writing_time: Duration,
+    /// The writers of all documents and who judges begin together.
     start: Barrier,
     started: OnceLock<Instant>,
     /// Hears from everybody who has stopped writing.
@@ -201,7 +202,7 @@ pub async fn play(args: &WritersArgs) -> anyhow::Result<Outcome> {
     let shared = Arc::new(Shared {
         sessions: (0..args.writers).map(|_| Uuid::now_v7()).collect(),
         writing_time: Duration::from_secs(args.seconds),
-        start: Barrier::new(clients),
+        start: Barrier::new(clients + 1),
         started: OnceLock::new(),
         idle,
         numbers: AtomicU32::new(0),

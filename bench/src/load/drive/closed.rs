@@ -7,39 +7,11 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::super::record::histogram;
-use super::super::{Echo, Meter, Meters, Wire};
+use super::super::{Echo, Meter, PAUSE_AFTER_FAILURE, Window, Wire};
 use super::{Measured, Plan};
 use crate::transport::tcp::FramedTcp;
 
 const LATE_ANSWERS: Duration = Duration::from_secs(2);
-
-/// When the measured window begins and ends.
-#[derive(Clone, Copy)]
-struct Window {
-    begin: Instant,
-    end: Instant,
-}
-
-impl Window {
-    fn new(plan: &Plan) -> Self {
-        let begin = Instant::now() + plan.warmup;
-        Self { begin, end: begin + Duration::from_secs_f64(plan.seconds) }
-    }
-
-    fn contains(self, sent: Instant) -> bool {
-        self.begin <= sent && sent < self.end
-    }
-
-    /// Reads the meter at both ends of the window, from a thread of its own.
-    fn metered(self, meters: Meters) -> std::thread::JoinHandle<Meter> {
-        std::thread::spawn(move || {
-            std::thread::sleep(self.begin.saturating_duration_since(Instant::now()));
-            let before = meters.read();
-            std::thread::sleep(self.end.saturating_duration_since(Instant::now()));
-            meters.read().since(&before)
-        })
-    }
-}
 
 fn measured(histogram: Histogram<u64>, errors: u64, plan: &Plan, spent: &Meter) -> Measured {
     let sent = histogram.len();
@@ -48,7 +20,7 @@ fn measured(histogram: Histogram<u64>, errors: u64, plan: &Plan, spent: &Meter) 
 
 /// Over a connection whose calls are futures: one task for each request in flight.
 pub(super) fn calls<E: Echo>(runtime: &tokio::runtime::Runtime, echo: &E, plan: &Plan) -> Measured {
-    let window = Window::new(plan);
+    let window = Window::new(plan.warmup, Duration::from_secs_f64(plan.seconds));
     let spent = window.metered(plan.meters(echo.wire(plan.remote.ip())));
     let failed = Arc::new(AtomicU64::new(0));
     let tasks: Vec<_> = (0..plan.concurrency)
@@ -69,7 +41,7 @@ pub(super) fn calls<E: Echo>(runtime: &tokio::runtime::Runtime, echo: &E, plan: 
                     }
                     if let Ok(Err(error)) = answer {
                         tracing::debug!(%error, "a request failed");
-                        tokio::time::sleep(Duration::from_millis(1)).await;
+                        tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
                     }
                 }
             })
@@ -86,7 +58,7 @@ pub(super) fn calls<E: Echo>(runtime: &tokio::runtime::Runtime, echo: &E, plan: 
 /// Over frames: one thread reads answers and sends as many requests as came back, in one write.
 pub(super) fn framed(connection: FramedTcp, plan: &Plan) -> anyhow::Result<Measured> {
     let (mut writer, reader) = connection.split()?;
-    let window = Window::new(plan);
+    let window = Window::new(plan.warmup, Duration::from_secs_f64(plan.seconds));
     let spent = window.metered(plan.meters(Wire::of_interfaces(plan.remote.ip())));
     // The slot of a request in flight is its number; what is kept is when it was sent.
     let mut sent: Vec<Option<Instant>> = vec![Some(Instant::now()); plan.concurrency];
