@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use aetherflow_bench::replay::{Encoding, ReplayArgs, ReplayTransport, play};
 use aetherflow_bench::trace;
-use proto::statesync::state_sync_service_client::StateSyncServiceClient;
-use proto::statesync::{GetDocumentRequest, ListDocumentsRequest};
+use proto::statesync::GetDocumentRequest;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use server::{Server, free_base, setting};
-use tonic::transport::Channel;
+use server::documents::{document, documents, reaches};
+use server::{Server, free_base, has_quantum, setting};
 
 const WRITERS: u16 = 3;
 /// Of one replay. At `SPEED` times the recorded pace, 20 ms apart, they take 1.5 seconds.
@@ -24,9 +23,7 @@ const SPEED: f64 = 8.0;
 /// What calls are carried by, and in which encoding, replay after replay.
 fn ways() -> Vec<(ReplayTransport, Encoding)> {
     let over = |transport| [(transport, Encoding::Json), (transport, Encoding::Yjs)];
-    if let Err(error) = quantum_shard::Shards::check() {
-        assert!(std::env::var_os("CI").is_none(), "{error}");
-        println!("SKIPPED: kill -9 in replays over Quantum: {error}");
+    if !has_quantum("kill -9 in replays over Quantum") {
         return over(ReplayTransport::TcpGrpc).into();
     }
     let [first, third] = over(ReplayTransport::QuantumGrpc);
@@ -48,27 +45,6 @@ fn arguments(base: u16, (transport, encoding): (ReplayTransport, Encoding)) -> R
         resume: true,
         check_history: true,
         json: true,
-    }
-}
-
-async fn documents(base: u16) -> StateSyncServiceClient<Channel> {
-    StateSyncServiceClient::connect(format!("http://127.0.0.1:{}", base + 2)).await.unwrap()
-}
-
-/// The id and the version of a document, counted in the order of their creation, if it is there.
-async fn document(client: &mut StateSyncServiceClient<Channel>, number: usize) -> Option<(String, u64)> {
-    let request = ListDocumentsRequest { offset: number as i32, limit: 1, ..ListDocumentsRequest::default() };
-    let listed = client.list_documents(request).await.unwrap().into_inner().documents;
-    listed.into_iter().next().map(|document| (document.id, document.version))
-}
-
-/// Waits until a document has so many versions.
-async fn reaches(base: u16, number: usize, version: u64) {
-    let mut client = documents(base).await;
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while document(&mut client, number).await.is_none_or(|(_, at)| at < version) {
-        assert!(Instant::now() < deadline, "the replay does not come to version {version}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

@@ -2,18 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod server;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aetherflow_bench::replay::{Encoding, Outcome, ReplayArgs, ReplayTransport, play};
 use aetherflow_bench::trace::{self, Trace};
 use control::up::{Ports, UpOptions, start};
+use server::documents::reaches;
+use server::{free_base, has_quantum};
+
+/// The version of the document at which the services are restarted.
+const RESTART_AT: u64 = 30;
 
 /// What calls can be carried by here.
 fn transports() -> Vec<ReplayTransport> {
-    if let Err(error) = quantum_shard::Shards::check() {
-        assert!(std::env::var_os("CI").is_none(), "{error}");
-        println!("SKIPPED: replays over Quantum: {error}");
+    if !has_quantum("replays over Quantum") {
         return vec![ReplayTransport::TcpGrpc];
     }
     vec![ReplayTransport::TcpGrpc, ReplayTransport::QuantumGrpc]
@@ -144,28 +149,20 @@ async fn recorded_traces_converge_over_every_transport_in_both_encodings() {
     }
 }
 
-/// A base port whose four ports are free at the moment.
-fn free_base() -> u16 {
-    let free = |base: &u16| {
-        [1, 2, 101, 102].iter().all(|port| std::net::TcpListener::bind(("127.0.0.1", base + port)).is_ok())
-    };
-    (23_000..32_000).step_by(200).find(free).unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_that_resumes_goes_on_after_the_services_were_restarted() {
     let data = tempfile::tempdir().unwrap();
     let base = free_base();
     let options = UpOptions { ports: Ports::Base(base), ..UpOptions::new(data.path()) };
     let ways = transports().into_iter().flat_map(|transport| [(transport, Encoding::Yjs), (transport, Encoding::Json)]);
-    for (transport, encoding) in ways {
+    for (number, (transport, encoding)) in ways.enumerate() {
         let running = start(options.clone()).await.unwrap();
         let addresses = (running.statesync_addr.to_string(), running.session_addr.to_string());
         let mut args = arguments(&addresses.0, &addresses.1, transport, encoding);
-        // 400 transactions, 20 ms apart: 2 seconds at four times the pace, with the restart in the middle.
+        // 400 transactions, 20 ms apart: 2 seconds at four times the pace, with the restart in it.
         (args.resume, args.speed) = (true, 4.0);
         let playing = tokio::spawn(async move { play(&args, trace::generate(2, 400, 8)).await });
-        tokio::time::sleep(Duration::from_millis(900)).await;
+        reaches(base, number, RESTART_AT).await;
         running.shutdown().await;
         let running = start(options.clone()).await.unwrap();
         let outcome = tokio::time::timeout(Duration::from_mins(1), playing).await.unwrap().unwrap().unwrap();

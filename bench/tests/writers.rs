@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
-use server::{Server, binary, free_base, setting};
+use server::{Server, binary, free_base, has_quantum, setting};
 
 /// How long they write, in seconds: over a link that loses packets, and on loopback.
 const ON_THE_LINK: u64 = 60;
@@ -34,12 +34,7 @@ fn has_links() -> bool {
 
 /// What calls can be carried by here.
 fn transports() -> Vec<&'static str> {
-    if let Err(error) = quantum_shard::Shards::check() {
-        assert!(std::env::var_os("CI").is_none(), "{error}");
-        println!("SKIPPED: writers over Quantum: {error}");
-        return vec!["tcp-grpc"];
-    }
-    vec!["quantum-grpc", "tcp-grpc"]
+    if has_quantum("writers over Quantum") { vec!["quantum-grpc", "tcp-grpc"] } else { vec!["tcp-grpc"] }
 }
 
 /// A link between two network namespaces, until it is dropped.

@@ -7,12 +7,13 @@
     reason = "each test binary uses its own part of this"
 )]
 
+pub mod documents;
+
 use std::io::{BufRead, BufReader};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
 
 /// The base of ports that is looked at next; below the ports that the system gives to clients.
 static NEXT_BASE: AtomicU16 = AtomicU16::new(11_000);
@@ -23,28 +24,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it on loopback and waits until it takes connections.
+    /// Starts it on loopback and waits until it is up.
     pub fn start(data: &Path, base: u16) -> Self {
         let mut command = Command::new(binary("aetherflow"));
         command.args(["up", "--ports", &base.to_string(), "--data"]).arg(data);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        let mut server = Self { child };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(("127.0.0.1", base + 2)).is_err() {
-            let ended = server.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the server ended at its start ({ended:?}); what it said is above");
-            assert!(Instant::now() < deadline, "the server does not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server
+        Self::run(&mut command)
     }
 
-    /// Starts it on `address` in a network namespace and waits until it says that it is up.
+    /// Starts it on `address` in a network namespace and waits until it is up.
     pub fn start_inside(namespace: &str, address: &str, data: &Path) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).arg(binary("aetherflow"));
         command.args(["up", "--bind", address, "--allow-anonymous", "--data"]).arg(data);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Self::run(command.stderr(Stdio::null()))
+    }
+
+    fn run(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let output = child.stdout.take().unwrap();
         let server = Self { child };
         let mut lines = BufReader::new(output).lines();
@@ -86,6 +82,15 @@ pub fn free_base() -> u16 {
             return base;
         }
     }
+}
+
+/// Whether Quantum can run here. Without `io_uring` and what can take its place a test passes by saying what it leaves out, but
+/// not where all has to be tested.
+pub fn has_quantum(left_out: &str) -> bool {
+    let Err(error) = quantum_shard::Shards::check() else { return true };
+    assert!(std::env::var_os("CI").is_none(), "{error}");
+    println!("SKIPPED: {left_out}: {error}");
+    false
 }
 
 /// A number from the environment, such as a seed or how long to go on.
