@@ -46,7 +46,7 @@ soak: ## The long proofs: simulated worlds, kill -9 in replays, random writers, 
 	$(CARGO) build --release --locked -p aetherflow -p aetherflow-bench --bins
 	CRASH_KILLS=$(SOAK_KILLS) $(CARGO) test --release --locked -p aetherflow-bench --test crash -- --nocapture
 	WRITERS_SECONDS=$(SOAK_WRITERS_SECONDS) $(CARGO) test --release --locked -p aetherflow-bench --test writers -- --nocapture --test-threads 1
-	PATH="$$PATH:$(TOOLS)/usr/bin" STORE_KILLS=$(SOAK_STORE_KILLS) $(CARGO) test --release --locked -p aetherflow --test on_redis --test on_postgres -- --nocapture --test-threads 1 killed
+	PATH="$$PATH:$(TOOLS)/usr/bin" STORE_KILLS=$(SOAK_STORE_KILLS) $(CARGO) test --release --locked -p aetherflow --test store_servers -- --nocapture --test-threads 1 killed
 	HOSTILE_UPDATES=100000 $(CARGO) test --release --locked -p aetherflow --test hostile_updates -- --nocapture
 	for trace in friendsforever sveltecomponent; do \
 	  file=$(TRACES)/$$trace.json.gz; \

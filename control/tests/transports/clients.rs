@@ -1,12 +1,10 @@
 //! The commands that are clients: `call` and `proxy`.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
-mod common;
-
-use common::commands::*;
-use common::*;
 use proto::statesync as pb;
 use uuid::Uuid;
+
+use crate::common::commands::*;
+use crate::common::*;
 
 #[tokio::test]
 async fn calls_are_made_by_name_over_every_transport() {

@@ -1,7 +1,4 @@
 //! `--transport auto` where a firewall (nftables, in network namespaces of the tests' own) drops UDP, or TCP.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::fs::File;
 use std::future::Future;
@@ -11,8 +8,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::commands::*;
-use common::*;
 use control::client::{ConnectArgs, TransportArg};
 use proto::session::GetStatsRequest;
 use proto::session::session_service_client::SessionServiceClient;
@@ -20,6 +15,9 @@ use quantum_grpc::{AnyChannel, Transport};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tonic::Status;
 use uuid::Uuid;
+
+use crate::common::commands::*;
+use crate::common::*;
 
 /// How long Quantum tries alone.
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -1,11 +1,7 @@
 //! The services over Quantum, with the generated clients.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::time::{Duration, Instant};
 
-use common::*;
 use proto::session as session_pb;
 use proto::session::session_service_client::SessionServiceClient;
 use proto::statesync as pb;
@@ -13,6 +9,8 @@ use proto::statesync::state_sync_service_client::StateSyncServiceClient;
 use quantum_grpc::{Channel, ClientConfig, Verify};
 use tonic::Code;
 use uuid::Uuid;
+
+use crate::common::*;
 
 async fn channel(address: std::net::SocketAddr, verify: Verify) -> Channel {
     Channel::connect(&address.to_string(), ClientConfig::new(verify)).await.unwrap()

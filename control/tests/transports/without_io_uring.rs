@@ -1,15 +1,13 @@
 //! Machines that refuse `io_uring`: containers often do, and the limit of locked memory is often low.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use common::commands::AETHERFLOW;
-use common::process::up;
-use common::*;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+use crate::common::commands::AETHERFLOW;
+use crate::common::process::up;
+use crate::common::*;
 
 /// Starts a command for which `io_uring_setup` is forbidden. A filter holds for its thread and all that the thread starts.
 fn spawn_without_io_uring(mut command: Command) -> Child {

@@ -1,9 +1,4 @@
 //! The document service on a PostgreSQL that is killed, stopped, shared, and of another version.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-#[path = "../common/mod.rs"]
-mod common;
-mod indexes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,15 +7,16 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::commands::{AETHERFLOW, said};
-use common::outage::{Calls, RECOVERY, kills, refused, timed};
-use common::service::ServiceProcess;
-use common::*;
 use control::statesync::PostgresDocuments;
 use proto::statesync as pb;
 use tokio::task::JoinSet;
 use tonic::Code;
 use uuid::Uuid;
+
+use crate::common::commands::{AETHERFLOW, said};
+use crate::common::outage::{Calls, RECOVERY, kills, refused, timed};
+use crate::common::service::ServiceProcess;
+use crate::common::*;
 
 const DOCUMENTS: usize = 4;
 const WRITERS: usize = 8;

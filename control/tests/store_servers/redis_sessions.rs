@@ -1,20 +1,18 @@
 //! Sessions in Redis: what becomes of them when it or the service dies, falls silent or forgets, and what it may not hold.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::outage::{Calls, RECOVERY, kills, refused, timed};
-use common::service::ServiceProcess;
-use common::*;
 use control::session::{RedisOptions, RedisSessions};
 use proto::session as pb;
 use tokio::task::JoinSet;
 use tonic::Code;
+
+use crate::common::outage::{Calls, RECOVERY, kills, refused, timed};
+use crate::common::service::ServiceProcess;
+use crate::common::*;
 
 const WRITERS: usize = 8;
 

@@ -1,13 +1,11 @@
 //! What subscribers see: order, resuming, lagging, both encodings.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
-mod common;
-
-use common::yjs::{Peer, yjs};
-use common::*;
 use proto::statesync as pb;
 use tonic::Code;
 use uuid::Uuid;
+
+use crate::common::yjs::{Peer, yjs};
+use crate::common::*;
 
 /// Applies the JSON form of an event to UTF-16 units.
 fn follow(units: &mut Vec<u16>, event: &pb::OperationEvent) {

@@ -1,13 +1,11 @@
 //! The RPCs of both services over TCP, with the generated clients.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
-mod common;
-
-use common::*;
 use proto::session as session_pb;
 use proto::statesync as pb;
 use tonic::{Code, Request};
 use uuid::Uuid;
+
+use crate::common::*;
 
 fn new_session(user_id: &str, timeout_seconds: u32) -> session_pb::CreateSessionRequest {
     session_pb::CreateSessionRequest {

@@ -1,7 +1,4 @@
 //! Clients that people write in other languages: the blocks of `proto/README.md` and of the front page, run as they stand.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::fs::File;
 use std::os::unix::fs::symlink;
@@ -10,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use common::commands::*;
-use common::process::UpProcess;
-use common::{free_base, has_shards};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
+
+use crate::common::commands::*;
+use crate::common::process::UpProcess;
+use crate::common::{free_base, has_shards};
 
 const PYTHON: &str = "Python";
 const NODE: &str = "Node";

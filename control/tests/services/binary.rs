@@ -1,7 +1,4 @@
 //! The real binary: killed, interrupted, misconfigured, and called from Python.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test")]
-
-mod common;
 
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -9,13 +6,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::commands::{has_python, path, said};
-use common::process::{UpProcess, up};
-use common::*;
 use proto::session as session_pb;
 use proto::statesync as pb;
 use tonic::Code;
 use uuid::Uuid;
+
+use crate::common::commands::{has_python, path, said};
+use crate::common::process::{UpProcess, up};
+use crate::common::*;
 
 /// Runs the binary until it ends by itself and returns what it said.
 fn refused(mut command: Command) -> String {

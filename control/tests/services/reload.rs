@@ -1,17 +1,15 @@
 //! SIGHUP on a real service: what changes at once, and what it says of the rest.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::commands::AETHERFLOW;
-use common::process::Process;
-use common::{eventually, sessions};
 use proto::session as pb;
+
+use crate::common::commands::AETHERFLOW;
+use crate::common::process::Process;
+use crate::common::{eventually, sessions};
 
 fn start(folder: &Path) -> Process {
     let logs = std::fs::File::create(folder.join("logs")).unwrap();

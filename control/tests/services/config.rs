@@ -1,16 +1,14 @@
 //! Services started by configuration files, with TLS on TCP too.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use common::commands::{AETHERFLOW, said};
-use common::has_shards;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+
+use crate::common::commands::{AETHERFLOW, said};
+use crate::common::has_shards;
 
 /// A program that runs a service, what it said when it was up, and its folder.
 struct Service {

@@ -1,0 +1,8 @@
+//! Stores that are servers of their own, which are killed, fall silent, forget, or are shared.
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod postgres_documents;
+mod postgres_indexes;
+mod redis_sessions;
