@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     dead_code,
+    unused_imports,
     missing_docs,
     unreachable_pub,
     reason = "each test binary uses its own part of this"

@@ -38,7 +38,7 @@ struct Record {
 }
 
 /// The names of the fields of [`pb::SessionStats`].
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(remote = "pb::SessionStats", rename_all = "PascalCase", default)]
 struct Stats {
     packets_sent: u64,
