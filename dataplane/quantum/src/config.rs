@@ -121,7 +121,7 @@ impl Default for EndpointConfig {
             server: None,
             node_key: [0; 32],
             stream_window: 256 << 10,
-            connection_window: 16 << 20,
+            connection_window: 24 << 20,
             streams_max: 1024,
             send_buffer_max: 1 << 20,
             idle_timeout: Duration::from_mins(1),

@@ -14,6 +14,8 @@ use crate::{StreamId, WriteError};
 const PIECE_BYTES_MIN: usize = 32;
 /// A stream's buffer grows to so many times what it was at first, at most.
 const GROWTH_MAX: usize = 16;
+/// Of a window so much is left, as a multiple of what is on its way, when a larger one is asked for.
+const AHEAD: u64 = 3;
 
 /// What this side sends on a stream.
 #[derive(Debug)]
@@ -164,12 +166,14 @@ impl Sending {
         self.fresh_end() > self.next
     }
 
-    /// The limit to name in a `STREAM_DATA_BLOCKED` that is to be sent: there is more than the stream's credit allows, and what
-    /// is left of it is no more than what has not been acknowledged. A round trip on, a sender that speeds up is blocked.
+    /// The limit to name in a `STREAM_DATA_BLOCKED` that is to be sent: there is more than the stream's credit or the buffer
+    /// allows, and what is left of the credit is no more than `AHEAD` times what has not been acknowledged. A sender that doubles its
+    /// rate has more credit then before it needs it, though what asks or what answers is lost once.
     pub(super) fn wants_blocked(&self) -> Option<u64> {
         let is_open = matches!(self.state, State::Open | State::Finished(_));
         let unacked = self.next.saturating_sub(self.buffer.start());
-        let is_blocked = self.buffer.end() > self.limit && self.limit - self.next <= unacked;
+        let has_more = self.buffer.end() > self.limit || self.wants_room;
+        let is_blocked = has_more && self.limit - self.next <= AHEAD * unacked;
         (is_open && is_blocked && self.blocked_at != Some(self.limit)).then_some(self.limit)
     }
 

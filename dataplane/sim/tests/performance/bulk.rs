@@ -162,9 +162,9 @@ const BULK_CELLS: [(u64, f64, f64); 8] = [
     (25, 5.0, 85.0),
     (25, 10.0, 79.0),
     (100, 0.0, 81.0),
-    (100, 1.0, 70.0),
-    (100, 5.0, 55.0),
-    (100, 10.0, 40.0),
+    (100, 1.0, 75.0),
+    (100, 5.0, 65.0),
+    (100, 10.0, 55.0),
 ];
 
 /// Packets that overtake each other are not lost, though RFC 9002's thresholds would have it so at this rate.
