@@ -15,6 +15,9 @@ use super::reference::{Reference, Seen};
 use super::text;
 use super::touched::{Clash, Touched};
 
+/// Whose an operation is that was decided for: no writer's.
+const JUDGE: u16 = u16::MAX;
+
 /// What became of the operations of one document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Tally {
@@ -98,7 +101,9 @@ fn check_conflict(book: &Book, sent: &Sent, conflict: &Conflict) -> anyhow::Resu
     let writer_of = |id: &str| book.sent.iter().find(|other| other.id == id).map(|other| other.writer);
     for other in earlier {
         let writer = writer_of(&other.id).with_context(|| format!("its conflict names {}, of nobody", other.id))?;
-        let unknown = other.version > sent.base && writer != sent.writer;
+        // What its writer wrote itself, but was told to wait, it did not know either.
+        let is_own = writer == sent.writer && !waited(book).any(|id| id == other.id);
+        let unknown = other.version > sent.base && !is_own;
         ensure!(unknown, "its conflict names version {}, which its writer knew", other.version);
     }
     if conflict.resolved_at.is_none() {
@@ -166,7 +171,7 @@ fn check_items(book: &Book) -> anyhow::Result<()> {
     let mut items = Items::initial(book.target.kind);
     let mut touched = Touched::default();
     items.each(|root, id| touched.exists_from_start(root, id));
-    let kept: HashSet<&str> = if book.target.rule == "manual" { conflicting(book).collect() } else { HashSet::new() };
+    let kept: HashSet<&str> = waited(book).collect();
     for (operation, sent, data) in operations(book)? {
         let (version, base) = (operation.version, sent.base);
         let version = || format!("version {version} ({} {} from version {base})", sent.kind, sent.data);
@@ -176,11 +181,17 @@ fn check_items(book: &Book) -> anyhow::Result<()> {
             check_judgement(book, &touched, (operation, sent), &made).with_context(version)?;
         }
         items.apply(sent.kind, &made).with_context(version)?;
-        touched.write(sent.kind, &made, (operation.version, sent.writer));
+        let writer = if kept.contains(sent.id.as_str()) { JUDGE } else { sent.writer };
+        touched.write(sent.kind, &made, (operation.version, writer));
     }
     let content: Value = serde_json::from_slice(&book.content).context("the content is not JSON")?;
     ensure!(content == items.content(), "the content is {content}, and by the log it is {}", items.content());
     Ok(())
+}
+
+/// The operations that were kept for a decision. Their writers went on without them.
+fn waited(book: &Book) -> impl Iterator<Item = &str> {
+    conflicting(book).filter(|_| book.target.rule == "manual")
 }
 
 /// The operations that conflicts are about.

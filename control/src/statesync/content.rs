@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use super::items::{self, Clash, ItemsEngine, ItemsError, Parsed, Root};
 use super::model::{DocumentRecord, LogRow, Snapshot, Submission};
 use super::strategy::{Rule, Strategy};
-use super::text::{Author, Change, Logged, Mark, Payload, TextEngine, TextError, decode_payload, encode_edits};
+use super::text::{Author, Change, Logged, Mark, Payload, Seen, TextEngine, TextError, decode_payload, encode_edits};
 use crate::status::{invalid, with_info};
 
 /// Versions named in a conflict with a replacement of everything.
@@ -63,6 +63,8 @@ pub(super) enum Refusal {
 pub(super) struct Applying<'a> {
     /// The version that it makes and who wrote it.
     pub(super) author: Author,
+    /// What its writer had seen.
+    pub(super) seen: Seen,
     /// What happens where it touches what it did not know.
     pub(super) strategy: Strategy,
     /// The document's type.
@@ -201,7 +203,7 @@ impl Content {
         }
         let parsed = items::parse(&operation.r#type, Root::of(how.kind), &operation.data);
         match parsed.map_err(|error| refusal_of_items(&error, current))? {
-            Parsed::Changes(changes) => self.apply_changes(changes, operation.prev_version, how),
+            Parsed::Changes(changes) => self.apply_changes(changes, how),
             Parsed::Replace => match replacement(operation.prev_version, how)? {
                 Replacement::Waits(clashes) => Ok(Verdict::Waits(clashes)),
                 Replacement::Wins(clashes) => {
@@ -212,12 +214,7 @@ impl Content {
         }
     }
 
-    fn apply_changes(
-        &mut self,
-        mut changes: Vec<items::Change>,
-        base: u64,
-        how: Applying<'_>,
-    ) -> Result<Verdict, Refusal> {
+    fn apply_changes(&mut self, mut changes: Vec<items::Change>, how: Applying<'_>) -> Result<Verdict, Refusal> {
         let current = how.author.version - 1;
         let refused = |error| refusal_of_items(&error, current);
         if let Self::Opaque(content) = self {
@@ -225,13 +222,14 @@ impl Content {
                 return Err(opaque(current));
             }
             let mut engine = ItemsEngine::restore(how.kind, how.yjs_client, &[], current).map_err(refused)?;
-            let (changes, update) = engine.apply(changes, current, how.author).map_err(refused)?;
+            let latest = Seen::of(current, how.author.session);
+            let (changes, update) = engine.apply(changes, latest, how.author).map_err(refused)?;
             *self = Self::Items(Box::new(engine));
             let outcome = Outcome::new(items::encode(&changes), update);
             return Ok(Verdict::Applied { outcome, keep: true, clashes: Vec::new() });
         }
         let Self::Items(engine) = self else { return Err(Refusal::Broken("the content is of another type")) };
-        let clashes = engine.clashes(&changes, base, how.author).map_err(refused)?;
+        let clashes = engine.clashes(&changes, how.seen).map_err(refused)?;
         if !clashes.is_empty() && how.strategy.rule == Rule::Manual {
             return Ok(Verdict::Waits(clashes));
         }
@@ -242,7 +240,7 @@ impl Content {
         if changes.is_empty() {
             return Ok(Verdict::Lost(clashes));
         }
-        let (changes, update) = engine.apply(changes, base, how.author).map_err(refused)?;
+        let (changes, update) = engine.apply(changes, how.seen, how.author).map_err(refused)?;
         let outcome = Outcome::new(items::encode(&changes), update);
         Ok(Verdict::Applied { outcome, keep: false, clashes })
     }
@@ -362,12 +360,12 @@ fn apply_to_text(engine: &mut TextEngine, submission: &Submission, how: Applying
     match decode_payload(&operation.data).map_err(refused)? {
         Payload::Edits(edits) => {
             let base = operation.prev_version;
+            if how.seen.waited.is_some() {
+                let (change, over) = engine.decide(&edits, how.seen, author).map_err(refused)?;
+                return Ok(applied(of_change(change), clashes_of_text(over)));
+            }
             if how.strategy.rule != Rule::Merge && base < current {
-                let found = engine.overlaps(&edits, base, author).map_err(refused)?;
-                let clashes: Vec<Clash> = found
-                    .into_iter()
-                    .map(|version| Clash { version, place: "content".into(), deletion: false })
-                    .collect();
+                let clashes = clashes_of_text(engine.overlaps(&edits, base, author).map_err(refused)?);
                 if !clashes.is_empty() && how.strategy.rule == Rule::Manual {
                     return Ok(Verdict::Waits(clashes));
                 }
@@ -389,6 +387,10 @@ fn apply_to_text(engine: &mut TextEngine, submission: &Submission, how: Applying
             }
         },
     }
+}
+
+fn clashes_of_text(versions: Vec<u64>) -> Vec<Clash> {
+    versions.into_iter().map(|version| Clash { version, place: "content".into(), deletion: false }).collect()
 }
 
 /// Why a write that names another version than the current one is refused.

@@ -126,7 +126,7 @@ impl ConflictRecord {
     }
 }
 
-/// What tells a repetition of an operation.
+/// What tells a repetition of an operation that waits, and where it belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
     /// Its id.
@@ -135,6 +135,8 @@ pub struct Pending {
     pub idempotency_key: String,
     /// Of what the client sent.
     pub digest: [u8; 32],
+    /// The document's version when the operation began to wait; none of one that did before that was kept.
+    pub since: Option<u64>,
 }
 
 impl DocumentRecord {

@@ -249,6 +249,9 @@ fn aetherflow(arguments: &[&str], folder: &Path) -> Output {
     command.args(arguments).args(["-f", "config.yaml"]).current_dir(folder).output().unwrap()
 }
 
+/// The steps of the schema, as they are told of.
+const STEPS: [&str; 2] = ["1 documents", "2 waiting since"];
+
 #[tokio::test]
 async fn the_schema_goes_up_and_down_and_a_later_one_is_refused() {
     let Some(postgres) = PostgresServer::start().await else { return };
@@ -268,18 +271,29 @@ async fn the_schema_goes_up_and_down_and_a_later_one_is_refused() {
     expect("up", "1 documents: taken");
     expect("up", "nothing to do");
     expect("status", "1 documents: taken 2");
+    for step in STEPS.iter().skip(1).rev() {
+        expect("down", &format!("{step}: taken back"));
+        expect("status", &format!("{step}: to be taken"));
+    }
+    let (_, said_up) = migrate("up");
+    assert!(STEPS[1..].iter().all(|step| said_up.contains(&format!("{step}: taken"))), "{said_up}");
     let mut admin = postgres.connect().await;
-    let later = "INSERT INTO aetherflow_migrations (version, name) VALUES (2, 'of tomorrow')";
-    sqlx::raw_sql(later).execute(&mut admin).await.unwrap();
-    expect("status", "2 of tomorrow: taken 2");
+    let known = STEPS.len();
+    let later = format!("INSERT INTO aetherflow_migrations (version, name) VALUES ({}, 'of tomorrow')", known + 1);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(later)).execute(&mut admin).await.unwrap();
+    expect("status", &format!("{} of tomorrow: taken 2", known + 1));
     for what in ["up", "down"] {
         let (succeeded, said) = migrate(what);
-        assert!(!succeeded && said.contains("its schema 2 is of a later AetherFlow; this one knows 1"), "{said}");
+        let refused = format!("its schema {} is of a later AetherFlow; this one knows {known}", known + 1);
+        assert!(!succeeded && said.contains(&refused), "{said}");
     }
     let service = aetherflow(&["statesync"], folder.path());
     assert!(!service.status.success() && said(&service).contains("later AetherFlow"), "{}", said(&service));
-    sqlx::raw_sql("DELETE FROM aetherflow_migrations WHERE version = 2").execute(&mut admin).await.unwrap();
-    expect("down", "1 documents: taken back");
+    let sooner = "DELETE FROM aetherflow_migrations WHERE name = 'of tomorrow'";
+    sqlx::raw_sql(sooner).execute(&mut admin).await.unwrap();
+    for step in STEPS.iter().rev() {
+        expect("down", &format!("{step}: taken back"));
+    }
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
         .fetch_one(&mut admin)
         .await

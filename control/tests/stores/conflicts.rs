@@ -22,7 +22,7 @@ crate::on_every_document_store! {
     bad_decisions_say_what_is_wrong,
 }
 
-async fn create_with(client: &mut Documents, kind: &str, content: &str, rule: &str) -> String {
+pub(crate) async fn create_with(client: &mut Documents, kind: &str, content: &str, rule: &str) -> String {
     let properties = [("conflict_resolution".to_owned(), rule.to_owned())].into();
     let request = pb::CreateDocumentRequest {
         name: "a document".into(),
@@ -34,14 +34,14 @@ async fn create_with(client: &mut Documents, kind: &str, content: &str, rule: &s
     client.create_document(request).await.unwrap().into_inner().document.unwrap().id
 }
 
-async fn conflicts(client: &mut Documents, doc_id: &str, unresolved_only: bool) -> Vec<pb::Conflict> {
+pub(crate) async fn conflicts(client: &mut Documents, doc_id: &str, unresolved_only: bool) -> Vec<pb::Conflict> {
     let request = pb::ListConflictsRequest { doc_id: doc_id.into(), unresolved_only, ..Default::default() };
     let answer = client.list_conflicts(request).await.unwrap().into_inner();
     assert_eq!(answer.total as usize, answer.conflicts.len());
     answer.conflicts
 }
 
-async fn resolve(
+pub(crate) async fn resolve(
     client: &mut Documents,
     conflict: &pb::Conflict,
     operation_id: &str,

@@ -9,6 +9,7 @@ mod documents;
 mod locks;
 mod sessions;
 mod typed;
+mod waiting;
 
 /// Makes one test per store of each function, which takes a running `World`.
 macro_rules! on_every_store {

@@ -14,7 +14,7 @@ use crate::statesync::model::{ConflictRecord, LogRow, Submission};
 use crate::statesync::order::Turn;
 use crate::statesync::strategy::Strategy;
 use crate::statesync::subscription::Published;
-use crate::statesync::text::Author;
+use crate::statesync::text::{Author, Seen};
 use crate::status::with_info;
 use crate::store::StoreError;
 
@@ -103,7 +103,7 @@ impl DocumentActor {
         let mut next = Some((submission, reply));
         while let Some((submission, reply)) = next.take() {
             let sequence = submission.operation.session_sequence;
-            match self.apply(&submission, self.strategy()).await {
+            match self.apply(&submission, self.strategy(), None).await {
                 Ok(Accepted::Applied(published, conflict)) => {
                     self.sessions.accepted(session, sequence);
                     self.wait(Waiting::Operation(published, reply));
@@ -139,11 +139,25 @@ impl DocumentActor {
         }
     }
 
-    pub(super) async fn apply(&mut self, submission: &Submission, strategy: Strategy) -> Result<Accepted, Status> {
+    /// Applies an operation; `waited` is the version since which it waited for a decision, if it did. Its session was told that it
+    /// waits, and goes on without it: what it becomes then is no session's own, and seen by nobody before its version.
+    pub(super) async fn apply(
+        &mut self,
+        submission: &Submission,
+        strategy: Strategy,
+        waited: Option<u64>,
+    ) -> Result<Accepted, Status> {
         self.check_writable(&submission.operation.user_id)?;
         let version = self.record.version + 1;
-        let author = Author { version, session: self.sessions.index(submission.session_id) };
-        let how = Applying { author, strategy, kind: &self.record.kind, yjs_client: super::yjs_client(self.record.id) };
+        let session_id = if waited.is_some() { Uuid::nil() } else { submission.session_id };
+        let author = Author { version, session: self.sessions.index(session_id) };
+        let seen = Seen {
+            version: submission.operation.prev_version,
+            session: self.sessions.index(submission.session_id),
+            waited: waited.map(|since| (since, version)),
+        };
+        let (kind, yjs_client) = (&self.record.kind, super::yjs_client(self.record.id));
+        let how = Applying { author, seen, strategy, kind, yjs_client };
         let verdict = match self.content.apply(submission, how) {
             Ok(verdict) => verdict,
             Err(refusal) => return Err(self.refused(refusal)),
@@ -152,7 +166,7 @@ impl DocumentActor {
         let mut operation = pb::Operation { id: submission.op_id.to_string(), ..submission.operation.clone() };
         let author = RowAuthor {
             op_id: submission.op_id,
-            session_id: submission.session_id,
+            session_id,
             idempotency_key: submission.operation.idempotency_key.clone(),
             digest: submission.digest,
         };

@@ -147,7 +147,8 @@ impl DocumentActor {
         let mut ops = self.operations(clashes, self.record.version + 1).await;
         ops.push(waiting);
         let conflict = self.conflict(ops, clashes, Rule::Manual);
-        let pending = Pending { op_id: author.op_id, idempotency_key: author.idempotency_key, digest: author.digest };
+        let RowAuthor { op_id, idempotency_key, digest, .. } = author;
+        let pending = Pending { op_id, idempotency_key, digest, since: Some(self.record.version) };
         let (count, bytes) = self.conflicts.waiting();
         if count >= WAITING_MAX || bytes + conflict.encoded_len() > WAITING_BYTES_MAX {
             let message = format!("{count} operations wait for a decision; decide some with ResolveConflict first");
@@ -232,7 +233,9 @@ impl DocumentActor {
             (Choice::Merged(submission), None) => submission,
             (Choice::Side(_), None) => return Err(Status::internal("a side without its operation")),
         };
-        match self.apply(chosen, decided).await? {
+        // A waiting one of before its start was kept is taken to have seen all that its session wrote.
+        let since = record.pending.as_ref().and_then(|pending| pending.since).unwrap_or(u64::MAX);
+        match self.apply(chosen, decided, submission.is_some().then_some(since)).await? {
             Accepted::Applied(published, _) => {
                 record.conflict.resolved_op = published.applied_operation().cloned();
                 let made = record.conflict.resolved_op.as_ref().map_or("", |operation| operation.status.as_str());

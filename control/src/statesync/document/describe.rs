@@ -11,7 +11,7 @@ use super::apply::RowAuthor;
 use super::{Bytes, DocumentActor, Reply, answer, pb};
 use crate::statesync::content::{self, Applying, Outcome};
 use crate::statesync::subscription::Published;
-use crate::statesync::text::Author;
+use crate::statesync::text::{Author, Seen};
 use crate::status::{invalid, with_info};
 
 impl DocumentActor {
@@ -79,8 +79,9 @@ impl DocumentActor {
     fn replace_content(&mut self, content: &Bytes) -> Result<Outcome, Status> {
         let session = self.sessions.index(Uuid::nil());
         let author = Author { version: self.record.version + 1, session };
-        let strategy = self.strategy();
-        let how = Applying { author, strategy, kind: &self.record.kind, yjs_client: super::yjs_client(self.record.id) };
+        let (strategy, seen) = (self.strategy(), Seen::of(self.record.version, session));
+        let how =
+            Applying { author, seen, strategy, kind: &self.record.kind, yjs_client: super::yjs_client(self.record.id) };
         match self.content.replace(content, how) {
             Ok((outcome, keep)) => {
                 self.unwritten.snapshot |= keep;

@@ -31,7 +31,7 @@ use json::{any_of_json, json_of_items};
 use touched::{Part, Touched};
 use update::Replica;
 
-use super::text::{Author, Edit, STATE_BYTES_MAX, TextError, Track};
+use super::text::{Author, Edit, STATE_BYTES_MAX, Seen, TextError, Track};
 
 /// The Yjs document of these roots.
 fn new_doc(roots: &[Root], yjs_client: u64) -> (Doc, Vec<(Root, MapRef)>) {
@@ -123,26 +123,25 @@ impl ItemsEngine {
         serde_json::to_vec(&roots).expect("JSON values always serialise")
     }
 
-    /// The writes since `base` that `changes` did not know and that touched what they touch.
+    /// The writes that the writer of `changes` had not seen and that touched what they touch.
     ///
     /// # Errors
     /// [`ItemsError`] if the changes cannot be applied at all.
-    pub(super) fn clashes(&self, changes: &[Change], base: u64, author: Author) -> Result<Vec<Clash>, ItemsError> {
-        if base < self.touched.floor() {
+    pub(super) fn clashes(&self, changes: &[Change], seen: Seen) -> Result<Vec<Clash>, ItemsError> {
+        if seen.version < self.touched.floor() {
             return Err(ItemsError::TooOld(self.touched.floor()));
         }
-        self.check(changes, base, author)?;
+        self.check(changes, seen)?;
         let mut clashes = Vec::new();
         for change in changes {
-            self.clashes_of(change, (base, author), &mut clashes);
+            self.clashes_of(change, seen, &mut clashes);
         }
         Ok(clashes)
     }
 
-    fn clashes_of(&self, change: &Change, by: (u64, Author), clashes: &mut Vec<Clash>) {
-        let (base, author) = by;
+    fn clashes_of(&self, change: &Change, seen: Seen, clashes: &mut Vec<Clash>) {
         let item = &change.item;
-        let unknown = |part: Part| self.touched.unknown(item, part, base, author.session);
+        let unknown = |part: Part| self.touched.unknown(item, part, seen);
         let mut clash = |part: Part, place: String, deletion: bool| {
             if let Some(version) = unknown(part) {
                 clashes.push(Clash { version, place, deletion });
@@ -172,12 +171,12 @@ impl ItemsEngine {
     pub(super) fn apply(
         &mut self,
         changes: Vec<Change>,
-        base: u64,
+        seen: Seen,
         author: Author,
     ) -> Result<(Vec<Change>, Bytes), ItemsError> {
-        let bytes = self.check(&changes, base, author)?;
+        let bytes = self.check(&changes, seen)?;
         self.check_room(bytes)?;
-        let (changes, update) = catch_unwind(AssertUnwindSafe(|| self.write(changes, base, author)))
+        let (changes, update) = catch_unwind(AssertUnwindSafe(|| self.write(changes, seen, author)))
             .map_err(|_| ItemsError::Broken("the CRDT failed on an operation"))??;
         self.touched.write(&changes, author);
         self.state_bytes_estimate += update.len();
@@ -200,7 +199,7 @@ impl ItemsEngine {
             }
             drop(txn);
             self.texts.clear();
-            self.write(items, author.version - 1, author).map(drop)
+            self.write(items, Seen::of(author.version - 1, author.session), author).map(drop)
         }));
         replaced.map_err(|_| ItemsError::Broken("the CRDT failed on a replacement"))??;
         self.touched.write_everything(author);
@@ -229,14 +228,14 @@ impl ItemsEngine {
     }
 
     /// Checks that all changes can be applied one after the other; returns roughly the bytes that they add.
-    fn check(&self, changes: &[Change], base: u64, author: Author) -> Result<usize, ItemsError> {
+    fn check(&self, changes: &[Change], seen: Seen) -> Result<usize, ItemsError> {
         let mut made: HashMap<&ItemId, bool> = HashMap::new();
         let mut parents: HashMap<&str, Option<&str>> = HashMap::new();
         let mut edited: HashSet<&ItemId> = HashSet::new();
         let mut bytes = 0;
         for change in changes {
             let item = &change.item;
-            let unknown = self.touched.unknown(item, Part::Existence, base, author.session).is_some();
+            let unknown = self.touched.unknown(item, Part::Existence, seen).is_some();
             let exists = made.get(item).copied().unwrap_or_else(|| self.exists(item));
             match change.action {
                 Action::Create if exists && (!unknown || made.contains_key(item)) => {
@@ -256,7 +255,7 @@ impl ItemsEngine {
                 if !edited.insert(item) {
                     return Err(invalid(format!("{item}: an operation edits a text once, with a list of edits")));
                 }
-                self.check_text(change, base, author)?;
+                self.check_text(change, seen)?;
             }
             bytes += size(change);
         }
@@ -286,7 +285,7 @@ impl ItemsEngine {
         }
     }
 
-    fn check_text(&self, change: &Change, base: u64, author: Author) -> Result<(), ItemsError> {
+    fn check_text(&self, change: &Change, seen: Seen) -> Result<(), ItemsError> {
         let fresh;
         let track = if let Some(track) = self.texts.get(&change.item) {
             track
@@ -294,7 +293,7 @@ impl ItemsEngine {
             fresh = self.load_text(&change.item);
             &fresh
         };
-        let view = track.view(base, author).map_err(of_text)?;
+        let view = track.view(seen).map_err(of_text)?;
         track.check(&change.text, view).map(drop).map_err(of_text)
     }
 
@@ -310,18 +309,18 @@ impl ItemsEngine {
     /// one of that name.
     fn new_text(&self, item: &ItemId, author: Author) -> Track {
         let floor = self.touched.floor();
-        let is_known = self.touched.unknown(item, Part::Anything, floor, author.session).is_some();
+        let is_known = self.touched.unknown(item, Part::Anything, Seen::of(floor, author.session)).is_some();
         Track::new("", if is_known { author.version - 1 } else { floor })
     }
 
     fn write(
         &mut self,
         mut changes: Vec<Change>,
-        base: u64,
+        seen: Seen,
         author: Author,
     ) -> Result<(Vec<Change>, Vec<u8>), ItemsError> {
         for change in &mut changes {
-            change.text = self.track_text(change, base, author)?;
+            change.text = self.track_text(change, seen, author)?;
         }
         let mut txn = self.doc.transact_mut();
         for change in &changes {
@@ -332,8 +331,8 @@ impl ItemsEngine {
         Ok((changes, update))
     }
 
-    /// Takes the edits of a change, made at `base`, into the history of the item's text. Gives what they do to the text of today.
-    fn track_text(&mut self, change: &Change, base: u64, author: Author) -> Result<Vec<Edit>, ItemsError> {
+    /// Takes the edits of a change into the history of the item's text. Gives what they do to the text of today.
+    fn track_text(&mut self, change: &Change, seen: Seen, author: Author) -> Result<Vec<Edit>, ItemsError> {
         let exists = self.exists(&change.item);
         if change.action == Action::Delete || !exists {
             self.texts.remove(&change.item);
@@ -346,8 +345,14 @@ impl ItemsEngine {
             self.texts.insert(change.item.clone(), track);
         }
         let track = self.texts.get_mut(&change.item).expect("it was just inserted");
-        let base = if exists { base } else { author.version - 1 };
-        let view = track.view(base, author).map_err(of_text)?;
+        if !exists {
+            let view = track.view(Seen::of(author.version - 1, author.session)).map_err(of_text)?;
+            return track.place(&change.text, view, author).map_err(of_text);
+        }
+        if seen.waited.is_some() {
+            return track.decide(&change.text, seen, author, false).map_err(of_text);
+        }
+        let view = track.view(seen).map_err(of_text)?;
         track.place(&change.text, view, author).map_err(of_text)
     }
 

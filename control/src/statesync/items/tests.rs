@@ -16,7 +16,7 @@ fn changes(kind: &str, op_type: &str, data: &str) -> Result<Vec<Change>, ItemsEr
 fn apply(engine: &mut ItemsEngine, op: (&str, &str), base: u64, by: (u64, u32)) -> Result<Vec<Change>, ItemsError> {
     let kind = if engine.roots.len() > 1 { "sheet" } else { "canvas" };
     let author = Author { version: by.0, session: by.1 };
-    engine.apply(changes(kind, op.0, op.1)?, base, author).map(|(changes, _)| changes)
+    engine.apply(changes(kind, op.0, op.1)?, Seen::of(base, by.1), author).map(|(changes, _)| changes)
 }
 
 fn content(engine: &ItemsEngine) -> String {
@@ -91,8 +91,7 @@ fn writes_that_did_not_know_each_other_clash_only_where_they_touch() {
     apply(&mut board, ("update", r#"{"id": "a", "set": {"x": 1}}"#), 2, (3, 1)).unwrap();
     apply(&mut board, ("delete", r#"{"id": "b"}"#), 3, (4, 1)).unwrap();
     let clashes = |op: (&str, &str), base, session| {
-        let author = Author { version: 5, session };
-        board.clashes(&changes("canvas", op.0, op.1).unwrap(), base, author)
+        board.clashes(&changes("canvas", op.0, op.1).unwrap(), Seen::of(base, session))
     };
     let same_key = ("update", r#"{"id": "a", "set": {"x": 2}}"#);
     let found = clashes(same_key, 2, 2).unwrap();

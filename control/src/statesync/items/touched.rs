@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::change::{Change, ItemId};
-use crate::statesync::text::{Author, SessionIndex};
+use crate::statesync::text::{Author, Seen, SessionIndex};
 
 /// Places remembered; beyond it the past is forgotten, and older bases are refused.
 const PLACES_MAX: usize = 200_000;
@@ -38,10 +38,11 @@ impl Writes {
         self.last = (author.version, author.session);
     }
 
-    /// The last write that `session` did not know at `base`.
-    fn unknown(&self, base: u64, session: SessionIndex) -> Option<u64> {
-        let by_others = if self.last.1 == session { self.last_of_others } else { self.last.0 };
-        (by_others > base).then_some(by_others)
+    /// The last write that a writer had not seen.
+    fn unknown(&self, seen: Seen) -> Option<u64> {
+        let is_own = self.last.1 == seen.session && seen.knows(self.last.0, self.last.1);
+        let last = if is_own { self.last_of_others } else { self.last.0 };
+        (last > seen.version).then_some(last)
     }
 }
 
@@ -64,10 +65,10 @@ impl Touched {
         self.floor
     }
 
-    /// The last write to a part that `session` did not know at `base`.
-    pub(super) fn unknown(&self, item: &ItemId, part: Part, base: u64, session: SessionIndex) -> Option<u64> {
-        let at_place = self.places.get(&(item.clone(), part)).and_then(|writes| writes.unknown(base, session));
-        at_place.max(self.everything.unknown(base, session))
+    /// The last write to a part that a writer had not seen.
+    pub(super) fn unknown(&self, item: &ItemId, part: Part, seen: Seen) -> Option<u64> {
+        let at_place = self.places.get(&(item.clone(), part)).and_then(|writes| writes.unknown(seen));
+        at_place.max(self.everything.unknown(seen))
     }
 
     /// The version that last wrote a part.

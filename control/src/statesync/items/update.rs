@@ -23,7 +23,7 @@ use super::json::{json_of_items, json_of_key};
 use super::{Clash, ItemsEngine, new_doc};
 use crate::statesync::guard::{Grammar, GuardError, Scan, scan};
 use crate::statesync::text::{
-    Author, EDITS_MAX, Edit, TEXT_UNITS_MAX, difference, edits_of_delta, splice, splits_pair,
+    Author, EDITS_MAX, Edit, Seen, TEXT_UNITS_MAX, difference, edits_of_delta, splice, splits_pair,
 };
 
 /// The name of the observers on a copy.
@@ -305,11 +305,11 @@ impl ItemsEngine {
         // What came before the history cannot be told any more.
         if base > 0 && base >= self.touched.floor() {
             for change in &tried.changes {
-                self.clashes_of(change, (base, author), &mut clashes);
+                self.clashes_of(change, Seen::of(base, author.session), &mut clashes);
             }
         }
         for change in &tried.changes {
-            self.track_text(change, author.version - 1, author)
+            self.track_text(change, Seen::of(author.version - 1, author.session), author)
                 .map_err(|_| ItemsError::Broken("the history of a text does not take an update"))?;
         }
         let update = self.merge(bytes)?;

@@ -137,7 +137,7 @@ fn both_encodings_lead_to_the_same_items() {
     board.apply_update(&update, 1, author(2, 1)).unwrap();
     // Neither knows of the other: one in JSON from version 2, one in Yjs.
     let json = r#"{"id": "a", "set": {"color": "red"}, "text": {"pos": 6, "ins": " end"}}"#;
-    let (_, from_server) = board.apply(changes_of("update", json), 2, author(3, 2)).unwrap();
+    let (_, from_server) = board.apply(changes_of("update", json), Seen::of(2, 2), author(3, 2)).unwrap();
     let update = client.edit(|map, txn| {
         let item = element(map, txn, "a");
         item.insert(txn, "color", "blue");
@@ -153,7 +153,7 @@ fn both_encodings_lead_to_the_same_items() {
     assert_eq!(clashes, if stands { vec![Clash { version: 3, place, deletion: false }] } else { Vec::new() });
     // A JSON edit whose base is older than both still finds its place.
     let json = r#"{"id": "a", "text": {"pos": 3, "ins": "-"}}"#;
-    board.apply(changes_of("text", json), 2, author(5, 3)).unwrap();
+    board.apply(changes_of("text", json), Seen::of(2, 3), author(5, 3)).unwrap();
     assert_eq!(content(&board)["elements"]["a"]["text"], "start mid-dle end");
 }
 
@@ -286,7 +286,9 @@ fn edits_at_both_ends_of_a_text_leave_its_middle_alone() {
     let ins = |pos, ins: &str| Edit { pos, del: 0, ins: ins.into() };
     assert_eq!(changes[0].text, [ins(0, "<"), ins(7, ">")]);
     // Who saw the middle only still finds a place in it.
-    board.apply(changes_of("text", r#"{"id": "a", "text": {"pos": 3, "ins": "-"}}"#), 2, author(4, 2)).unwrap();
+    board
+        .apply(changes_of("text", r#"{"id": "a", "text": {"pos": 3, "ins": "-"}}"#), Seen::of(2, 2), author(4, 2))
+        .unwrap();
     assert_eq!(content(&board)["elements"]["a"]["text"], "<mid-dle>");
 }
 
@@ -333,7 +335,7 @@ fn forged_blocks_that_the_library_would_take_are_refused() {
 
 /// Who reads the JSON form only, and who loads what is stored, have the same as the board.
 fn check_followers(board: &mut ItemsEngine, follower: &mut ItemsEngine, changes: &[Change], version: u64) {
-    follower.apply(reread(changes), version - 1, author(version, 9)).unwrap();
+    follower.apply(reread(changes), Seen::of(version - 1, 9), author(version, 9)).unwrap();
     assert_eq!(content(follower), content(board), "version {version}");
     let stored = ItemsEngine::restore("canvas", 7, &board.state(), version).unwrap();
     assert_eq!(content(&stored), content(board), "version {version}");

@@ -55,11 +55,12 @@ const PUT_LOCKS: &str = "INSERT INTO locks (doc_id, id, user_id, session_id, acq
     WHERE locks.id = excluded.id OR locks.fencing < excluded.fencing";
 
 const PUT_CONFLICTS: &str = "INSERT INTO conflicts (id, doc_id, created_at, resolved_at, conflict,
-        pending_op, pending_key, pending_digest)
+        pending_op, pending_key, pending_digest, pending_since)
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::timestamptz[], $5::bytea[],
-        $6::uuid[], $7::text[], $8::bytea[])
+        $6::uuid[], $7::text[], $8::bytea[], $9::bigint[])
     ON CONFLICT (id) DO UPDATE SET resolved_at = excluded.resolved_at, conflict = excluded.conflict,
-        pending_op = excluded.pending_op, pending_key = excluded.pending_key, pending_digest = excluded.pending_digest";
+        pending_op = excluded.pending_op, pending_key = excluded.pending_key, pending_digest = excluded.pending_digest,
+        pending_since = excluded.pending_since";
 
 /// What a document's version was, and the row that made the one that it becomes.
 struct Raised<'a> {
@@ -270,6 +271,9 @@ impl<'a> Group<'a> {
                 record.pending.as_ref().and_then(|pending| some(&pending.idempotency_key))
             }))
             .bind(column(&conflicts, |(_, record)| record.pending.as_ref().map(|pending| pending.digest.as_slice())))
+            .bind(column(&conflicts, |(_, record)| {
+                record.pending.as_ref().and_then(|pending| pending.since).map(|since| since as i64)
+            }))
             .execute(connection)
             .await?;
         Ok(())

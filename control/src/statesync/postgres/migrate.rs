@@ -20,11 +20,18 @@ struct Migration {
 }
 
 /// In order; the first one is number 1.
-const MIGRATIONS: [Migration; 1] = [Migration {
-    name: "documents",
-    up: include_str!("../../../migrations/0001_documents.up.sql"),
-    down: include_str!("../../../migrations/0001_documents.down.sql"),
-}];
+const MIGRATIONS: [Migration; 2] = [
+    Migration {
+        name: "documents",
+        up: include_str!("../../../migrations/0001_documents.up.sql"),
+        down: include_str!("../../../migrations/0001_documents.down.sql"),
+    },
+    Migration {
+        name: "waiting since",
+        up: include_str!("../../../migrations/0002_waiting_since.up.sql"),
+        down: include_str!("../../../migrations/0002_waiting_since.down.sql"),
+    },
+];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS aetherflow_migrations (
     version integer PRIMARY KEY,

@@ -163,7 +163,7 @@ pub(super) async fn conflicts(
         (
             "SELECT count(*) FROM conflicts WHERE doc_id = $1 AND resolved_at IS NULL",
             "SELECT * FROM (
-                SELECT id, created_at, conflict, pending_op, pending_key, pending_digest,
+                SELECT id, created_at, conflict, pending_op, pending_key, pending_digest, pending_since,
                     sum(length(conflict)) OVER (ORDER BY created_at, id) AS total
                 FROM (
                     SELECT * FROM conflicts WHERE doc_id = $1 AND resolved_at IS NULL
@@ -175,7 +175,7 @@ pub(super) async fn conflicts(
         (
             "SELECT count(*) FROM conflicts WHERE doc_id = $1",
             "SELECT * FROM (
-                SELECT id, created_at, conflict, pending_op, pending_key, pending_digest,
+                SELECT id, created_at, conflict, pending_op, pending_key, pending_digest, pending_since,
                     sum(length(conflict)) OVER (ORDER BY created_at, id) AS total
                 FROM (
                     SELECT * FROM conflicts WHERE doc_id = $1 ORDER BY created_at, id LIMIT $2 OFFSET $3
@@ -201,7 +201,7 @@ pub(super) async fn conflict(
     id: Uuid,
     conflict_id: Uuid,
 ) -> Result<Option<ConflictRecord>, Failure> {
-    let query = "SELECT id, created_at, conflict, pending_op, pending_key, pending_digest FROM conflicts
+    let query = "SELECT id, created_at, conflict, pending_op, pending_key, pending_digest, pending_since FROM conflicts
         WHERE id = $1 AND doc_id = $2";
     let row = sqlx::query(query).bind(conflict_id).bind(id).fetch_optional(connection).await?;
     row.map(|row| conflict_of_row(&row)).transpose()
@@ -213,9 +213,9 @@ pub(super) async fn find_pending(
     op_id: Uuid,
     key: &str,
 ) -> Result<Option<ConflictRecord>, Failure> {
-    let query = "(SELECT id, created_at, conflict, pending_op, pending_key, pending_digest FROM conflicts
+    let query = "(SELECT id, created_at, conflict, pending_op, pending_key, pending_digest, pending_since FROM conflicts
             WHERE doc_id = $1 AND pending_op = $2)
-        UNION ALL (SELECT id, created_at, conflict, pending_op, pending_key, pending_digest FROM conflicts
+        UNION ALL (SELECT id, created_at, conflict, pending_op, pending_key, pending_digest, pending_since FROM conflicts
             WHERE doc_id = $1 AND pending_key = $3) LIMIT 1";
     let query = sqlx::query(query).bind(id).bind(op_id).bind((!key.is_empty()).then_some(key));
     query.fetch_optional(connection).await?.map(|row| conflict_of_row(&row)).transpose()

@@ -141,6 +141,7 @@ pub(super) fn conflict_of_row(row: &PgRow) -> Result<ConflictRecord, Failure> {
             op_id,
             idempotency_key: row.try_get::<Option<String>, _>("pending_key")?.unwrap_or_default(),
             digest: digest(row, "pending_digest")?,
+            since: row.try_get::<Option<i64>, _>("pending_since")?.map(|since| since as u64),
         }),
     };
     let conflict = pb::Conflict::decode(row.try_get::<&[u8], _>("conflict")?).map_err(|_| corrupt("conflict"))?;

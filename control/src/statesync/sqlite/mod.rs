@@ -22,7 +22,7 @@ use rows::{array, conflict_of_row, document_of_row, log_of_row, operation_of_row
 const PAGE_ROWS: u32 = 1000;
 const PAGE_BYTES: usize = 3 << 20;
 
-const SCHEMAS: [&str; 2] = [
+const SCHEMAS: [&str; 3] = [
     "
 CREATE TABLE IF NOT EXISTS documents (
     id BLOB PRIMARY KEY,
@@ -86,6 +86,9 @@ CREATE TABLE conflicts (
 ) WITHOUT ROWID;
 CREATE INDEX conflicts_by_document ON conflicts (doc_id, created_at_us, id);
 CREATE INDEX conflicts_by_operation ON conflicts (doc_id, pending_op) WHERE pending_op IS NOT NULL;
+",
+    "
+ALTER TABLE conflicts ADD COLUMN pending_since INTEGER;
 ",
 ];
 

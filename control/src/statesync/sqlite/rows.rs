@@ -86,6 +86,7 @@ pub(super) fn conflict_of_row(row: &SqliteRow) -> Result<ConflictRecord, StoreEr
             op_id: Uuid::from_bytes(array(row, "pending_op")?),
             idempotency_key: row.try_get::<Option<String>, _>("pending_key")?.unwrap_or_default(),
             digest: array(row, "pending_digest")?,
+            since: row.try_get::<Option<i64>, _>("pending_since")?.map(|since| since as u64),
         }),
     };
     Ok(ConflictRecord {

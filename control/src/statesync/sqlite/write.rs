@@ -122,7 +122,7 @@ async fn write_conflict(
     record: &ConflictRecord,
 ) -> Result<(), sqlx::Error> {
     let pending = record.pending.as_ref();
-    sqlx::query("INSERT OR REPLACE INTO conflicts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+    sqlx::query("INSERT OR REPLACE INTO conflicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(record.id.as_bytes().as_slice())
         .bind(id)
         .bind(record.created_at.0)
@@ -131,6 +131,7 @@ async fn write_conflict(
         .bind(pending.map(|pending| pending.op_id.as_bytes().as_slice()))
         .bind(pending.map(|pending| pending.idempotency_key.as_str()).filter(|key| !key.is_empty()))
         .bind(pending.map(|pending| pending.digest.as_slice()))
+        .bind(pending.and_then(|pending| pending.since).map(|since| since as i64))
         .execute(connection)
         .await
         .map(drop)

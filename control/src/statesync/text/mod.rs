@@ -14,6 +14,9 @@ mod mark;
 #[cfg(test)]
 mod mutation_tests;
 mod track;
+mod view;
+#[cfg(test)]
+mod waiting_tests;
 mod window;
 
 #[cfg(test)]
@@ -35,8 +38,10 @@ pub(super) use edit::{EDITS_MAX, difference};
 pub use edit::{Edit, Payload, decode_payload, encode_edits};
 pub(super) use mark::Mark;
 pub(super) use track::{Track, splice, splits_pair};
+pub(super) use view::Seen;
+use view::View;
 pub use window::SessionIndex;
-use window::{View, Window};
+use window::Window;
 
 use super::guard::{Grammar, GuardError, Scan, Written, scan};
 use flat::{Misplaced, Shadow};
@@ -209,7 +214,7 @@ impl TextEngine {
     /// # Errors
     /// [`TextError`]; after any but [`TextError::Broken`] the text is as before.
     pub fn apply_edits(&mut self, edits: &[Edit], prev_version: u64, author: Author) -> Result<Change, TextError> {
-        let view = self.track.view(prev_version, author)?;
+        let view = self.track.view(Seen::of(prev_version, author.session))?;
         self.check_state_quota(self.track.check(edits, view)?)?;
         let placed = self.track.place(edits, view, author)?;
         let update = self.write_crdt(&placed)?;
@@ -221,7 +226,7 @@ impl TextEngine {
     /// # Errors
     /// [`TextError`]
     pub fn overlaps(&self, edits: &[Edit], prev_version: u64, author: Author) -> Result<Vec<u64>, TextError> {
-        let view = self.track.view(prev_version, author)?;
+        let view = self.track.view(Seen::of(prev_version, author.session))?;
         self.track.check(edits, view)?;
         self.track.overlaps(edits, view, author)
     }
@@ -231,11 +236,30 @@ impl TextEngine {
     /// # Errors
     /// As [`apply_edits`](Self::apply_edits).
     pub fn overwrite(&mut self, edits: &[Edit], prev_version: u64, author: Author) -> Result<Change, TextError> {
-        let view = self.track.view(prev_version, author)?;
+        let view = self.track.view(Seen::of(prev_version, author.session))?;
         self.check_state_quota(self.track.check(edits, view)?)?;
         let placed = self.track.overwrite(edits, view, author)?;
         let update = self.write_crdt(&placed)?;
         Ok(Change { edits: placed, update })
+    }
+
+    /// Applies edits that waited for a decision: what they replace goes with everything that others wrote into it since. Gives the
+    /// versions that they go over, too.
+    ///
+    /// # Errors
+    /// As [`apply_edits`](Self::apply_edits).
+    pub(super) fn decide(
+        &mut self,
+        edits: &[Edit],
+        seen: Seen,
+        author: Author,
+    ) -> Result<(Change, Vec<u64>), TextError> {
+        let view = self.track.view(seen)?;
+        self.check_state_quota(self.track.check(edits, view)?)?;
+        let over = self.track.overlaps(edits, view, Author { session: seen.session, ..author })?;
+        let placed = self.track.decide(edits, seen, author, !over.is_empty())?;
+        let update = self.write_crdt(&placed)?;
+        Ok((Change { edits: placed, update }, over))
     }
 
     /// Puts marks on a range, which stays where its characters are; returns where that is now, and the Yjs update.
@@ -243,7 +267,7 @@ impl TextEngine {
     /// # Errors
     /// As [`apply_edits`](Self::apply_edits).
     pub(super) fn mark(&mut self, mark: Mark, prev_version: u64, author: Author) -> Result<(Mark, Bytes), TextError> {
-        let view = self.track.view(prev_version, author)?;
+        let view = self.track.view(Seen::of(prev_version, author.session))?;
         let range = Edit { pos: mark.pos, del: mark.len, ins: String::new() };
         self.track.check(std::slice::from_ref(&range), view)?;
         self.check_state_quota(mark.encode().len() + 64)?;

@@ -9,7 +9,7 @@ use super::*;
 
 /// The same rules with one entry per unit and no shortcuts.
 #[derive(Default)]
-struct Reference {
+pub(super) struct Reference {
     units: Vec<Unit>,
 }
 
@@ -20,23 +20,23 @@ struct Unit {
 }
 
 impl Reference {
-    fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let unit = |code| Unit { code, inserted: (0, 0), deleted: Vec::new() };
         Self { units: text.encode_utf16().map(unit).collect() }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let live = self.units.iter().filter(|unit| unit.deleted.is_empty());
         String::from_utf16_lossy(&live.map(|unit| unit.code).collect::<Vec<_>>())
     }
 
-    fn visible(&self, base: u64, session: SessionIndex) -> Vec<usize> {
+    pub(super) fn visible(&self, base: u64, session: SessionIndex) -> Vec<usize> {
         let knows = |(version, by): (u64, SessionIndex)| version <= base || by == session;
         let sees = |unit: &Unit| knows(unit.inserted) && !unit.deleted.iter().any(|deleted| knows(*deleted));
         (0..self.units.len()).filter(|index| sees(&self.units[*index])).collect()
     }
 
-    fn apply(&mut self, edit: &Edit, base: u64, author: Author) {
+    pub(super) fn apply(&mut self, edit: &Edit, base: u64, author: Author) {
         let visible = self.visible(base, author.session);
         let (pos, del) = (edit.pos as usize, edit.del as usize);
         for index in &visible[pos..pos + del] {
@@ -56,13 +56,13 @@ impl Reference {
 }
 
 #[derive(Debug, Clone)]
-struct Step {
-    session: SessionIndex,
-    behind: u64,
-    edits: Vec<(u32, u32, String)>,
+pub(super) struct Step {
+    pub(super) session: SessionIndex,
+    pub(super) behind: u64,
+    pub(super) edits: Vec<(u32, u32, String)>,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let edit = (any::<u32>(), 0..4_u32, "[a-z]{0,3}");
     (1..4_u32, 0..12_u64, prop::collection::vec(edit, 1..3)).prop_map(|(session, behind, edits)| Step {
         session,
@@ -84,7 +84,7 @@ fn crdt_text(engine: &TextEngine) -> String {
     engine.text.get_string(&engine.doc.transact())
 }
 
-fn in_bounds(edits: &[(u32, u32, String)], mut length: u64) -> Vec<Edit> {
+pub(super) fn in_bounds(edits: &[(u32, u32, String)], mut length: u64) -> Vec<Edit> {
     edits
         .iter()
         .map(|(pos, del, ins)| {

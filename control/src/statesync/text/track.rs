@@ -1,6 +1,7 @@
 //! A text as it is read and as positions in it are resolved: its UTF-16 units and the window of its recent history.
 
-use super::window::{View, Window};
+use super::view::{Seen, View};
+use super::window::Window;
 use super::{Author, Edit, TEXT_UNITS_MAX, TextError};
 
 /// Units and window, kept in step.
@@ -23,12 +24,12 @@ impl Track {
         String::from_utf16_lossy(&self.units)
     }
 
-    /// What the writer saw at `prev_version`.
-    pub(in crate::statesync) fn view(&self, prev_version: u64, author: Author) -> Result<View, TextError> {
-        if prev_version < self.window.floor() {
+    /// What a writer had seen, as a state of the text.
+    pub(in crate::statesync) fn view(&self, seen: Seen) -> Result<View, TextError> {
+        if seen.version < self.window.floor() {
             return Err(TextError::TooOld(self.window.floor()));
         }
-        Ok(self.window.view(prev_version, author.session))
+        Ok(if seen.waited.is_some() { View::Of(seen) } else { self.window.view(seen.version, seen.session) })
     }
 
     /// Checks that all edits fit the text and returns roughly the bytes that they add to its history.
@@ -69,6 +70,28 @@ impl Track {
     /// Like [`place`](Self::place), but what an edit replaces goes with everything that others wrote into it since.
     pub(super) fn overwrite(&mut self, edits: &[Edit], view: View, author: Author) -> Result<Vec<Edit>, TextError> {
         self.place_each(edits, view, author, Window::overwrite)
+    }
+
+    /// Applies edits that waited for a decision; `overwrites` tells whether they go over what others wrote into their ranges.
+    /// Their writer does not have them, so they count as what they do to the text of today, by `author`.
+    pub(in crate::statesync) fn decide(
+        &mut self,
+        edits: &[Edit],
+        seen: Seen,
+        author: Author,
+        overwrites: bool,
+    ) -> Result<Vec<Edit>, TextError> {
+        let view = self.view(seen)?;
+        // Only among themselves, on a copy, are they their writer's: each refers to the result of those before it.
+        let (mut trial, writer) = (self.clone(), Author { session: seen.session, ..author });
+        let placed =
+            if overwrites { trial.overwrite(edits, view, writer)? } else { trial.place(edits, view, writer)? };
+        for edit in &placed {
+            self.window.apply(edit, View::Latest, author).map_err(TextError::Broken)?;
+            splice(&mut self.units, edit);
+        }
+        self.window.finish(author);
+        Ok(placed)
     }
 
     fn place_each(

@@ -7,6 +7,7 @@
 
 use smallvec::SmallVec;
 
+use super::view::{Seen, View};
 use super::{Author, Edit};
 
 /// Sessions are numbered per document, from 1.
@@ -17,29 +18,6 @@ const VERSIONS_MAX: u64 = 65_536;
 /// How many spans are kept; when there are more, the oldest half of the window is given up.
 const SPANS_MAX: usize = 200_000;
 const CHUNK_SPANS_MAX: usize = 64;
-
-/// A state that positions refer to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::statesync) enum View {
-    /// The text as it is.
-    Latest,
-    /// The state after `version` plus all later operations of `session`.
-    Of {
-        /// The base.
-        version: u64,
-        /// The writer.
-        session: SessionIndex,
-    },
-}
-
-impl View {
-    fn knows(self, version: u64, session: SessionIndex) -> bool {
-        match self {
-            View::Latest => true,
-            View::Of { version: base, session: own } => version <= base || session == own,
-        }
-    }
-}
 
 #[derive(Debug, Clone)]
 struct Span {
@@ -78,7 +56,7 @@ impl Chunk {
     fn unchanged_since(&self, view: View) -> bool {
         match view {
             View::Latest => true,
-            View::Of { version, .. } => self.version_max <= version,
+            View::Of(seen) => self.version_max <= seen.version,
         }
     }
 
@@ -146,13 +124,13 @@ impl Window {
     /// The view of `session` at `version`; the latest one if nobody else wrote since.
     pub(super) fn view(&self, version: u64, session: SessionIndex) -> View {
         let by_others = if self.last.1 == session { self.last_of_others } else { self.last.0 };
-        if by_others <= version { View::Latest } else { View::Of { version, session } }
+        if by_others <= version { View::Latest } else { View::Of(Seen::of(version, session)) }
     }
 
     pub(super) fn length(&self, view: View) -> usize {
         match view {
             View::Latest => self.visible,
-            View::Of { .. } => self.chunks.iter().map(|chunk| chunk.length(view)).sum(),
+            View::Of(_) => self.chunks.iter().map(|chunk| chunk.length(view)).sum(),
         }
     }
 
@@ -160,7 +138,7 @@ impl Window {
     pub(super) fn locate(&self, pos: u32, view: View) -> Option<usize> {
         match view {
             View::Latest => Some(pos as usize),
-            View::Of { .. } => self.gap(pos, view).map(|gap| gap.here),
+            View::Of(_) => self.gap(pos, view).map(|gap| gap.here),
         }
     }
 
@@ -360,15 +338,43 @@ impl Window {
         Ok(())
     }
 
-    /// Like [`apply`](Self::apply), but what an edit replaces goes with everything that others wrote into it since.
+    /// Like [`apply`](Self::apply), but what an edit replaces goes with everything that others wrote into it since. What its own
+    /// writer wrote there while it waited stays.
     pub(super) fn overwrite(&mut self, edit: &Edit, view: View, author: Author) -> Result<Vec<Edit>, &'static str> {
         // Where nothing is left to replace, what is inserted stays where its author has it, among what else is gone.
         let Some((start, end)) = self.extent(edit, view).filter(|(start, end)| start < end) else {
             return self.apply(edit, view, author);
         };
         self.delete_again(edit, view, author);
-        let edit = Edit { pos: start, del: end - start, ins: edit.ins.clone() };
-        self.apply(&edit, View::Latest, author)
+        let mut replaced = self.without_meanwhile((start, end), view);
+        let first = replaced.first().copied().filter(|(from, _)| *from == start);
+        let mut placed = Vec::new();
+        // From the end on, so that the places before stay where they are.
+        for (from, to) in replaced.drain(usize::from(first.is_some())..).rev() {
+            let edit = Edit { pos: from, del: to - from, ins: String::new() };
+            placed.extend(self.apply(&edit, View::Latest, author)?);
+        }
+        let edit = Edit { pos: start, del: first.map_or(0, |(from, to)| to - from), ins: edit.ins.clone() };
+        placed.extend(self.apply(&edit, View::Latest, author)?);
+        Ok(placed)
+    }
+
+    /// A range of the text of today without what the writer of an edit that waited wrote into it meanwhile.
+    fn without_meanwhile(&self, range: (u32, u32), view: View) -> Vec<(u32, u32)> {
+        let mut pieces: Vec<(u32, u32)> = Vec::new();
+        let mut here = 0;
+        for span in self.chunks.iter().flat_map(|chunk| &chunk.spans) {
+            let (from, to) = (range.0.max(here), range.1.min(here + span.visible_now()));
+            here += span.visible_now();
+            if from >= to || view.wrote_meanwhile(span.version, span.session) {
+                continue;
+            }
+            match pieces.last_mut() {
+                Some(last) if last.1 == from => last.1 = to,
+                _ => pieces.push((from, to)),
+            }
+        }
+        pieces
     }
 
     /// Notes that `author` deletes what `edit` of `view` deletes and others have deleted already: in the author's own view it
