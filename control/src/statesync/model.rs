@@ -228,6 +228,11 @@ impl Submission {
         let digest = digest(&operation);
         Ok(Self { operation, doc_id, op_id, id_given, session_id, encoding, digest })
     }
+
+    /// Whether the client can name it when it sends it again.
+    pub(super) fn is_named(&self) -> bool {
+        self.id_given || !self.operation.idempotency_key.is_empty()
+    }
 }
 
 /// SHA-256 over what makes two operations equal, each part with its length.

@@ -324,13 +324,19 @@ impl StateSyncService for StateSyncServer {
 }
 
 /// The answer for an operation that is kept until somebody decides, or was.
-fn waiting(record: &ConflictRecord) -> pb::ApplyOperationResponse {
+pub(super) fn waiting(record: &ConflictRecord) -> pb::ApplyOperationResponse {
+    let operation = record.conflict.ops.last();
+    if operation.is_some_and(|operation| operation.status == "resolved") {
+        // What it became is in the log no longer.
+        let applied_operation = record.conflict.resolved_op.clone();
+        return pb::ApplyOperationResponse { success: true, applied_operation, error: String::new() };
+    }
     let error = if record.is_resolved() {
         format!("conflict {} was decided against the operation", record.id)
     } else {
         format!("the operation waits in conflict {}; ResolveConflict decides it", record.id)
     };
-    pb::ApplyOperationResponse { success: false, applied_operation: record.conflict.ops.last().cloned(), error }
+    pb::ApplyOperationResponse { success: false, applied_operation: operation.cloned(), error }
 }
 
 /// The welcome, then what the subscription gives, up to and with the first error.

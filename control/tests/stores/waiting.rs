@@ -11,6 +11,8 @@ crate::on_every_document_store! {
     a_text_edit_lands_where_it_was_meant_whatever_its_author_wrote_meanwhile,
     the_text_of_an_item_is_edited_where_it_was_meant,
     an_item_that_its_author_deleted_meanwhile_stays_deleted,
+    a_decision_that_comes_again_changes_nothing,
+    what_waited_is_told_the_same_however_often_it_comes_again,
 }
 
 const REPLACE: (&str, &str) = ("text", r#"{"pos": 4, "del": 3, "ins": "2"}"#);
@@ -96,4 +98,47 @@ async fn an_item_that_its_author_deleted_meanwhile_stays_deleted(mut world: Worl
     assert_eq!(resolved.applied_operation.unwrap().status, "rejected");
     assert_eq!(text(client, &doc_id).await, r#"{"elements":{}}"#);
     assert!(conflicts(client, &doc_id, true).await.is_empty());
+}
+
+async fn a_decision_that_comes_again_changes_nothing(mut world: World) {
+    let (client, author) = (&mut world.documents, Uuid::now_v7());
+    for winner in [0, 1] {
+        let (doc_id, conflict) = one_waits(client, author).await;
+        let first = resolve(client, &conflict, &conflict.ops[winner].id, None).await.unwrap();
+        assert_eq!(first.applied_operation.is_some(), winner == 1);
+        let document = get(client, &doc_id).await;
+        assert_eq!(resolve(client, &conflict, &conflict.ops[winner].id, None).await.unwrap(), first);
+        assert_eq!(get(client, &doc_id).await, document);
+        let status = resolve(client, &conflict, &conflict.ops[1 - winner].id, None).await.unwrap_err();
+        assert_eq!(reason(&status), "CONFLICT_RESOLVED");
+        assert_eq!(conflicts(client, &doc_id, false).await, [first.conflict.unwrap()]);
+    }
+}
+
+async fn what_waited_is_told_the_same_however_often_it_comes_again(mut world: World) {
+    let client = &mut world.documents;
+    let doc_id = create_with(client, "canvas", BOARD, "manual").await;
+    act(client, &doc_id, (Uuid::now_v7(), 1), ("update", r#"{"id": "e", "set": {"x": 1}}"#)).await.unwrap();
+    for (key, winner) in [("for", 1), ("against", 0)] {
+        let operation = pb::Operation {
+            r#type: "update".into(),
+            idempotency_key: key.into(),
+            ..operation(&doc_id, Uuid::now_v7(), 1, r#"{"id": "e", "set": {"x": 2}}"#)
+        };
+        let request = || pb::ApplyOperationRequest { operation: Some(operation.clone()) };
+        let waiting = client.apply_operation(request()).await.unwrap().into_inner();
+        assert_eq!(client.apply_operation(request()).await.unwrap().into_inner(), waiting);
+        let conflict = conflicts(client, &doc_id, true).await.remove(0);
+        let decided = resolve(client, &conflict, &conflict.ops[winner].id, None).await.unwrap();
+        let told = client.apply_operation(request()).await.unwrap().into_inner();
+        assert_eq!((told.success, told.error.is_empty()), (winner == 1, winner == 1), "{told:?}");
+        if winner == 1 {
+            assert_eq!(told.applied_operation, decided.applied_operation);
+        }
+        let other = pb::Operation { data: b"{}".to_vec().into(), ..operation.clone() };
+        assert_eq!(apply(client, other).await.unwrap_err().code(), tonic::Code::AlreadyExists);
+    }
+    let request = pb::GetOperationHistoryRequest { doc_id: doc_id.clone(), limit: 10 };
+    let history = client.get_operation_history(request).await.unwrap().into_inner().operations;
+    assert_eq!(history.iter().map(|operation| operation.version).collect::<Vec<_>>(), [2, 3]);
 }

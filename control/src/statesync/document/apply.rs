@@ -80,9 +80,8 @@ impl DocumentActor {
     ) -> Result<Option<([u8; 32], Applied)>, StoreError> {
         let (id, key) = (self.record.id, &submission.operation.idempotency_key);
         let known = self.recent.find(submission);
-        let named = submission.id_given || !key.is_empty();
         let found = match known {
-            None if named && !self.recent.complete => {
+            None if submission.is_named() && !self.recent.complete => {
                 self.shared.store.find_operation(id, submission.op_id, key).await?
             }
             known => known,
@@ -90,7 +89,7 @@ impl DocumentActor {
         if let Some((digest, version)) = found {
             return Ok(Some((digest, Applied::Before(version))));
         }
-        let pending = if named { self.find_pending(submission.op_id, key).await? } else { None };
+        let pending = self.find_pending(submission).await?;
         Ok(pending.and_then(|record| {
             let digest = record.pending.as_ref()?.digest;
             Some((digest, Applied::Waits(Box::new(record))))
@@ -125,6 +124,7 @@ impl DocumentActor {
                     }
                 }
             }
+            self.write_whole().await;
             if self.retired {
                 // Whoever asked is told to ask again by the dropped reply.
                 drop(next.take());
@@ -184,11 +184,7 @@ impl DocumentActor {
             }
         };
         let conflict = self.resolved_conflict(&row, &clashes, strategy).await;
-        if keep {
-            // Operations before and after it are of different kinds, so none may be between it and the snapshot.
-            self.unwritten.snapshot = true;
-            self.write().await;
-        }
+        self.unwritten.snapshot |= keep;
         Ok(Accepted::Applied(Arc::new(Published::operation(&row, &self.record.epoch)), conflict))
     }
 

@@ -1,6 +1,7 @@
 //! Writes that touched what their writers did not know: what is recorded of them, and how somebody decides.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use metrics::counter;
 use prost::Message;
@@ -8,7 +9,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::apply::{Accepted, RowAuthor};
-use super::{Bytes, ConflictRecord, DocumentActor, LogRow, Reply, Waiting, answer, pb};
+use super::{Applied, Bytes, ConflictRecord, DocumentActor, LogRow, Reply, Waiting, answer, pb};
 use crate::clock::{self, timestamp};
 use crate::statesync::items::Clash;
 use crate::statesync::model::{Pending, Submission};
@@ -96,16 +97,27 @@ pub(in crate::statesync) enum Choice {
 /// A decided conflict and the operation that the decision applied, if it applied one.
 pub(in crate::statesync) type Resolved = (pb::Conflict, Option<pb::Operation>);
 
+/// What came of a decision.
+enum Decision {
+    /// It was made; with what was applied by it.
+    Now(Box<ConflictRecord>, Option<Arc<Published>>),
+    /// It had been made.
+    Before(Box<Resolved>),
+}
+
 impl DocumentActor {
     pub(super) fn strategy(&self) -> Strategy {
         Strategy::of(&self.record, self.shared.options.auto_resolve_conflicts)
     }
 
-    /// The conflict in which an operation with this id or this key, if it is not empty, waits or waited.
-    pub(super) async fn find_pending(&self, op_id: Uuid, key: &str) -> Result<Option<ConflictRecord>, StoreError> {
+    /// The conflict in which an operation waits or waited that has the id or the key of this one.
+    pub(super) async fn find_pending(&self, submission: &Submission) -> Result<Option<ConflictRecord>, StoreError> {
+        let (op_id, key) = (submission.op_id, submission.operation.idempotency_key.as_str());
         let is_it = |pending: &Pending| pending.op_id == op_id || !key.is_empty() && pending.idempotency_key == key;
+        // A call whose answer was lost with its document comes again under the id that it was given here. What it left is known
+        // then: it waits.
         let known = self.conflicts.by_id.values().find(|record| record.pending.as_ref().is_some_and(is_it));
-        if known.is_some() || !self.conflicts.more {
+        if known.is_some() || !self.conflicts.more || !submission.is_named() {
             return Ok(known.cloned());
         }
         self.shared.store.find_pending(self.record.id, op_id, key).await
@@ -165,10 +177,11 @@ impl DocumentActor {
         self.publish_later(|document, place| Published::conflict(kind, conflict, (document, place)));
     }
 
-    /// Decides a conflict.
+    /// Decides a conflict. The same decision once more gives what the first one gave.
     pub(super) async fn resolve(&mut self, resolution: &Resolution, reply: Reply<Resolved>) {
         let (mut record, published) = match self.try_resolve(resolution).await {
-            Ok(resolved) => resolved,
+            Ok(Decision::Now(record, published)) => (*record, published),
+            Ok(Decision::Before(resolved)) => return self.answer_later(reply, *resolved),
             Err(status) => return answer(reply, Err(status)),
         };
         let applied = published.as_ref().and_then(|published| published.applied_operation().cloned());
@@ -183,39 +196,27 @@ impl DocumentActor {
         }
         self.tell_conflict("conflict_resolved", &record);
         self.answer_later(reply, (record.conflict, applied));
+        self.write_whole().await;
     }
 
-    async fn try_resolve(
-        &mut self,
-        resolution: &Resolution,
-    ) -> Result<(ConflictRecord, Option<std::sync::Arc<Published>>), Status> {
-        let mut record = self.waiting_conflict(resolution.conflict_id).await?;
+    async fn try_resolve(&mut self, resolution: &Resolution) -> Result<Decision, Status> {
+        let mut record = self.known_conflict(resolution.conflict_id).await?;
+        if record.is_resolved() {
+            return self.decided_before(resolution, &record).await;
+        }
         self.check_writable(&resolution.user_id)?;
         let waiting = record.conflict.ops.last().cloned().unwrap_or_default();
-        let decided = Strategy { rule: Rule::Lww, chosen: true, decided: true };
-        let submission = match &resolution.choice {
+        let of_side;
+        let (chosen, waited) = match &resolution.choice {
             Choice::Merged(submission) => {
-                if self.earlier_result(submission).await.map_err(|error| of_store(&error))?.is_some() {
-                    let message = "its id or idempotency key was used for another operation";
-                    return Err(with_info(Code::AlreadyExists, message, "OPERATION_EXISTS", &[]));
-                }
-                if submission.operation.prev_version != self.record.version {
-                    return Err(crate::statesync::content::version_refusal(
-                        submission.operation.prev_version,
-                        self.record.version,
-                    ));
-                }
-                None
+                self.check_merged(submission).await?;
+                (submission.as_ref(), None)
             }
             Choice::Side(side) if waiting.id == side.to_string() => {
-                let mut submission = Submission::check(Some(pb::Operation { status: String::new(), ..waiting }))?;
-                // Whoever decides stands for it, whoever wrote it.
-                submission.operation.user_id.clone_from(&resolution.user_id);
-                submission.operation.session_sequence = 0;
-                if let Some(pending) = &record.pending {
-                    submission.digest = pending.digest;
-                }
-                Some(submission)
+                of_side = waiting_submission(&record, waiting, &resolution.user_id)?;
+                // One that waits since before this was kept is taken to have seen all that its session wrote.
+                let since = record.pending.as_ref().and_then(|pending| pending.since).unwrap_or(u64::MAX);
+                (&of_side, Some(since))
             }
             Choice::Side(side) => {
                 let chosen = record.conflict.ops.iter().find(|operation| operation.id == side.to_string()).cloned();
@@ -225,40 +226,68 @@ impl DocumentActor {
                 };
                 record.conflict.resolved_op = Some(chosen);
                 set_status(&mut record, "rejected");
-                return Ok((record, None));
+                return Ok(Decision::Now(Box::new(record), None));
             }
         };
-        let chosen = match (&resolution.choice, &submission) {
-            (_, Some(submission)) => submission,
-            (Choice::Merged(submission), None) => submission,
-            (Choice::Side(_), None) => return Err(Status::internal("a side without its operation")),
-        };
-        // A waiting one of before its start was kept is taken to have seen all that its session wrote.
-        let since = record.pending.as_ref().and_then(|pending| pending.since).unwrap_or(u64::MAX);
-        match self.apply(chosen, decided, submission.is_some().then_some(since)).await? {
+        let decided = Strategy { rule: Rule::Lww, chosen: true, decided: true };
+        match self.apply(chosen, decided, waited).await? {
             Accepted::Applied(published, _) => {
                 record.conflict.resolved_op = published.applied_operation().cloned();
                 let made = record.conflict.resolved_op.as_ref().map_or("", |operation| operation.status.as_str());
-                let won = submission.is_some() && made != "rejected";
+                let won = waited.is_some() && made != "rejected";
                 set_status(&mut record, if won { "resolved" } else { "rejected" });
-                Ok((record, Some(published)))
+                Ok(Decision::Now(Box::new(record), Some(published)))
             }
             Accepted::Waits(_) => Err(Status::internal("a decision cannot wait for another")),
         }
     }
 
-    async fn waiting_conflict(&self, id: Uuid) -> Result<ConflictRecord, Status> {
+    /// What a decision gave when it was made for the first time.
+    async fn decided_before(&self, resolution: &Resolution, record: &ConflictRecord) -> Result<Decision, Status> {
+        let conflict = &record.conflict;
+        let refused = || {
+            let message = format!("the conflict was resolved by {}", conflict.resolved_by);
+            with_info(Code::FailedPrecondition, message, "CONFLICT_RESOLVED", &[])
+        };
+        let is_its = record.pending.is_some() && conflict.resolved_by == resolution.user_id;
+        let winner = conflict.resolved_op.as_ref().filter(|_| is_its).ok_or_else(refused)?;
+        let (is_same, applied) = match &resolution.choice {
+            Choice::Side(side) => {
+                let is_of = |operation: &pb::Operation| operation.id == side.to_string();
+                let is_waiting = conflict.ops.last().is_some_and(is_of);
+                (is_of(winner) && conflict.ops.iter().any(is_of), is_waiting)
+            }
+            Choice::Merged(submission) => {
+                let earlier = self.earlier_result(submission).await.map_err(|error| of_store(&error))?;
+                let is_winner = |(digest, applied): ([u8; 32], Applied)| {
+                    digest == submission.digest
+                        && matches!(applied, Applied::Before(version) if version == winner.version)
+                };
+                (earlier.is_some_and(is_winner), true)
+            }
+        };
+        if !is_same {
+            return Err(refused());
+        }
+        Ok(Decision::Before(Box::new((conflict.clone(), applied.then(|| winner.clone())))))
+    }
+
+    async fn check_merged(&self, submission: &Submission) -> Result<(), Status> {
+        if self.earlier_result(submission).await.map_err(|error| of_store(&error))?.is_some() {
+            let message = "its id or idempotency key was used for another operation";
+            return Err(with_info(Code::AlreadyExists, message, "OPERATION_EXISTS", &[]));
+        }
+        let (base, current) = (submission.operation.prev_version, self.record.version);
+        if base == current { Ok(()) } else { Err(crate::statesync::content::version_refusal(base, current)) }
+    }
+
+    async fn known_conflict(&self, id: Uuid) -> Result<ConflictRecord, Status> {
         let known = self.conflicts.by_id.get(&id).cloned();
         let record = match known {
             Some(record) => Some(record),
             None => self.shared.store.conflict(self.record.id, id).await.map_err(|error| of_store(&error))?,
         };
-        let record = record.ok_or_else(|| not_found("conflict", &id.to_string()))?;
-        if record.is_resolved() {
-            let message = format!("the conflict was resolved by {}", record.conflict.resolved_by);
-            return Err(with_info(Code::FailedPrecondition, message, "CONFLICT_RESOLVED", &[]));
-        }
-        Ok(record)
+        record.ok_or_else(|| not_found("conflict", &id.to_string()))
     }
 
     /// The operations that made the versions of `clashes`, of which those not yet kept are in the line.
@@ -318,6 +347,17 @@ impl DocumentActor {
         self.unwritten.conflicts.push(record.clone());
         Box::new(record)
     }
+}
+
+/// The operation that waits in a conflict, as `user_id` submits it: whoever decides stands for it, whoever wrote it.
+fn waiting_submission(record: &ConflictRecord, waiting: pb::Operation, user_id: &str) -> Result<Submission, Status> {
+    let mut submission = Submission::check(Some(pb::Operation { status: String::new(), ..waiting }))?;
+    user_id.clone_into(&mut submission.operation.user_id);
+    submission.operation.session_sequence = 0;
+    if let Some(pending) = &record.pending {
+        submission.digest = pending.digest;
+    }
+    Ok(submission)
 }
 
 fn set_status(record: &mut ConflictRecord, status: &str) {

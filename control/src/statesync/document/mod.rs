@@ -14,6 +14,8 @@ mod describe;
 mod load;
 mod lock;
 mod recent;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -266,9 +268,7 @@ impl DocumentActor {
             }
             Command::Update(document, reply) => {
                 self.update(&document, reply);
-                if self.unwritten.snapshot {
-                    self.write().await;
-                }
+                self.write_whole().await;
             }
             Command::Resolve(resolution, reply) => self.resolve(&resolution, reply).await,
             Command::Delete(user_id, reply) => self.delete(user_id, reply),
@@ -303,6 +303,14 @@ impl DocumentActor {
     fn next_place(&mut self) -> Place {
         self.sequence += 1;
         Place { version: self.record.version, sequence: self.sequence }
+    }
+
+    /// Sends what was changed to the store if it has to be kept as a whole: operations before and after it are of different kinds, so
+    /// none may be between it and the snapshot.
+    async fn write_whole(&mut self) {
+        if self.unwritten.snapshot {
+            self.write().await;
+        }
     }
 
     /// Sends what was changed to the store.
