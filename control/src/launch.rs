@@ -303,6 +303,7 @@ fn document_options(config: &StateSyncConfig) -> DocumentOptions {
         idle_time: config.manager.cleanup_interval,
         auto_resolve_conflicts: config.manager.auto_resolve_conflicts,
         retained_operations: config.manager.retained_operations,
+        purge_deleted_after: config.manager.purge_deleted_after,
     }
 }
 

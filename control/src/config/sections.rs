@@ -7,9 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Postgres, Redis, Refused, duration};
+use crate::statesync::PURGE_DELETED_AFTER;
 
 /// Fewer operations than these would refuse writers who were away for a moment.
 const RETAINED_OPERATIONS_MIN: u64 = 100;
+/// What is removed for good sooner was hardly meant to be.
+const PURGE_DELETED_AFTER_MIN: Duration = Duration::from_mins(1);
 
 /// `session.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -172,6 +175,9 @@ pub struct Manager {
     pub auto_resolve_conflicts: bool,
     /// How many of its newest operations a document keeps at least; 0: all.
     pub retained_operations: u64,
+    /// How long a deleted document can be had back before it is removed for good; zero: for ever.
+    #[serde(with = "duration")]
+    pub purge_deleted_after: Duration,
 }
 
 /// Who may call.
@@ -348,6 +354,11 @@ impl Config for StateSyncConfig {
             );
             return Err(("Manager.RetainedOperations", reason));
         }
+        let purge_after = self.manager.purge_deleted_after;
+        if !purge_after.is_zero() && purge_after < PURGE_DELETED_AFTER_MIN {
+            let reason = "at least 1m, such as 30d, or 0s for never: until then a deleted document can be had back";
+            return Err(("Manager.PurgeDeletedAfter", reason.into()));
+        }
         self.server.tls.check()?;
         self.quantum.check()?;
         self.log.check()?;
@@ -382,6 +393,7 @@ impl Default for Manager {
             cleanup_interval: Duration::from_mins(5),
             auto_resolve_conflicts: true,
             retained_operations: 0,
+            purge_deleted_after: PURGE_DELETED_AFTER,
         }
     }
 }

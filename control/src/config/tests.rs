@@ -125,6 +125,8 @@ fn values_that_make_no_sense_are_refused() {
     }
     for (text, key) in [
         ("Manager:\n  LockTimeout: 0s\n", "Manager.LockTimeout"),
+        ("Manager:\n  PurgeDeletedAfter: 30s\n", "Manager.PurgeDeletedAfter"),
+        ("Manager:\n  PurgeDeletedAfter: 30\n", "Manager.PurgeDeletedAfter"),
         ("Store:\n  Type: redis\n", "Store.Type"),
         ("Store:\n  Postgres: {Host: \"\"}\n", "Store.Postgres.Host"),
         ("Store:\n  Postgres: {Port: 0}\n", "Store.Postgres.Port"),
@@ -137,6 +139,8 @@ fn values_that_make_no_sense_are_refused() {
         let said = message(statesync_with(text, &[]));
         assert!(said.starts_with(&format!("d.yaml: {key}: ")), "{said}");
     }
+    let never = statesync_with("Manager:\n  PurgeDeletedAfter: 0s\n", &[]).unwrap().config;
+    assert_eq!(never.manager.purge_deleted_after, Duration::ZERO);
     let config = statesync_with("Store:\n  Type: postgres\n  Postgres: {SSLMode: verify-full}\n", &[]).unwrap().config;
     assert_eq!(config.store.postgres.ssl_mode, super::SslMode::VerifyFull);
 }

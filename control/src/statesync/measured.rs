@@ -6,7 +6,7 @@ use proto::statesync as pb;
 use uuid::Uuid;
 
 use super::model::{ConflictRecord, DocumentRecord, LogRow};
-use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore};
+use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore, Purged};
 use crate::clock::UnixMicros;
 use crate::store::{CommitterStats, StoreError, StoreKind};
 use crate::telemetry::{StoreCall, StoreTimer};
@@ -76,6 +76,10 @@ impl DocumentStore for MeasuredDocuments {
 
     async fn find_pending(&self, id: Uuid, op_id: Uuid, key: &str) -> Result<Option<ConflictRecord>, StoreError> {
         self.timer(StoreCall::Find).end(self.store.find_pending(id, op_id, key).await)
+    }
+
+    async fn purge(&self, before: UnixMicros) -> Result<Purged, StoreError> {
+        self.timer(StoreCall::Sweep).end(self.store.purge(before).await)
     }
 
     async fn counts(&self, now: UnixMicros) -> Result<DocumentCounts, StoreError> {

@@ -9,7 +9,9 @@ use proto::statesync as pb;
 use uuid::Uuid;
 
 use super::model::{self, ConflictRecord, DocumentRecord, LogRow};
-use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore};
+use super::store::{
+    Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore, PURGED_DOCUMENTS_MAX, Purged,
+};
 use crate::clock::UnixMicros;
 use crate::store::{CommitterStats, StoreError};
 
@@ -225,6 +227,20 @@ impl DocumentStore for MemoryDocuments {
             document.conflicts.values().find(|conflict| conflict.pending.as_ref().is_some_and(is_it)).cloned()
         });
         Ok(found.flatten())
+    }
+
+    async fn purge(&self, before: UnixMicros) -> Result<Purged, StoreError> {
+        let mut all = self.documents();
+        let is_due = |record: &DocumentRecord| record.state == "deleted" && record.updated_at <= before;
+        let due = all.iter().filter(|(_, document)| is_due(&document.record)).map(|(key, _)| *key);
+        let due: Vec<_> = due.take(PURGED_DOCUMENTS_MAX).collect();
+        let mut creation = self.creation.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in &due {
+            all.remove(key);
+            creation.remove(&key.1);
+        }
+        let documents: Vec<Uuid> = due.into_iter().map(|(_, id)| id).collect();
+        Ok(Purged { more: documents.len() == PURGED_DOCUMENTS_MAX, documents })
     }
 
     async fn counts(&self, now: UnixMicros) -> Result<DocumentCounts, StoreError> {

@@ -31,6 +31,7 @@ pub use memory::MemoryDocuments;
 pub use model::{ConflictRecord, DocumentRecord, LockRecord, LogRow, Pending, Snapshot};
 pub use postgres::{PostgresDocuments, PostgresOptions};
 pub use registry::DocumentOptions;
+pub(crate) use registry::PURGE_DELETED_AFTER;
 pub use service::StateSyncServer;
 pub use sqlite::SqliteDocuments;
-pub use store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore, Durability};
+pub use store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore, Durability, Purged};

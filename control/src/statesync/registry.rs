@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use super::document::{Command, DocumentActor, Reply};
 use super::store::DocumentStore;
+use crate::clock::UnixMicros;
 use crate::status::{not_found, of_store, with_info};
+use crate::store::StoreError;
 
 /// Commands that wait for one document; when it is full, callers wait.
 const COMMANDS: usize = 256;
@@ -20,6 +22,9 @@ const COMMANDS: usize = 256;
 const DOCUMENTS_MAX: usize = 10_000;
 /// How often a command is sent again to a document that was just being unloaded.
 const ATTEMPTS: usize = 8;
+
+/// How long a deleted document can be had back, unless somebody says otherwise.
+pub(crate) const PURGE_DELETED_AFTER: Duration = Duration::from_hours(30 * 24);
 
 /// How documents behave.
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +37,15 @@ pub struct DocumentOptions {
     pub auto_resolve_conflicts: bool,
     /// How many of its newest operations a document keeps at least, once a snapshot stands for the others; 0: all.
     pub retained_operations: u64,
+    /// How long a deleted document can be had back before it is removed for good; zero: for ever.
+    pub purge_deleted_after: Duration,
 }
 
 impl Default for DocumentOptions {
     fn default() -> Self {
         let (lock_timeout, idle_time) = (Duration::from_secs(30), Duration::from_mins(1));
-        Self { lock_timeout, idle_time, auto_resolve_conflicts: true, retained_operations: 0 }
+        let purge_deleted_after = PURGE_DELETED_AFTER;
+        Self { lock_timeout, idle_time, auto_resolve_conflicts: true, retained_operations: 0, purge_deleted_after }
     }
 }
 
@@ -106,10 +114,39 @@ impl Registry {
 
     /// Tells a document, if it is in memory, that a subscriber is gone.
     pub(super) async fn leave(&self, id: Uuid, subscriber: Uuid) {
+        // A document that is just leaving memory has no subscribers left to tell.
+        self.tell(id, Command::Leave(subscriber)).await;
+    }
+
+    /// Removes for good what was deleted so long before `now` that nobody can have it back; gives how many documents.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was not done is done the next time.
+    pub(super) async fn purge(&self, now: UnixMicros) -> Result<usize, StoreError> {
+        let after = self.shared.options.purge_deleted_after;
+        if after.is_zero() {
+            return Ok(0);
+        }
+        let before = UnixMicros(now.0.saturating_sub(i64::try_from(after.as_micros()).unwrap_or(i64::MAX)));
+        let mut removed = 0;
+        loop {
+            let step = self.store().purge(before).await?;
+            removed += step.documents.len();
+            for id in step.documents {
+                self.tell(id, Command::Removed).await;
+            }
+            if !step.more || self.stop.is_cancelled() {
+                return Ok(removed);
+            }
+        }
+    }
+
+    /// Sends a document something that needs no answer, if it is in memory.
+    async fn tell(&self, id: Uuid, command: Command) {
         let document = self.lock().get(&id).cloned();
         if let Some(document) = document {
-            // A document that is just leaving memory has no subscribers left to tell.
-            let _ = document.send(Command::Leave(subscriber)).await;
+            // One that is just leaving memory need not know.
+            let _ = document.send(command).await;
         }
     }
 

@@ -17,8 +17,9 @@ use super::model::{self, ConflictRecord, DocumentRecord, NAME_BYTES_MAX, Submiss
 use super::registry::{DocumentOptions, Registry};
 use super::store::{ConflictFilter, DocumentFilter, DocumentStore};
 use super::subscription::Subscription;
-use crate::clock;
+use crate::clock::{self, UnixMicros};
 use crate::status::{self, invalid, not_found, of_store, required};
+use crate::store::StoreError;
 
 const PAGE_DEFAULT: u32 = 50;
 const PAGE_MAX: u32 = 1000;
@@ -37,6 +38,16 @@ impl StateSyncServer {
         stop: tokio_util::sync::CancellationToken,
     ) -> Self {
         Self { registry: Registry::new(store, options, stop) }
+    }
+
+    /// Removes for good what was deleted so long before `now` that nobody can have it back; gives how many documents.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was not done is done the next time.
+    pub async fn purge_deleted(&self, now: UnixMicros) -> Result<usize, StoreError> {
+        let removed = self.registry.purge(now).await?;
+        counter!("statesync_documents_purged_total").increment(removed as u64);
+        Ok(removed)
     }
 
     /// Lets every document leave memory, once no more calls come.

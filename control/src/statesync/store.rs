@@ -113,6 +113,19 @@ pub struct DocumentCounts {
     pub locks: u64,
 }
 
+/// The most documents that one step of a purge begins to remove, and the most operations and conflicts that it removes.
+pub(super) const PURGED_DOCUMENTS_MAX: usize = 100;
+pub(super) const PURGED_ROWS_MAX: usize = 1000;
+
+/// What one step of a purge did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// The documents that nobody finds any more.
+    pub documents: Vec<Uuid>,
+    /// Whether there is something left for another step.
+    pub more: bool,
+}
+
 /// The documents. What a batch's `durable` was told is kept as durably as the store promises: SQLite and PostgreSQL sync it to disk, memory
 /// does not. One document is written by one actor at a time; a reader of its own writes waits for `durable` first.
 ///
@@ -154,6 +167,10 @@ pub trait DocumentStore: Send + Sync + 'static {
 
     /// The conflict in which the operation with this id or this idempotency key, if it is not empty, waits or waited.
     async fn find_pending(&self, id: Uuid, op_id: Uuid, key: &str) -> Result<Option<ConflictRecord>, StoreError>;
+
+    /// Begins to remove for good what is in state "deleted" and was changed at `before` or earlier, and goes on with what was begun:
+    /// one step of bounded size. From the step on that names it, a document is not there and a batch of it fails.
+    async fn purge(&self, before: UnixMicros) -> Result<Purged, StoreError>;
 
     /// Counts what there is.
     async fn counts(&self, now: UnixMicros) -> Result<DocumentCounts, StoreError>;

@@ -66,6 +66,7 @@ fn describe() {
     describe_gauge!("session_active", "Sessions that have not expired");
     describe_counter!("session_heartbeat_total", "Heartbeats accepted");
     describe_counter!("statesync_documents_total", "Documents created");
+    describe_counter!("statesync_documents_purged_total", "Deleted documents removed for good");
     describe_counter!("statesync_operations_total", "Operations applied and on disk");
     describe_counter!("statesync_conflicts_total", "Conflicts recorded");
     describe_gauge!("statesync_subscribers_active", "Open subscriptions");
@@ -73,6 +74,7 @@ fn describe() {
         "session_total",
         "session_heartbeat_total",
         "statesync_documents_total",
+        "statesync_documents_purged_total",
         "statesync_operations_total",
         "statesync_conflicts_total",
     ] {

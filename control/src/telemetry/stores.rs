@@ -25,7 +25,7 @@ pub enum StoreCall {
     List,
     /// Everything is counted.
     Counts,
-    /// Expired sessions are removed.
+    /// Expired sessions, or documents that were deleted long ago, are removed.
     Sweep,
     /// Readiness is asked for.
     Check,

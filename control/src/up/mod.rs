@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::session::{RedisOptions, SessionStore};
-use crate::statesync::{DocumentOptions, PostgresOptions};
+use crate::statesync::{DocumentOptions, PostgresOptions, StateSyncServer};
 use crate::store::{CommitterStats, DataDir, DataDirError, Durability, StoreError, StoreKind};
 
 pub use grpc::{TlsFiles, connection_id};
@@ -25,6 +25,8 @@ pub use service::{RunningService, ServiceOptions, start_session, start_statesync
 
 /// How often expired sessions are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(5);
+/// How often documents are removed that were deleted long ago.
+const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Which ports to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,9 +191,34 @@ impl Running {
         self.statesync.commits().expect("it is the service of documents")
     }
 
+    /// Removes the documents for good that by `now` were deleted long ago, as happens every ten minutes; gives how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was not done is done the next time.
+    pub async fn purge_deleted(&self, now: clock::UnixMicros) -> Result<usize, StoreError> {
+        self.statesync.server().expect("it is the service of documents").purge_deleted(now).await
+    }
+
     /// Stops: streams end, open calls finish, everything queued reaches the disk. It takes at most five seconds.
     pub async fn shutdown(self) {
         tokio::join!(self.session.shutdown(), self.statesync.shutdown());
+    }
+}
+
+/// Removes for good, from time to time, what was deleted long ago.
+async fn purge(documents: StateSyncServer, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(PURGE_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        match documents.purge_deleted(clock::now()).await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "deleted documents were removed for good"),
+            Err(error) => tracing::warn!(%error, "deleted documents were not removed; trying again later"),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use tonic::service::Routes;
 use super::grpc::{self, TlsFiles};
 use super::http_api::{self, Readiness, Store};
 use super::listen::{Fix, ServiceListeners};
-use super::{UpError, sweep};
+use super::{UpError, purge, sweep};
 use crate::session::{
     MeasuredSessions, MemorySessions, RedisOptions, RedisSessions, SessionServer, SessionStore, SqliteSessions,
 };
@@ -139,8 +139,9 @@ pub(super) async fn statesync(
     let stop = CancellationToken::new();
     let server = StateSyncServer::new(Arc::clone(&documents), behaviour, stop.clone());
     let routes = grpc::routes(StateSyncServiceServer::new(server.clone()), stop.clone()).await?;
-    let readiness = Readiness { store: Store::Documents(Arc::clone(&documents)), stop };
-    let running = serve(&options, listeners, data, routes, readiness)?;
+    let readiness = Readiness { store: Store::Documents(Arc::clone(&documents)), stop: stop.clone() };
+    let mut running = serve(&options, listeners, data, routes, readiness)?;
+    running.servers.push(tokio::spawn(purge(server.clone(), stop)));
     Ok(RunningService { committer, documents: Some((documents, server)), ..running })
 }
 
@@ -232,6 +233,11 @@ impl RunningService {
     /// What the store of documents committed so far, if it is one of documents.
     pub fn commits(&self) -> Option<&CommitterStats> {
         self.documents.as_ref().map(|(store, _)| store.commits())
+    }
+
+    /// What answers the calls, if it is the service of documents.
+    pub(super) fn server(&self) -> Option<&StateSyncServer> {
+        self.documents.as_ref().map(|(_, server)| server)
     }
 
     /// Stops: streams end, open calls finish, everything queued reaches the disk. It takes at most five seconds.

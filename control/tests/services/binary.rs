@@ -258,6 +258,7 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
         "session_active",
         "session_heartbeat_total",
         "statesync_documents_total",
+        "statesync_documents_purged_total",
         "statesync_operations_total",
         "statesync_conflicts_total",
         "statesync_subscribers_active",

@@ -250,7 +250,7 @@ fn aetherflow(arguments: &[&str], folder: &Path) -> Output {
 }
 
 /// The steps of the schema, as they are told of.
-const STEPS: [&str; 2] = ["1 documents", "2 waiting since"];
+const STEPS: [&str; 3] = ["1 documents", "2 waiting since", "3 deleted documents"];
 
 #[tokio::test]
 async fn the_schema_goes_up_and_down_and_a_later_one_is_refused() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use control::statesync::{
-    Batch, ConflictFilter, DocumentFilter, DocumentRecord, DocumentStore, Durability, PostgresDocuments,
+    Batch, ConflictFilter, DocumentFilter, DocumentRecord, DocumentStore, Durability, PostgresDocuments, Purged,
 };
 use sqlx::Row;
 use tokio::sync::watch;
@@ -27,10 +27,11 @@ INSERT INTO conflicts SELECT gen_random_uuid(), d.id, now() + n * interval '1 se
     FROM (SELECT id FROM documents ORDER BY created_at LIMIT 4) AS d, generate_series(1, 5000) AS n;
 ANALYZE;
 ";
-const INDEXES: [&str; 13] = [
+const INDEXES: [&str; 14] = [
     "documents_pkey",
     "documents_by_creation",
     "documents_by_creator",
+    "documents_deleted",
     "snapshots_pkey",
     "operations_pkey",
     "operations_by_id",
@@ -68,6 +69,7 @@ async fn ask_everything(documents: &PostgresDocuments, id: Uuid) {
     assert_eq!(found.map(|record| record.id), Some(waiting[0].id));
     let found = documents.find_pending(id, nobody, &pending.idempotency_key).await.unwrap();
     assert_eq!(found.map(|record| record.id), Some(waiting[0].id));
+    assert_eq!(documents.purge(control::clock::now()).await.unwrap(), Purged::default());
 }
 
 /// Gives the document other readers.

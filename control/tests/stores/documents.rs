@@ -13,6 +13,7 @@ crate::on_every_document_store! {
     a_stale_update_is_refused_and_changes_nothing,
     an_update_can_replace_the_content_of_a_text,
     a_deleted_document_takes_no_writes_until_it_is_active_again,
+    an_archived_document_takes_no_writes_until_it_is_active_again,
     a_list_is_filtered_ordered_and_paged_without_gaps,
     a_list_for_a_user_has_what_that_user_may_read,
     statistics_count_documents_operations_subscribers_and_locks,
@@ -23,13 +24,13 @@ crate::on_every_document_store! {
     bad_requests_name_their_field_and_the_remedy,
 }
 
-async fn update(client: &mut Documents, document: pb::Document) -> Result<(), Status> {
+pub(crate) async fn update(client: &mut Documents, document: pb::Document) -> Result<(), Status> {
     let response = client.update_document(pb::UpdateDocumentRequest { document: Some(document) }).await?.into_inner();
     assert!(response.success && response.error.is_empty());
     Ok(())
 }
 
-async fn delete(client: &mut Documents, doc_id: &str, user_id: &str) -> Result<(), Status> {
+pub(crate) async fn delete(client: &mut Documents, doc_id: &str, user_id: &str) -> Result<(), Status> {
     let request = pb::DeleteDocumentRequest { doc_id: doc_id.into(), user_id: user_id.into() };
     assert!(client.delete_document(request).await?.into_inner().success);
     Ok(())
@@ -39,7 +40,7 @@ async fn list(client: &mut Documents, request: pb::ListDocumentsRequest) -> pb::
     client.list_documents(request).await.unwrap().into_inner()
 }
 
-async fn ids(client: &mut Documents, request: pb::ListDocumentsRequest) -> Vec<String> {
+pub(crate) async fn ids(client: &mut Documents, request: pb::ListDocumentsRequest) -> Vec<String> {
     list(client, request).await.documents.into_iter().map(|document| document.id).collect()
 }
 
@@ -114,6 +115,37 @@ async fn a_deleted_document_takes_no_writes_until_it_is_active_again(mut world: 
     assert_eq!(text(client, &doc_id).await, "xtext");
     let unknown = delete(client, &Uuid::now_v7().to_string(), "ada").await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+}
+
+async fn an_archived_document_takes_no_writes_until_it_is_active_again(mut world: World) {
+    let client = &mut world.documents;
+    let doc_id = create_text(client, "text").await;
+    let archived = pb::Document { state: "archived".into(), name: "old".into(), ..get(client, &doc_id).await };
+    update(client, archived).await.unwrap();
+    let archived = get(client, &doc_id).await;
+    let written = apply(client, insertion(&doc_id, Uuid::now_v7(), 2, 0, "x")).await.unwrap_err();
+    let renamed = pb::Document { name: "new".into(), ..archived.clone() };
+    let replaced = pb::Document { state: String::new(), content: b"new".to_vec().into(), ..archived.clone() };
+    let deleted = pb::Document { state: "deleted".into(), ..archived.clone() };
+    let mut refused = vec![written];
+    for document in [renamed, replaced, deleted, archived.clone()] {
+        refused.push(update(client, document).await.unwrap_err());
+    }
+    for status in refused {
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "DOCUMENT_NOT_ACTIVE"));
+        assert!(status.message().contains("the document is archived"), "{status:?}");
+    }
+    assert_eq!(get(client, &doc_id).await, archived);
+    // With becoming active again it may change.
+    let again = pb::Document { state: "active".into(), name: "new".into(), ..archived };
+    update(client, again).await.unwrap();
+    apply(client, insertion(&doc_id, Uuid::now_v7(), 3, 0, "x")).await.unwrap();
+    assert_eq!((get(client, &doc_id).await.name, text(client, &doc_id).await), ("new".into(), "xtext".into()));
+    // And an archived one can be deleted.
+    let archived = pb::Document { state: "archived".into(), ..get(client, &doc_id).await };
+    update(client, archived).await.unwrap();
+    delete(client, &doc_id, "ada").await.unwrap();
+    assert_eq!(get(client, &doc_id).await.state, "deleted");
 }
 
 async fn a_list_is_filtered_ordered_and_paged_without_gaps(mut world: World) {

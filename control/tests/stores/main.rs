@@ -7,6 +7,7 @@ mod compaction;
 mod conflicts;
 mod documents;
 mod locks;
+mod purge;
 mod sessions;
 mod typed;
 mod waiting;

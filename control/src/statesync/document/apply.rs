@@ -247,14 +247,16 @@ impl DocumentActor {
     /// Whether operations may change the document at all.
     pub(super) fn check_writable(&self, user_id: &str) -> Result<(), Status> {
         if self.record.state != "active" {
-            let message = format!(
-                "the document is {0}; set its state to \"active\" with UpdateDocument before changing it",
-                self.record.state
-            );
-            let metadata = [("state", self.record.state.clone())];
-            return Err(with_info(Code::FailedPrecondition, message, "DOCUMENT_NOT_ACTIVE", &metadata));
+            return Err(self.not_active());
         }
         self.check_lock(user_id)
+    }
+
+    /// What whoever changes a document is told that is archived or deleted.
+    pub(super) fn not_active(&self) -> Status {
+        let state = &self.record.state;
+        let message = format!("the document is {state}; set its state to \"active\" with UpdateDocument to change it");
+        with_info(Code::FailedPrecondition, message, "DOCUMENT_NOT_ACTIVE", &[("state", state.clone())])
     }
 
     pub(super) fn expire_held(&mut self) {

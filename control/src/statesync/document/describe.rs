@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use prost::Message;
-use tonic::{Code, Status};
+use tonic::Status;
 use uuid::Uuid;
 
 use super::apply::RowAuthor;
@@ -12,7 +12,7 @@ use super::{Bytes, DocumentActor, Reply, answer, pb};
 use crate::statesync::content::{self, Applying, Outcome};
 use crate::statesync::subscription::Published;
 use crate::statesync::text::{Author, Seen};
-use crate::status::{invalid, with_info};
+use crate::status::invalid;
 
 impl DocumentActor {
     /// Changes what `wanted` names; empty fields stay.
@@ -51,9 +51,9 @@ impl DocumentActor {
             }
         }
         let state = if wanted.state.is_empty() { &self.record.state } else { &wanted.state };
-        if self.record.state == "deleted" && state == "deleted" {
-            let message = "the document is deleted; set its state to \"active\" to have it back";
-            return Err(with_info(Code::FailedPrecondition, message, "DOCUMENT_NOT_ACTIVE", &[]));
+        // Only together with becoming active again may the rest change.
+        if self.record.state != "active" && state != "active" {
+            return Err(self.not_active());
         }
         let state = state.clone();
         let outcome = if wanted.content.is_empty() || wanted.content == self.content.bytes() {

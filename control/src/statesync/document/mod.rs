@@ -78,6 +78,8 @@ pub(super) enum Command {
     Attach(Attach, Reply<Attached>),
     /// A subscriber is gone.
     Leave(Uuid),
+    /// The store has the document no longer.
+    Removed,
     /// End the stream of a subscriber, for this user.
     Unsubscribe(Uuid, String, Reply<()>),
 }
@@ -96,7 +98,7 @@ impl Command {
             Command::LockState(reply) => answer(reply, Err(status)),
             Command::Attach(_, reply) => answer(reply, Err(status)),
             Command::Unsubscribe(_, _, reply) => answer(reply, Err(status)),
-            Command::Leave(_) => {}
+            Command::Leave(_) | Command::Removed => {}
         }
     }
 }
@@ -280,6 +282,8 @@ impl DocumentActor {
             }
             Command::Attach(attach, reply) => self.attach(attach, reply),
             Command::Leave(subscriber) => self.leave(subscriber),
+            // Whoever asks for it next is told that there is none.
+            Command::Removed => self.retired = true,
             Command::Unsubscribe(subscriber, user_id, reply) => self.unsubscribe(subscriber, &user_id, reply),
         }
     }

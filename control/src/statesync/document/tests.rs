@@ -6,17 +6,21 @@ use std::sync::atomic::AtomicU64;
 use tonic::Code;
 
 use super::*;
-use crate::clock;
+use crate::clock::{self, UnixMicros};
 use crate::statesync::memory::MemoryDocuments;
 use crate::statesync::registry::DocumentOptions;
+use crate::statesync::sqlite::SqliteDocuments;
 use crate::statesync::store::{ConflictFilter, DocumentStore};
 
 /// A board on which somebody decides.
 const BOARD: &[u8] = br#"{"elements":{"e":{"x":0}}}"#;
 
 fn shared() -> Arc<Shared> {
-    let (store, options) = (Arc::new(MemoryDocuments::default()), DocumentOptions::default());
-    Arc::new(Shared { store, options, subscribers: AtomicU64::new(0) })
+    shared_on(Arc::new(MemoryDocuments::default()))
+}
+
+fn shared_on(store: Arc<dyn DocumentStore>) -> Arc<Shared> {
+    Arc::new(Shared { store, options: DocumentOptions::default(), subscribers: AtomicU64::new(0) })
 }
 
 async fn load(shared: &Arc<Shared>, id: Uuid) -> DocumentActor {
@@ -185,4 +189,41 @@ async fn an_operation_that_was_decided_for_is_told_so_when_the_log_has_it_no_lon
     actor.recent = Recent::new(false);
     let told = crate::statesync::service::waiting(&waits(&mut actor, &waiting).await);
     assert_eq!((told.success, told.applied_operation.map(|operation| operation.version)), (true, Some(3)));
+}
+
+/// Waits until what the actor has sent to the store is kept, or failed.
+async fn written(actor: &mut DocumentActor) -> Durability {
+    actor.flush().await;
+    let mut durable = actor.line.durable.subscribe();
+    let is_over = |state: &Durability| state.ticket == actor.line.ticket || state.failed.is_some();
+    let written = tokio::time::timeout(Duration::from_secs(10), durable.wait_for(is_over)).await;
+    written.expect("the store answers in time").unwrap().clone()
+}
+
+#[tokio::test]
+async fn who_would_have_a_document_back_that_is_just_removed_cannot() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("documents.db");
+    let (sqlite, _) = SqliteDocuments::open(&file, crate::store::Durability::System).await.unwrap();
+    let stores: [Arc<dyn DocumentStore>; 2] = [Arc::new(MemoryDocuments::default()), Arc::new(sqlite)];
+    for store in stores {
+        let shared = shared_on(store);
+        let id = create(&shared).await;
+        let mut actor = load(&shared, id).await;
+        actor.handle(Command::Delete("ada".into(), oneshot::channel().0)).await;
+        assert!(written(&mut actor).await.failed.is_none());
+        let purged = shared.store.purge(UnixMicros(i64::MAX)).await.unwrap();
+        assert_eq!((purged.documents, purged.more), (vec![id], false));
+        let again = pb::Document {
+            id: id.to_string(),
+            state: "active".into(),
+            updated_by: "ada".into(),
+            version: 2,
+            ..Default::default()
+        };
+        actor.handle(Command::Update(Arc::new(again), oneshot::channel().0)).await;
+        assert!(written(&mut actor).await.failed.is_some());
+        assert!(shared.store.document(id).await.unwrap().is_none());
+        assert!(shared.store.operations_after(id, 0).await.unwrap().is_empty());
+    }
 }

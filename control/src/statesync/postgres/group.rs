@@ -13,12 +13,13 @@ use crate::statesync::model::{ConflictRecord, DocumentRecord, LockRecord, LogRow
 use crate::statesync::store::Batch;
 use crate::statesync::write::Write;
 
-/// Only from the version that the writer knows: whoever was faster keeps the others from writing.
+/// Only from the version that the writer knows: whoever was faster keeps the others from writing. What is removed for good takes no
+/// more.
 const RAISE_VERSIONS: &str = "UPDATE documents
     SET version = raised.version, updated_by = raised.updated_by, updated_at = raised.updated_at
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::timestamptz[])
         AS raised (id, base, version, updated_by, updated_at)
-    WHERE documents.id = raised.id AND documents.version = raised.base";
+    WHERE documents.id = raised.id AND documents.version = raised.base AND documents.state <> 'purging'";
 
 const APPEND: &str = "INSERT INTO operations (doc_id, version, op_id, session_id, session_sequence, idempotency_key,
         digest, hybrid_time, sequence, operation, yjs_update, sent_base, sent_data, quiet)

@@ -20,7 +20,7 @@ struct Migration {
 }
 
 /// In order; the first one is number 1.
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         name: "documents",
         up: include_str!("../../../migrations/0001_documents.up.sql"),
@@ -30,6 +30,11 @@ const MIGRATIONS: [Migration; 2] = [
         name: "waiting since",
         up: include_str!("../../../migrations/0002_waiting_since.up.sql"),
         down: include_str!("../../../migrations/0002_waiting_since.down.sql"),
+    },
+    Migration {
+        name: "deleted documents",
+        up: include_str!("../../../migrations/0003_deleted_documents.up.sql"),
+        down: include_str!("../../../migrations/0003_deleted_documents.down.sql"),
     },
 ];
 

@@ -1,13 +1,14 @@
 //! Documents and their logs in PostgreSQL.
 //!
 //! Reading order: [`options`] is where the server is; [`migrate`] makes the tables; [`readers`] lends connections to what [`read`]
-//! asks; [`committer`] writes what [`group`] makes of many writes; [`failure`] is what matters of an error, [`rows`] what a row says.
+//! asks; [`committer`] writes what [`group`] makes of many writes; [`purge`] removes for good; [`failure`] is what matters of an error, [`rows`] what a row says.
 
 mod committer;
 mod failure;
 mod group;
 pub mod migrate;
 mod options;
+mod purge;
 mod read;
 mod readers;
 mod rows;
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::model::{ConflictRecord, DocumentRecord, LogRow};
-use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore};
+use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore, Purged};
 use super::write::Write;
 use crate::clock::UnixMicros;
 use crate::store::{CommitterStats, StoreError};
@@ -144,6 +145,16 @@ impl DocumentStore for PostgresDocuments {
 
     async fn find_pending(&self, id: Uuid, op_id: Uuid, key: &str) -> Result<Option<ConflictRecord>, StoreError> {
         ask!(self, find_pending, id, op_id, key)
+    }
+
+    async fn purge(&self, before: UnixMicros) -> Result<Purged, StoreError> {
+        let step = || async {
+            let mut lease = self.readers.lease().await?;
+            let purged = purge::step(lease.connection(), before).await?;
+            lease.give_back();
+            Ok::<_, Failure>(purged)
+        };
+        self.readers.retrying(step).await
     }
 
     async fn counts(&self, now: UnixMicros) -> Result<DocumentCounts, StoreError> {

@@ -25,7 +25,7 @@ const ONE_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub(super) async fn document(connection: &mut PgConnection, id: Uuid) -> Result<Option<DocumentRecord>, Failure> {
     let mut query = QueryBuilder::<Postgres>::new("SELECT ");
     query.push(DOCUMENT).push(", content AS snapshot FROM ").push(DOCUMENT_TABLES);
-    query.push(" WHERE documents.id = ").push_bind(id);
+    query.push(" WHERE state <> 'purging' AND documents.id = ").push_bind(id);
     query.build().fetch_optional(connection).await?.map(|row| document_of_row(&row)).transpose()
 }
 
@@ -49,7 +49,7 @@ pub(super) async fn list(
 
 fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &DocumentFilter) {
     if filter.state.is_empty() {
-        query.push(" WHERE state <> 'deleted'");
+        query.push(" WHERE state NOT IN ('deleted', 'purging')");
     } else {
         query.push(" WHERE state = ").push_bind(filter.state.clone());
     }
@@ -227,7 +227,7 @@ pub(super) async fn counts(connection: &mut PgConnection, now: UnixMicros) -> Re
             (SELECT count(*) FROM conflicts) AS conflicts,
             (SELECT count(*) FROM conflicts WHERE resolved_at IS NOT NULL) AS resolved,
             (SELECT count(*) FROM locks WHERE expires_at > $1) AS locks
-        FROM documents";
+        FROM documents WHERE state <> 'purging'";
     let row = sqlx::query(query).bind(Timestamptz(now)).fetch_one(connection).await?;
     Ok(DocumentCounts {
         documents: number(&row, "documents")?,

@@ -1,5 +1,6 @@
 //! Documents and their logs in SQLite.
 
+mod purge;
 mod rows;
 mod write;
 
@@ -12,17 +13,18 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::model::{ConflictRecord, DocumentRecord, LogRow};
-use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore};
+use super::store::{Batch, ConflictFilter, DocumentCounts, DocumentFilter, DocumentStore, Purged};
 use super::write::Write;
 use crate::clock::UnixMicros;
 use crate::store::{Committer, CommitterStats, Database, Durability, StoreError};
+use purge::Job;
 use rows::{array, conflict_of_row, document_of_row, log_of_row, operation_of_row};
 
 /// Rows, and bytes in them, that are read at once; a row may exceed the bytes alone.
 const PAGE_ROWS: u32 = 1000;
 const PAGE_BYTES: usize = 3 << 20;
 
-const SCHEMAS: [&str; 3] = [
+const SCHEMAS: [&str; 4] = [
     "
 CREATE TABLE IF NOT EXISTS documents (
     id BLOB PRIMARY KEY,
@@ -90,12 +92,15 @@ CREATE INDEX conflicts_by_operation ON conflicts (doc_id, pending_op) WHERE pend
     "
 ALTER TABLE conflicts ADD COLUMN pending_since INTEGER;
 ",
+    "
+CREATE INDEX documents_deleted ON documents (updated_at_us) WHERE state IN ('deleted', 'purging');
+",
 ];
 
 /// Documents in one SQLite file.
 pub struct SqliteDocuments {
     database: Database,
-    committer: Committer<Write>,
+    committer: Committer<Job>,
 }
 
 impl SqliteDocuments {
@@ -114,16 +119,17 @@ impl SqliteDocuments {
 impl DocumentStore for SqliteDocuments {
     async fn create(&self, record: DocumentRecord) -> Result<(), StoreError> {
         let (done, result) = oneshot::channel();
-        self.committer.submit(Write::Create(Box::new(record), done)).await?;
+        self.committer.submit(Job::Write(Write::Create(Box::new(record), done))).await?;
         result.await.map_err(|_| StoreError::Closed)?
     }
 
     async fn submit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.committer.submit(Write::Batch(Box::new(batch))).await
+        self.committer.submit(Job::Write(Write::Batch(Box::new(batch)))).await
     }
 
     async fn document(&self, id: Uuid) -> Result<Option<DocumentRecord>, StoreError> {
-        let query = sqlx::query("SELECT * FROM documents WHERE id = ?").bind(id.as_bytes().as_slice());
+        let query = sqlx::query("SELECT * FROM documents WHERE id = ? AND state <> 'purging'");
+        let query = query.bind(id.as_bytes().as_slice());
         query.fetch_optional(&self.database.readers).await?.map(|row| document_of_row(&row)).transpose()
     }
 
@@ -255,12 +261,18 @@ impl DocumentStore for SqliteDocuments {
         row.map(|row| conflict_of_row(&row)).transpose()
     }
 
+    async fn purge(&self, before: UnixMicros) -> Result<Purged, StoreError> {
+        let (done, result) = oneshot::channel();
+        self.committer.submit(Job::Purge(before, done)).await?;
+        result.await.map_err(|_| StoreError::Closed)?
+    }
+
     async fn counts(&self, now: UnixMicros) -> Result<DocumentCounts, StoreError> {
         let query =
             "SELECT count(*), count(*) FILTER (WHERE state = 'active'), count(*) FILTER (WHERE state = 'archived'),
                 coalesce(sum(version - 1), 0), count(*) FILTER (WHERE lock_until_us > ?),
                 (SELECT count(*) FROM conflicts), (SELECT count(*) FROM conflicts WHERE resolved = 1)
-            FROM documents";
+            FROM documents WHERE state <> 'purging'";
         let row = sqlx::query(query).bind(now.0).fetch_one(&self.database.readers).await?;
         let count = |index: usize| row.try_get::<i64, _>(index).map(|count| count as u64);
         Ok(DocumentCounts {
@@ -288,7 +300,7 @@ fn matching(select: &str, filter: &DocumentFilter) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(select);
     query.push(" FROM documents WHERE ");
     if filter.state.is_empty() {
-        query.push("state <> 'deleted'");
+        query.push("state NOT IN ('deleted', 'purging')");
     } else {
         query.push("state = ").push_bind(filter.state.clone());
     }

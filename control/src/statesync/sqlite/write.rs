@@ -10,35 +10,19 @@ use uuid::Uuid;
 use crate::statesync::model::{ConflictRecord, DocumentRecord, LogRow};
 use crate::statesync::store::Batch;
 use crate::statesync::write::Write;
-use crate::store::{GroupWrite, StoreError};
 
 /// Rows in one INSERT statement.
 const INSERT_ROWS_MAX: usize = 64;
 
-impl GroupWrite for Write {
-    type Output = ();
-
-    fn bytes(&self) -> usize {
-        self.size()
-    }
-
-    fn operations(&self) -> u64 {
-        self.count()
-    }
-
-    async fn write(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        match self {
-            Write::Create(record, _) => create(connection, record).await,
-            // Kept without the one before it, it would leave a gap in the log.
-            Write::Batch(batch) if batch.is_void() => {
-                Err(sqlx::Error::Protocol("an earlier write of the document failed".to_owned()))
-            }
-            Write::Batch(batch) => write_batch(connection, batch).await,
+/// Does a write inside the transaction that `connection` has open.
+pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> Result<(), sqlx::Error> {
+    match write {
+        Write::Create(record, _) => create(connection, record).await,
+        // Kept without the one before it, it would leave a gap in the log.
+        Write::Batch(batch) if batch.is_void() => {
+            Err(sqlx::Error::Protocol("an earlier write of the document failed".to_owned()))
         }
-    }
-
-    fn done(self, result: Result<(), StoreError>) {
-        self.finish(result);
+        Write::Batch(batch) => write_batch(connection, batch).await,
     }
 }
 
@@ -161,12 +145,17 @@ async fn append(connection: &mut SqliteConnection, doc_id: Uuid, rows: &[Arc<Log
         insert.build().execute(&mut *connection).await?;
     }
     let Some(last) = rows.last() else { return Ok(()) };
-    sqlx::query("UPDATE documents SET version = ?, updated_by = ?, updated_at_us = ? WHERE id = ?")
+    let update =
+        "UPDATE documents SET version = ?, updated_by = ?, updated_at_us = ? WHERE id = ? AND state <> 'purging'";
+    let raised = sqlx::query(update)
         .bind(last.operation.version as i64)
         .bind(&last.operation.user_id)
         .bind(last.time.wall().0)
         .bind(doc_id.as_bytes().as_slice())
         .execute(connection)
-        .await
-        .map(drop)
+        .await?;
+    if raised.rows_affected() == 1 {
+        return Ok(());
+    }
+    Err(sqlx::Error::Protocol("the document was removed for good".to_owned()))
 }
