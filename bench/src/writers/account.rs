@@ -191,7 +191,7 @@ fn check_items(book: &Book) -> anyhow::Result<()> {
 
 /// The operations that were kept for a decision. Their writers went on without them.
 fn waited(book: &Book) -> impl Iterator<Item = &str> {
-    conflicting(book).filter(|_| book.target.rule == "manual")
+    conflicting(book).filter(move |_| book.target.rule == "manual")
 }
 
 /// The operations that conflicts are about.

@@ -5,8 +5,8 @@
 //! others, replicas that get it at different moments come to different texts (the order is found as in YATA, Nicolaescu et
 //! al. 2016, which holds for true neighbours only). So what is not plainly in its place is tried on copies first.
 //!
-//! This is how texts inside items are checked, and text documents whose history is too large to keep in order with all that
-//! was deleted (`text/flat.rs`), which tells exactly. It leaves a hole: deleted characters all have one visible place, so
+//! This is how documents are checked whose history is too large to keep in order with all that was deleted (`text/flat.rs`), which
+//! tells exactly. It leaves a hole: deleted characters all have one visible place, so
 //! blocks that name them in an order that never was may be taken, and an update that comes later may part the replicas.
 
 use yrs::branch::BranchPtr;

@@ -51,13 +51,29 @@ pub(super) enum Grammar<'a> {
 }
 
 /// A character, mark or value: who made it, and its number among all of that client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Id {
     pub(super) client: u64,
     pub(super) clock: u64,
 }
 
-/// Characters that were written one after the other, and what the writer had to the left of them and to the right.
+/// What a block says of where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Within {
+    /// Characters or marks, in the text at the root.
+    Root,
+    /// Characters or marks, in what the block with this id made.
+    Made(Id),
+    /// Characters or marks, in what their neighbours are in; what has a key there, too.
+    Neighbours,
+    /// It makes a text.
+    NewText,
+    /// It has nothing to do with a text.
+    Elsewhere,
+}
+
+/// Characters that were written one after the other, and what the writer had to the left of them and to the right. In items also
+/// what is no character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Written {
     /// The first of them.
@@ -66,6 +82,7 @@ pub(super) struct Written {
     pub(super) len: u64,
     pub(super) origin: Option<Id>,
     pub(super) right: Option<Id>,
+    pub(super) within: Within,
 }
 
 #[derive(Debug)]
@@ -74,6 +91,7 @@ struct Block {
     len: u64,
     needs: [Option<Id>; 3],
     is_in_text: bool,
+    within: Within,
 }
 
 /// What an update contains.
@@ -113,7 +131,11 @@ impl Written {
     pub(super) fn cut(&mut self, at: u64) -> Self {
         let id = Id { clock: self.id.clock + at, ..self.id };
         let origin = Some(Id { clock: id.clock - 1, ..id });
-        let others = Self { id, len: self.len - at, origin, right: self.right };
+        let within = match self.within {
+            Within::Root | Within::Made(_) => Within::Neighbours,
+            within => within,
+        };
+        let others = Self { id, len: self.len - at, origin, right: self.right, within };
         self.len = at;
         others
     }
@@ -123,7 +145,8 @@ impl Block {
     /// What of it is not there yet, if its client's next clock is `have`.
     fn written_from(&self, client: u64, have: u64) -> Option<Written> {
         let [origin, right, _] = self.needs;
-        let mut written = Written { id: Id { client, clock: self.clock }, len: self.len, origin, right };
+        let id = Id { client, clock: self.clock };
+        let mut written = Written { id, len: self.len, origin, right, within: self.within };
         if have <= self.clock {
             return Some(written);
         }
@@ -139,12 +162,12 @@ pub(super) fn scan(bytes: &[u8], grammar: Grammar<'_>) -> Result<Scan, GuardErro
     read(Reader { rest: bytes, parts_max: PARTS_MAX }, CLIENTS_MAX, grammar)
 }
 
-/// Reads what this server has encoded of a text itself, which may be all of it.
+/// Reads what this server has encoded of a document itself, which may be all of it.
 ///
 /// # Errors
 /// [`GuardError::Malformed`].
-pub(super) fn scan_own(bytes: &[u8]) -> Result<Scan, GuardError> {
-    read(Reader { rest: bytes, parts_max: usize::MAX }, usize::MAX, Grammar::Text)
+pub(super) fn scan_own(bytes: &[u8], grammar: Grammar<'_>) -> Result<Scan, GuardError> {
+    read(Reader { rest: bytes, parts_max: usize::MAX }, usize::MAX, grammar)
 }
 
 fn read(mut reader: Reader<'_>, clients_max: usize, grammar: Grammar<'_>) -> Result<Scan, GuardError> {
@@ -204,6 +227,11 @@ impl Scan {
         }
         let parent = parent.map_or_else(|| BranchID::Root(ROOT.into()), |parent| BranchID::Nested(parent.to_yjs()));
         self.places.push(Place { origin: origin.map(Id::to_yjs), right: right.map(Id::to_yjs), parent });
+    }
+
+    /// What it deletes, as the first of each range and how many there are.
+    pub(super) fn deleted(&self) -> &[(Id, u64)] {
+        &self.deletes
     }
 
     /// Whether every block was written where its neighbours are next to each other; see [`places`](super::places).

@@ -1,6 +1,6 @@
 //! Reads the parts of an update, each count and number held against its bounds.
 
-use super::{Block, CLOCK_MAX, Grammar, GuardError, Id, Scan, malformed};
+use super::{Block, CLOCK_MAX, Grammar, GuardError, Id, Scan, Within, malformed};
 use crate::statesync::text::ROOT;
 
 const GC: u8 = 0;
@@ -94,26 +94,39 @@ impl<'a> Reader<'a> {
             if len == 0 {
                 return Err(malformed("a block is empty"));
             }
-            return Ok(Block { clock, len, needs: [None; 3], is_in_text: false });
+            return Ok(Block { clock, len, needs: [None; 3], is_in_text: false, within: Within::Elsewhere });
         }
         let (kind, has_key) = (info & 0x1F, info & HAS_PARENT_SUB != 0);
         let origin = if info & HAS_ORIGIN != 0 { Some(self.id()?) } else { None };
         let right = if info & HAS_RIGHT_ORIGIN != 0 { Some(self.id()?) } else { None };
         let named = origin.is_none() && right.is_none();
         let parent = if named { self.parent(grammar, has_key)? } else { None };
-        let len = match grammar {
-            Grammar::Text => self.text_content(kind, &mut scan.inserted_units)?,
+        let (len, within) = match grammar {
+            Grammar::Text => {
+                let within = if named { Within::Root } else { Within::Neighbours };
+                (self.text_content(kind, &mut scan.inserted_units)?, within)
+            }
             Grammar::Items(_) => {
                 check_place(kind, right.is_some(), named.then_some(has_key))?;
                 scan.parents.extend(parent.map(|parent| (parent.to_yjs(), has_key)));
                 scan.rights.extend(right.map(Id::to_yjs));
-                self.items_content(kind, &mut scan.inserted_units)?
+                let (len, is_new_text) = self.items_content(kind, &mut scan.inserted_units)?;
+                let within = match parent {
+                    _ if is_new_text => Within::NewText,
+                    _ if matches!(kind, TYPE | ANY) => Within::Elsewhere,
+                    // Whether it has a key is not told by the block itself then, whatever it says.
+                    _ if !named => Within::Neighbours,
+                    Some(parent) if !has_key => Within::Made(parent),
+                    _ => Within::Elsewhere,
+                };
+                (len, within)
             }
         };
         if len == 0 {
             return Err(malformed("a block is empty"));
         }
-        Ok(Block { clock, len, needs: [origin, right, parent], is_in_text: !matches!(kind, TYPE | ANY) && !has_key })
+        let is_in_text = !matches!(kind, TYPE | ANY) && !has_key;
+        Ok(Block { clock, len, needs: [origin, right, parent], is_in_text, within })
     }
 
     /// What a block is in, if it does not follow from its neighbours and is no root: what another block made.
@@ -166,12 +179,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The same of a block among items, or in the text of one.
-    fn items_content(&mut self, kind: u8, inserted_units: &mut usize) -> Result<u64, GuardError> {
+    /// The same of a block among items, or in the text of one; and whether it makes a text.
+    fn items_content(&mut self, kind: u8, inserted_units: &mut usize) -> Result<(u64, bool), GuardError> {
         match kind {
-            DELETED | STRING | FORMAT => self.text_content(kind, inserted_units),
+            DELETED | STRING | FORMAT => Ok((self.text_content(kind, inserted_units)?, false)),
             TYPE => match self.number(u64::from(u8::MAX))? {
-                MAP | TEXT => Ok(1),
+                MAP => Ok((1, false)),
+                TEXT => Ok((1, true)),
                 _ => Err(malformed("items hold maps and texts, no other types")),
             },
             ANY => {
@@ -179,7 +193,7 @@ impl<'a> Reader<'a> {
                     return Err(malformed("a key has one value"));
                 }
                 self.value(0)?;
-                Ok(1)
+                Ok((1, false))
             }
             _ => Err(malformed("items hold values, maps and texts only")),
         }

@@ -10,6 +10,8 @@ mod touched;
 mod update;
 
 #[cfg(test)]
+mod nested_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod update_tests;
@@ -31,7 +33,8 @@ use json::{any_of_json, json_of_items};
 use touched::{Part, Touched};
 use update::Replica;
 
-use super::text::{Author, Edit, STATE_BYTES_MAX, Seen, TextError, Track};
+use super::guard::Grammar;
+use super::text::{Author, Edit, STATE_BYTES_MAX, Seen, Shadow, TextError, Track};
 
 /// The Yjs document of these roots.
 fn new_doc(roots: &[Root], yjs_client: u64) -> (Doc, Vec<(Root, MapRef)>) {
@@ -62,6 +65,8 @@ pub(super) struct ItemsEngine {
     texts: HashMap<ItemId, Track>,
     /// Another replica, on which updates of clients are tried; of documents that get any.
     copy: Option<Replica>,
+    /// The order of all characters of all texts, of such documents.
+    shadow: Shadow,
     state_bytes_estimate: usize,
 }
 
@@ -73,7 +78,8 @@ impl ItemsEngine {
     pub(super) fn restore(kind: &str, yjs_client: u64, state: &[u8], version: u64) -> Result<Self, ItemsError> {
         let (doc, roots) = new_doc(Root::of(kind), yjs_client);
         let (touched, texts) = (Touched::new(version), HashMap::new());
-        let mut engine = Self { doc, roots, touched, texts, copy: None, state_bytes_estimate: 0 };
+        let shadow = Shadow::default();
+        let mut engine = Self { doc, roots, touched, texts, copy: None, shadow, state_bytes_estimate: 0 };
         if !state.is_empty() {
             engine.replay(state)?;
         }
@@ -89,6 +95,7 @@ impl ItemsEngine {
         let applied = self.doc.transact_mut().apply_update(decoded);
         applied.map_err(|_| ItemsError::Broken("a logged update does not apply"))?;
         self.state_bytes_estimate += update.len();
+        self.shadow = Shadow::Unneeded;
         Ok(())
     }
 
@@ -181,7 +188,14 @@ impl ItemsEngine {
         self.touched.write(&changes, author);
         self.state_bytes_estimate += update.len();
         self.copy = self.copy.take().filter(|copy| copy.follow(&update));
+        self.follow(&update);
         Ok((changes, update.into()))
+    }
+
+    /// Has the order of all characters follow an update that the document has.
+    fn follow(&mut self, update: &[u8]) {
+        let roots = self.roots();
+        self.shadow.follow(update, Grammar::Items(&roots));
     }
 
     /// Replaces all items.
@@ -191,7 +205,7 @@ impl ItemsEngine {
     pub(super) fn replace(&mut self, items: Vec<Change>, author: Author) -> Result<Bytes, ItemsError> {
         self.check_forest(&items)?;
         self.check_room(items.iter().map(size).sum())?;
-        self.copy = None;
+        (self.copy, self.shadow) = (None, Shadow::Unneeded);
         let replaced = catch_unwind(AssertUnwindSafe(|| {
             let mut txn = self.doc.transact_mut();
             for (_, map) in &self.roots {

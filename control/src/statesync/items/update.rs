@@ -1,6 +1,6 @@
 //! Yjs updates of whiteboards, canvases and sheets.
 //!
-//! An update is tried on a copy first: what it would make of each item it touches is checked like any operation and read as
+//! What it writes into texts is held against the order of all their characters (`text/flat.rs`). Then an update is tried on a copy: what it would make of each item it touches is checked like any operation and read as
 //! changes, which are the JSON form of the operation. A copy on which one failed is thrown away.
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,9 +21,9 @@ use yrs::{
 use super::change::{Action, CHANGES_MAX, Change, ItemId, ItemsError, Root, check_id, check_keys, invalid};
 use super::json::{json_of_items, json_of_key};
 use super::{Clash, ItemsEngine, new_doc};
-use crate::statesync::guard::{Grammar, GuardError, Scan, scan};
+use crate::statesync::guard::{Grammar, GuardError, Scan, Written, scan};
 use crate::statesync::text::{
-    Author, EDITS_MAX, Edit, Seen, TEXT_UNITS_MAX, difference, edits_of_delta, splice, splits_pair,
+    Author, EDITS_MAX, Edit, Misplaced, Seen, TEXT_UNITS_MAX, difference, edits_of_delta, splice, splits_pair,
 };
 
 /// The name of the observers on a copy.
@@ -77,8 +77,8 @@ impl Replica {
         matches!(applied, Ok(Ok(())))
     }
 
-    /// Applies an update that was scanned; gives what it touched.
-    fn try_update(&self, update: &[u8], scanned: &Scan) -> Result<Touches, ItemsError> {
+    /// Applies an update that was scanned; gives what it touched. `fits` tells that its characters are known to be in their places.
+    fn try_update(&self, update: &[u8], scanned: &Scan, fits: bool) -> Result<Touches, ItemsError> {
         let touches = Arc::new(Mutex::new(Touches::new()));
         for (root, map) in &self.roots {
             let (root, sink) = (*root, Arc::clone(&touches));
@@ -94,7 +94,7 @@ impl Replica {
             });
         }
         let roots: Vec<Root> = self.roots.iter().map(|(root, _)| *root).collect();
-        let is_plain = scanned.is_plain(&self.doc.transact());
+        let is_plain = fits || scanned.is_plain(&self.doc.transact());
         let applied = {
             let mut txn = self.doc.transact_mut();
             apply(&mut txn, update)
@@ -106,7 +106,7 @@ impl Replica {
         }
         applied?;
         if !is_plain && !self.is_same_in_every_replica(&roots)? {
-            return Err(invalid("it was written beside what was never next to each other".to_owned()));
+            return Err(invalid(Misplaced::NotAdjacent.to_string()));
         }
         let touches = std::mem::take(&mut *touches.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(touches)
@@ -299,8 +299,9 @@ impl ItemsEngine {
         self.check_room(bytes.len())?;
         let scanned = scan(bytes, Grammar::Items(&self.roots()))?;
         let known = self.doc.transact().state_vector();
-        scanned.check_dependencies(|client| known.get(&ClientID::new(client)))?;
-        let tried = self.try_on_copy(bytes, &scanned)?;
+        let blocks = scanned.check_dependencies(|client| known.get(&ClientID::new(client)))?;
+        let fits = self.check_neighbours(&blocks)?;
+        let tried = self.try_on_copy(bytes, &scanned, fits)?;
         let mut clashes = Vec::new();
         // What came before the history cannot be told any more.
         if base > 0 && base >= self.touched.floor() {
@@ -321,11 +322,23 @@ impl ItemsEngine {
         self.touched.write(&tried.changes, author);
         self.state_bytes_estimate += update.len();
         self.copy = Some(tried.copy);
+        self.follow(&update);
         Ok((tried.changes, clashes, update.into()))
     }
 
+    /// Checks that what an update writes into texts was written beside what its writer had next to each other. Tells whether it could
+    /// be checked: with a history that is too large it cannot.
+    fn check_neighbours(&mut self, blocks: &[Written]) -> Result<bool, ItemsError> {
+        let (roots, doc) = (self.roots(), &self.doc);
+        let state = || doc.transact().encode_diff_v1(&StateVector::default());
+        match self.shadow.check(blocks, Grammar::Items(&roots), state) {
+            Some(checked) => checked.map(|()| true).map_err(|misplaced| invalid(misplaced.to_string())),
+            None => Ok(false),
+        }
+    }
+
     /// What the update would change. The copy is with what is given back, or gone.
-    fn try_on_copy(&mut self, bytes: &[u8], scanned: &Scan) -> Result<Tried, ItemsError> {
+    fn try_on_copy(&mut self, bytes: &[u8], scanned: &Scan, fits: bool) -> Result<Tried, ItemsError> {
         let copy = self.copy.take();
         let tried = catch_unwind(AssertUnwindSafe(|| -> Result<(Replica, Touches), ItemsError> {
             let copy = if let Some(copy) = copy {
@@ -334,7 +347,7 @@ impl ItemsEngine {
                 let state = self.doc.transact().encode_diff_v1(&StateVector::default());
                 Replica::new(&self.roots(), self.doc.client_id().get(), &state)?
             };
-            let touches = copy.try_update(bytes, scanned)?;
+            let touches = copy.try_update(bytes, scanned, fits)?;
             Ok((copy, touches))
         }));
         let (copy, touches) = match tried {

@@ -1,4 +1,4 @@
-//! The order of all characters that a text ever had, deleted ones among them.
+//! The order of all characters that a text ever had, or each of several texts in one document, deleted ones among them.
 //!
 //! Replicas agree on a text if each block was written where some honest replica could have written it: its neighbours were next to
 //! each other for one that had what the writer had (YATA, Nicolaescu et al. 2016, needs no more). The least that the
@@ -6,15 +6,17 @@
 //! between its neighbours; what is there was then written at the same time. An honest writer's blocks always fit: whatever
 //! the server has between them, that writer did not have.
 //!
+//! Of several texts, one that was deleted with its item is forgotten: nobody sees what is written into it.
+//!
 //! What is visible does not tell: deleted characters all have one place there. So this follows the document with ids alone,
 //! in runs of them, and puts each block where the CRDT library does. A run takes as
 //! much memory as any other, whatever length its writer claims.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::statesync::guard::{Id, Written, scan_own};
+use crate::statesync::guard::{Grammar, Id, Within, Written, scan_own};
 
-/// The most runs a flat may have: a state of 3 MiB has hardly more blocks. A run takes about 140 bytes.
+/// The most runs a flat may have: a state of 3 MiB has hardly more blocks. A run takes about 170 bytes.
 const RUNS_MAX: usize = 1 << 19;
 /// The most runs that are looked at for one update. A block takes at most each run twice; more in one update are not refused
 /// unless what several clients wrote at the same time comes back at once.
@@ -24,7 +26,7 @@ const WRITERS_MAX: usize = 16;
 
 /// Why a block cannot have been written where it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Misplaced {
+pub(in crate::statesync) enum Misplaced {
     /// What is to the left of it comes after what is to the right.
     #[error("it names neighbours in the wrong order")]
     WrongOrder,
@@ -36,9 +38,9 @@ pub(super) enum Misplaced {
     TooMuch,
 }
 
-/// Whether a text has a flat.
+/// Whether a document has a flat.
 #[derive(Default)]
-pub(super) enum Shadow {
+pub(in crate::statesync) enum Shadow {
     /// Nobody sent a Yjs update yet.
     #[default]
     Unneeded,
@@ -50,11 +52,16 @@ pub(super) enum Shadow {
 
 /// All characters in their order.
 #[derive(Default)]
-pub(super) struct Flat {
+pub(in crate::statesync) struct Flat {
     runs: Vec<Run>,
-    first: Option<usize>,
+    /// The first run of each text that has any.
+    first: HashMap<Within, usize>,
     /// The runs by their first ids.
     by_id: BTreeMap<(u64, u64), usize>,
+    /// The texts that were made and are not deleted, but for that at the root.
+    texts: BTreeSet<Id>,
+    /// The next clock of each client.
+    clocks: HashMap<u64, u64>,
     /// What an update that is only tried has done so far.
     tried: Option<Vec<Step>>,
     /// How often neighbours were not next to each other.
@@ -79,6 +86,8 @@ enum Step {
     Cut,
     /// A run has so many more characters.
     Extended(usize, u64),
+    /// A text was made.
+    Text(Id),
 }
 
 /// Between two characters: a run, and how many of its characters are before the place. None: the end.
@@ -99,13 +108,14 @@ impl Shadow {
     ///
     /// # Errors
     /// [`Misplaced`].
-    pub(super) fn check(
+    pub(in crate::statesync) fn check(
         &mut self,
         blocks: &[Written],
+        grammar: Grammar<'_>,
         state: impl FnOnce() -> Vec<u8>,
     ) -> Option<Result<(), Misplaced>> {
         if let Self::Unneeded = self {
-            *self = Flat::of(&state()).map_or(Self::Impossible, |flat| Self::Follows(Box::new(flat)));
+            *self = Flat::of(&state(), grammar).map_or(Self::Impossible, |flat| Self::Follows(Box::new(flat)));
         }
         let Self::Follows(flat) = self else { return None };
         let checked = flat.check(blocks);
@@ -116,9 +126,9 @@ impl Shadow {
     }
 
     /// Follows an update that the document has.
-    pub(super) fn follow(&mut self, update: &[u8]) {
+    pub(in crate::statesync) fn follow(&mut self, update: &[u8], grammar: Grammar<'_>) {
         if let Self::Follows(flat) = self
-            && flat.follow(update).is_none()
+            && flat.follow(update, grammar).is_none()
         {
             // The next update of a client tries it from the state.
             *self = Self::Unneeded;
@@ -128,17 +138,39 @@ impl Shadow {
 
 impl Flat {
     /// The flat of a document with this state, if it is not too large.
-    pub(super) fn of(state: &[u8]) -> Option<Self> {
+    pub(in crate::statesync) fn of(state: &[u8], grammar: Grammar<'_>) -> Option<Self> {
         let mut flat = Self::default();
-        flat.follow(state)?;
+        flat.follow(state, grammar)?;
         Some(flat)
     }
 
     /// Follows an update that the document has; nothing if it cannot.
-    fn follow(&mut self, update: &[u8]) -> Option<()> {
-        let scan = scan_own(update).ok()?;
-        let blocks = scan.check_dependencies(|client| self.next_clock(client)).ok()?;
-        blocks.into_iter().try_for_each(|block| self.integrate(block))
+    fn follow(&mut self, update: &[u8], grammar: Grammar<'_>) -> Option<()> {
+        let scan = scan_own(update, grammar).ok()?;
+        // Clocks have 30 bits.
+        let next_clock = |client: u64| self.clocks.get(&client).map_or(0, |next| *next as u32);
+        for block in scan.check_dependencies(next_clock).ok()? {
+            let next = self.clocks.entry(block.id.client).or_default();
+            *next = (*next).max(block.end());
+            self.integrate(block)?;
+        }
+        for (id, len) in scan.deleted() {
+            let end = Id { clock: id.clock + len, ..*id };
+            let deleted: Vec<Id> = self.texts.range(*id..end).copied().collect();
+            deleted.into_iter().for_each(|text| self.forget(text));
+        }
+        Some(())
+    }
+
+    /// Takes a text out. Its runs stay where they are, which nothing leads to.
+    fn forget(&mut self, text: Id) {
+        self.texts.remove(&text);
+        let mut next = self.first.remove(&Within::Made(text));
+        while let Some(run) = next {
+            let Id { client, clock } = self.runs[run].written.id;
+            self.by_id.remove(&(client, clock));
+            next = self.runs[run].after;
+        }
     }
 
     /// Checks that blocks were written where they say, unless the flat gets too large; afterwards it is as before.
@@ -162,7 +194,8 @@ impl Flat {
     }
 
     fn check_block(&mut self, block: &Written, search: &mut Search) -> Result<(), Misplaced> {
-        let start = self.first.map(|first| (first, 0));
+        let Some(text) = self.text_of(block)? else { return Ok(()) };
+        let start = self.first.get(&text).map(|first| (*first, 0));
         let from = block.origin.map_or(Some(start), |origin| self.gap_after(origin));
         let to = block.right.map_or(Some(None), |right| self.find(right).map(Some));
         // The dependencies were checked, so both are there.
@@ -184,6 +217,24 @@ impl Flat {
             self.learn(id, known, steps)?;
         }
         self.check_between(from, to, known, steps)
+    }
+
+    /// The text that a block is in; none if it is in something else, or in a text that was deleted.
+    ///
+    /// # Errors
+    /// [`Misplaced`] if its neighbours are not in the same.
+    fn text_of(&self, block: &Written) -> Result<Option<Within>, Misplaced> {
+        let of = |id: Id| self.find(id).map(|(run, _)| self.runs[run].written.within);
+        match block.within {
+            Within::Root => Ok(Some(Within::Root)),
+            Within::Made(text) => Ok(self.texts.contains(&text).then_some(block.within)),
+            Within::NewText | Within::Elsewhere => Ok(None),
+            Within::Neighbours => match (block.origin.map(of), block.right.map(of)) {
+                (Some(left), Some(right)) if left != right => Err(Misplaced::NotAdjacent),
+                (Some(text), _) | (None, Some(text)) => Ok(text),
+                (None, None) => Ok(None),
+            },
+        }
     }
 
     /// Whether a block goes on where its client's block before ends, with the same right neighbour. What is between them came
@@ -230,12 +281,6 @@ impl Flat {
         Ok(())
     }
 
-    fn next_clock(&self, client: u64) -> u32 {
-        let last = self.by_id.range((client, 0)..=(client, u64::MAX)).next_back();
-        // Clocks have 30 bits.
-        last.map_or(0, |(_, run)| self.runs[*run].written.end() as u32)
-    }
-
     /// The run that a character is in, and how many of the run are before it.
     fn find(&self, id: Id) -> Option<(usize, u64)> {
         let (_, index) = self.by_id.range((id.client, 0)..=(id.client, id.clock)).next_back()?;
@@ -249,8 +294,13 @@ impl Flat {
         Some(if is_inside { Some((run, offset + 1)) } else { self.runs[run].after.map(|after| (after, 0)) })
     }
 
-    /// Puts a block where the CRDT library does; nothing if what it depends on is not there or the flat is full.
+    /// Puts a block where the CRDT library does, if it is in a text; nothing if what it depends on is not there or the flat is full.
     fn integrate(&mut self, block: Written) -> Option<()> {
+        if block.within == Within::NewText && self.texts.insert(block.id) {
+            self.note(Step::Text(block.id));
+        }
+        let Some(within) = self.text_of(&block).ok()? else { return Some(()) };
+        let block = Written { within, ..block };
         // To the right first: a run keeps its index for what is before a cut.
         let right = match block.right {
             Some(id) => Some(self.cut_before(id)?),
@@ -269,7 +319,7 @@ impl Flat {
         if self.runs.len() >= RUNS_MAX {
             return None;
         }
-        let after = left.map_or(self.first, |left| self.runs[left].after);
+        let after = left.map_or_else(|| self.first.get(&within).copied(), |left| self.runs[left].after);
         self.link(Run { written: block, before: left, after });
         self.note(Step::Added);
         Some(())
@@ -279,7 +329,7 @@ impl Flat {
     /// as Yjs has it.
     fn settle(&self, block: &Written, left: Option<usize>, right: Option<usize>) -> Option<usize> {
         let mut settled = left;
-        let mut next = left.map_or(self.first, |left| self.runs[left].after);
+        let mut next = left.map_or_else(|| self.first.get(&block.within).copied(), |left| self.runs[left].after);
         if next == right {
             return settled;
         }
@@ -331,7 +381,8 @@ impl Flat {
             return None;
         }
         let after = self.runs[run].after;
-        let cut = self.runs[run].written.cut(offset);
+        let within = self.runs[run].written.within;
+        let cut = Written { within, ..self.runs[run].written.cut(offset) };
         let index = self.link(Run { written: cut, before: Some(run), after });
         self.note(Step::Cut);
         Some(index)
@@ -341,7 +392,7 @@ impl Flat {
         let index = self.runs.len();
         match run.before {
             Some(before) => self.runs[before].after = Some(index),
-            None => self.first = Some(index),
+            None => self.set_first(run.written.within, Some(index)),
         }
         if let Some(after) = run.after {
             self.runs[after].before = Some(index);
@@ -351,11 +402,28 @@ impl Flat {
         index
     }
 
-    /// All ids in their order.
+    /// All ids of the text at the root in their order.
     #[cfg(test)]
     pub(super) fn ids(&self) -> Vec<(u64, u64)> {
-        let runs = std::iter::successors(self.first, |run| self.runs[*run].after).map(|run| &self.runs[run].written);
-        runs.flat_map(|run| (run.id.clock..run.end()).map(|clock| (run.id.client, clock))).collect()
+        self.ids_by_text().remove(&Within::Root).unwrap_or_default()
+    }
+
+    /// All ids of each text in their order.
+    #[cfg(test)]
+    pub(in crate::statesync) fn ids_by_text(&self) -> HashMap<Within, Vec<(u64, u64)>> {
+        let ids = |first: usize| -> Vec<(u64, u64)> {
+            let runs =
+                std::iter::successors(Some(first), |run| self.runs[*run].after).map(|run| &self.runs[run].written);
+            runs.flat_map(|run| (run.id.clock..run.end()).map(|clock| (run.id.client, clock))).collect()
+        };
+        self.first.iter().map(|(text, first)| (*text, ids(*first))).collect()
+    }
+
+    fn set_first(&mut self, text: Within, first: Option<usize>) {
+        match first {
+            Some(first) => self.first.insert(text, first),
+            None => self.first.remove(&text),
+        };
     }
 
     fn note(&mut self, step: Step) {
@@ -368,13 +436,16 @@ impl Flat {
     fn undo(&mut self) {
         for step in self.tried.take().unwrap_or_default().into_iter().rev() {
             match step {
+                Step::Text(id) => {
+                    self.texts.remove(&id);
+                }
                 Step::Extended(run, len) => self.runs[run].written.len -= len,
                 Step::Added | Step::Cut => {
                     let Run { written, before, after } = self.runs.pop().expect("the step added one");
                     self.by_id.remove(&(written.id.client, written.id.clock));
                     match before {
                         Some(before) => self.runs[before].after = after,
-                        None => self.first = after,
+                        None => self.set_first(written.within, after),
                     }
                     if let Some(after) = after {
                         self.runs[after].before = before;

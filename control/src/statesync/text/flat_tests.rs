@@ -233,7 +233,7 @@ fn honest_editors_at_once_are_never_refused_and_come_to_the_same() {
         assert_eq!(editor.peer.content(), engine.content());
     }
     assert!(flat(&engine).searches > 0, "nobody wrote at the same time as another");
-    assert_eq!(flat(&engine).ids(), Flat::of(&engine.state()).unwrap().ids());
+    assert_eq!(flat(&engine).ids(), Flat::of(&engine.state(), Grammar::Text).unwrap().ids());
     assert_eq!(in_another_order(&origin, updates, &mut random), engine.content());
 }
 
@@ -325,7 +325,7 @@ fn attack(random: &mut StdRng) -> usize {
         latecomer.receive(&engine.state());
         assert_eq!(latecomer.content(), engine.content());
         assert_eq!(follower.content(), engine.content());
-        assert_eq!(flat(&engine).ids(), Flat::of(&engine.state()).unwrap().ids());
+        assert_eq!(flat(&engine).ids(), Flat::of(&engine.state(), Grammar::Text).unwrap().ids());
         assert_eq!(in_another_order(&start, updates.clone(), random), engine.content());
     }
     taken

@@ -36,6 +36,9 @@ use yrs::{
 
 pub(super) use edit::{EDITS_MAX, difference};
 pub use edit::{Edit, Payload, decode_payload, encode_edits};
+#[cfg(test)]
+pub(super) use flat::Flat;
+pub(super) use flat::{Misplaced, Shadow};
 pub(super) use mark::Mark;
 pub(super) use track::{Track, splice, splits_pair};
 pub(super) use view::Seen;
@@ -44,7 +47,6 @@ pub use window::SessionIndex;
 use window::Window;
 
 use super::guard::{Grammar, GuardError, Scan, Written, scan};
-use flat::{Misplaced, Shadow};
 
 /// The name of the root type: a public contract with every Yjs client.
 pub const ROOT: &str = "content";
@@ -283,7 +285,7 @@ impl TextEngine {
         .map_err(|_| TextError::Broken("the CRDT failed on a mark"))?;
         self.track.window.finish(author);
         self.state_bytes_estimate += update.len();
-        self.shadow.follow(&update);
+        self.shadow.follow(&update, Grammar::Text);
         Ok((placed, update.into()))
     }
 
@@ -324,7 +326,7 @@ impl TextEngine {
         }
         self.track.window.finish(author);
         self.state_bytes_estimate += update.len();
-        self.shadow.follow(&update);
+        self.shadow.follow(&update, Grammar::Text);
         Ok(Change { edits, update: update.into() })
     }
 
@@ -334,7 +336,7 @@ impl TextEngine {
         let invalid = |what: &dyn Display| TextError::Invalid(format!("data: {what}"));
         let doc = &self.doc;
         let state = || doc.transact().encode_diff_v1(&StateVector::default());
-        match self.shadow.check(blocks, state) {
+        match self.shadow.check(blocks, Grammar::Text, state) {
             Some(checked) => checked.map_err(|misplaced| invalid(&misplaced)),
             // With a history this large, what was deleted is not told apart.
             None if scan.is_plain(&self.doc.transact()) || self.is_same_in_every_replica(update) => Ok(()),
@@ -391,7 +393,7 @@ impl TextEngine {
         }))
         .map_err(|_| TextError::Broken("the CRDT failed on an edit"))?;
         self.state_bytes_estimate += update.len();
-        self.shadow.follow(&update);
+        self.shadow.follow(&update, Grammar::Text);
         Ok(update.into())
     }
 

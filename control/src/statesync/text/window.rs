@@ -346,11 +346,11 @@ impl Window {
             return self.apply(edit, view, author);
         };
         self.delete_again(edit, view, author);
-        let mut replaced = self.without_meanwhile((start, end), view);
+        let replaced = self.without_meanwhile((start, end), view);
         let first = replaced.first().copied().filter(|(from, _)| *from == start);
         let mut placed = Vec::new();
         // From the end on, so that the places before stay where they are.
-        for (from, to) in replaced.drain(usize::from(first.is_some())..).rev() {
+        for &(from, to) in replaced[usize::from(first.is_some())..].iter().rev() {
             let edit = Edit { pos: from, del: to - from, ins: String::new() };
             placed.extend(self.apply(&edit, View::Latest, author)?);
         }
