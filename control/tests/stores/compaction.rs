@@ -38,19 +38,11 @@ async fn postgres_keeps_no_more_of_a_log_than_it_is_told() {
     Box::pin(a_log_is_cut_behind_its_snapshot(world, true)).await;
 }
 
-async fn history(client: &mut Documents, doc_id: &str) -> Vec<pb::Operation> {
-    let request = pb::GetOperationHistoryRequest { doc_id: doc_id.into(), limit: 10_000 };
-    client.get_operation_history(request).await.unwrap().into_inner().operations
-}
-
-async fn a_log_is_cut_behind_its_snapshot(mut world: World, survives: bool) {
-    let doc_id = create_text(&mut world.documents, "").await;
-    let mut events = subscribe(&mut world.documents, subscription(&doc_id, "ada")).await;
-    let epoch = next(&mut events).await.epoch;
-    drop(events);
+/// Has several write one letter after the other into a text.
+pub(crate) async fn write(client: &Documents, doc_id: &str) {
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..WRITERS {
-        let (mut client, doc_id) = (world.documents.clone(), doc_id.clone());
+        let (mut client, doc_id) = (client.clone(), doc_id.to_owned());
         writers.spawn(async move {
             let session = Uuid::now_v7();
             for _ in 0..WRITTEN / WRITERS {
@@ -61,6 +53,19 @@ async fn a_log_is_cut_behind_its_snapshot(mut world: World, survives: bool) {
     while let Some(written) = writers.join_next().await {
         written.unwrap();
     }
+}
+
+async fn history(client: &mut Documents, doc_id: &str) -> Vec<pb::Operation> {
+    let request = pb::GetOperationHistoryRequest { doc_id: doc_id.into(), limit: 10_000 };
+    client.get_operation_history(request).await.unwrap().into_inner().operations
+}
+
+async fn a_log_is_cut_behind_its_snapshot(mut world: World, survives: bool) {
+    let doc_id = create_text(&mut world.documents, "").await;
+    let mut events = subscribe(&mut world.documents, subscription(&doc_id, "ada")).await;
+    let epoch = next(&mut events).await.epoch;
+    drop(events);
+    write(&world.documents, &doc_id).await;
     let document = get(&mut world.documents, &doc_id).await;
     assert_eq!((document.version, document.content.len()), (1 + WRITTEN as u64, WRITTEN));
     is_cut(&mut world.documents, &document, &epoch).await;

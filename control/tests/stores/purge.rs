@@ -9,6 +9,7 @@ use sqlx::Connection;
 use tonic::Code;
 use uuid::Uuid;
 
+use super::compaction::write;
 use super::conflicts::create_with;
 use super::documents::{delete, ids, update};
 use super::typed::act;
@@ -115,26 +116,10 @@ async fn who_listens_to_a_document_that_is_removed_is_told(mut world: World) {
     assert_eq!(told.code(), Code::NotFound);
 }
 
-/// More operations than one step removes.
-const WRITTEN: usize = 1200;
-const WRITERS: usize = 8;
-
-/// A deleted document with a long log.
+/// A deleted document with more operations than one step removes.
 async fn a_long_one(world: &mut World) -> String {
     let doc_id = create_text(&mut world.documents, "").await;
-    let mut writers = tokio::task::JoinSet::new();
-    for _ in 0..WRITERS {
-        let (mut client, doc_id) = (world.documents.clone(), doc_id.clone());
-        writers.spawn(async move {
-            let session = Uuid::now_v7();
-            for _ in 0..WRITTEN / WRITERS {
-                apply(&mut client, insertion(&doc_id, session, 1, 0, "x")).await.unwrap();
-            }
-        });
-    }
-    while let Some(written) = writers.join_next().await {
-        written.unwrap();
-    }
+    write(&world.documents, &doc_id).await;
     delete(&mut world.documents, &doc_id, "ada").await.unwrap();
     doc_id
 }

@@ -15,10 +15,6 @@ use crate::statesync::store::{ConflictFilter, DocumentStore};
 /// A board on which somebody decides.
 const BOARD: &[u8] = br#"{"elements":{"e":{"x":0}}}"#;
 
-fn shared() -> Arc<Shared> {
-    shared_on(Arc::new(MemoryDocuments::default()))
-}
-
 fn shared_on(store: Arc<dyn DocumentStore>) -> Arc<Shared> {
     Arc::new(Shared { store, options: DocumentOptions::default(), subscribers: AtomicU64::new(0) })
 }
@@ -51,12 +47,12 @@ async fn create(shared: &Arc<Shared>) -> Uuid {
 }
 
 /// An operation from version 1, by a session of its own.
-fn submission(doc_id: Uuid, op_type: &str, data: &str) -> Arc<Submission> {
+fn submission(doc_id: Uuid, data: &str) -> Arc<Submission> {
     let operation = pb::Operation {
         doc_id: doc_id.to_string(),
         user_id: "ada".into(),
         session_id: Uuid::now_v7().to_string(),
-        r#type: op_type.into(),
+        r#type: "update".into(),
         data: data.as_bytes().to_vec().into(),
         prev_version: 1,
         ..Default::default()
@@ -93,16 +89,23 @@ async fn conflicts(shared: &Arc<Shared>, id: Uuid) -> Vec<ConflictRecord> {
     shared.store.conflicts(id, filter).await.unwrap().0
 }
 
+/// A board on which somebody wrote what others did not know.
+async fn with_a_write() -> (Arc<Shared>, Uuid, DocumentActor) {
+    let shared = shared_on(Arc::new(MemoryDocuments::default()));
+    let id = create(&shared).await;
+    let mut actor = load(&shared, id).await;
+    apply(&mut actor, &submission(id, WRITE)).await;
+    (shared, id, actor)
+}
+
 const WRITE: &str = r#"{"id": "e", "set": {"x": 1}}"#;
+const OVERWRITE: &str = r#"{"id": "e", "set": {"x": 2}}"#;
 const BOTH: &str = r#"{"id": "e", "set": {"x": 12}}"#;
 
 #[tokio::test]
 async fn an_operation_without_a_name_that_waits_is_known_to_a_document_that_is_loaded_afresh() {
-    let shared = shared();
-    let id = create(&shared).await;
-    let mut actor = load(&shared, id).await;
-    apply(&mut actor, &submission(id, "update", WRITE)).await;
-    let waiting = submission(id, "update", r#"{"id": "e", "set": {"x": 2}}"#);
+    let (shared, id, mut actor) = with_a_write().await;
+    let waiting = submission(id, OVERWRITE);
     assert!(!waiting.is_named());
     let first = waits(&mut actor, &waiting).await;
     // Its answer was lost with the actor, so the registry asks the next one.
@@ -112,12 +115,9 @@ async fn an_operation_without_a_name_that_waits_is_known_to_a_document_that_is_l
 
 #[tokio::test]
 async fn what_a_decision_applies_and_that_it_was_made_are_kept_together() {
-    let shared = shared();
-    let id = create(&shared).await;
-    let mut actor = load(&shared, id).await;
-    apply(&mut actor, &submission(id, "update", WRITE)).await;
+    let (shared, id, mut actor) = with_a_write().await;
     // It is no typed content, so the document has to be kept as a whole.
-    let whole = submission(id, "update", "no board at all");
+    let whole = submission(id, "no board at all");
     let conflict = waits(&mut actor, &whole).await;
     let (reply, _answer) = oneshot::channel();
     let choice = Choice::Side(whole.op_id);
@@ -131,11 +131,8 @@ async fn what_a_decision_applies_and_that_it_was_made_are_kept_together() {
 
 #[tokio::test]
 async fn a_decision_that_comes_again_is_answered_as_before_and_another_one_refused() {
-    let shared = shared();
-    let id = create(&shared).await;
-    let mut actor = load(&shared, id).await;
-    apply(&mut actor, &submission(id, "update", WRITE)).await;
-    let waiting = submission(id, "update", r#"{"id": "e", "set": {"x": 2}}"#);
+    let (shared, id, mut actor) = with_a_write().await;
+    let waiting = submission(id, OVERWRITE);
     let conflict = waits(&mut actor, &waiting).await;
     let first = resolve(&mut actor, conflict.id, Choice::Side(waiting.op_id)).await.unwrap();
     assert_eq!(resolve(&mut actor, conflict.id, Choice::Side(waiting.op_id)).await.unwrap(), first);
@@ -150,11 +147,8 @@ async fn a_decision_that_comes_again_is_answered_as_before_and_another_one_refus
 
 #[tokio::test]
 async fn a_merged_operation_that_decided_is_taken_once() {
-    let shared = shared();
-    let id = create(&shared).await;
-    let mut actor = load(&shared, id).await;
-    apply(&mut actor, &submission(id, "update", WRITE)).await;
-    let conflict = waits(&mut actor, &submission(id, "update", r#"{"id": "e", "set": {"x": 2}}"#)).await;
+    let (_, id, mut actor) = with_a_write().await;
+    let conflict = waits(&mut actor, &submission(id, OVERWRITE)).await;
     let merged = |key: &str, data: &str| {
         let operation = pb::Operation {
             doc_id: id.to_string(),
@@ -179,11 +173,8 @@ async fn a_merged_operation_that_decided_is_taken_once() {
 
 #[tokio::test]
 async fn an_operation_that_was_decided_for_is_told_so_when_the_log_has_it_no_longer() {
-    let shared = shared();
-    let id = create(&shared).await;
-    let mut actor = load(&shared, id).await;
-    apply(&mut actor, &submission(id, "update", WRITE)).await;
-    let waiting = submission(id, "update", r#"{"id": "e", "set": {"x": 2}}"#);
+    let (_, id, mut actor) = with_a_write().await;
+    let waiting = submission(id, OVERWRITE);
     let conflict = waits(&mut actor, &waiting).await;
     resolve(&mut actor, conflict.id, Choice::Side(waiting.op_id)).await.unwrap();
     actor.recent = Recent::new(false);

@@ -13,6 +13,7 @@ use yrs::types::Attrs;
 use super::update_tests::{Client, author, content, element, engine};
 use super::*;
 use crate::statesync::text::Flat;
+use crate::statesync::text::mutation_tests::mutate;
 
 const ROOTS: [Root; 1] = [Root::Elements];
 
@@ -194,19 +195,6 @@ fn honest_writers_of_the_same_texts_are_never_refused_and_come_to_the_same() {
     assert_eq!(flat.ids_by_text(), Flat::of(&stored, Grammar::Items(&ROOTS)).unwrap().ids_by_text());
 }
 
-fn mutate(update: &[u8], random: &mut StdRng) -> Bytes {
-    let mut bytes = update.to_vec();
-    for _ in 0..random.random_range(1..=3) {
-        let at = random.random_range(0..bytes.len());
-        match random.random_range(0..3) {
-            0 => bytes[at] = random.random(),
-            1 => bytes[at] ^= 1_u8 << random.random_range(0..8_u32),
-            _ => bytes[at] = bytes[at].wrapping_add(random.random_range(0..8)),
-        }
-    }
-    bytes.into()
-}
-
 #[test]
 fn what_is_taken_of_mutated_updates_of_a_nested_text_is_the_same_in_every_replica() {
     let mut random = seed("NESTED_MUTATION_SEED");
@@ -228,7 +216,7 @@ fn what_is_taken_of_mutated_updates_of_a_nested_text_is_the_same_in_every_replic
             })
             .collect();
         for version in 4..104 {
-            let update = mutate(made.choose(&mut random).unwrap(), &mut random);
+            let update = Bytes::from(mutate(made.choose(&mut random).unwrap(), &mut random));
             match board.apply_update(&update, 0, author(version, 1)) {
                 Ok((_, _, update)) => {
                     taken += 1;

@@ -12,7 +12,7 @@ mod flat_tests;
 mod fuzz_tests;
 mod mark;
 #[cfg(test)]
-mod mutation_tests;
+pub(super) mod mutation_tests;
 mod track;
 mod view;
 #[cfg(test)]

@@ -11,7 +11,8 @@ use super::{Author, TextEngine, TextError};
 const ROUNDS: usize = 12;
 const UPDATES: usize = 100;
 
-fn mutate(update: &[u8], random: &mut StdRng) -> Vec<u8> {
+/// An update of which up to three bytes are others.
+pub(in crate::statesync) fn mutate(update: &[u8], random: &mut StdRng) -> Vec<u8> {
     let mut bytes = update.to_vec();
     for _ in 0..random.random_range(1..=3) {
         let at = random.random_range(0..bytes.len());
