@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::datagram::Datagrams;
 use crate::endpoint::EndpointShared;
-use crate::pump::PumpSender;
+use crate::pump::{PumpSender, WeakPumpSender};
 use crate::stream::{QuantumStream, StreamShared};
 
 /// What a connection does at the moment (contract 1.4).
@@ -83,6 +83,8 @@ pub(crate) struct ConnectionShared {
     established: OnceLock<Established>,
     /// Known with the handshake's end.
     datagram_size_max: OnceLock<Option<usize>>,
+    /// What it had done by its end.
+    last_stats: OnceLock<Box<ConnectionStats>>,
     phase: watch::Sender<Phase>,
     streams: Mutex<Streams>,
     datagrams: Datagrams,
@@ -99,6 +101,7 @@ impl ConnectionShared {
             side,
             established: OnceLock::new(),
             datagram_size_max: OnceLock::new(),
+            last_stats: OnceLock::new(),
             phase: watch::Sender::new(Phase::Connecting),
             streams: Mutex::new(streams),
             datagrams: Datagrams::default(),
@@ -131,7 +134,10 @@ impl ConnectionShared {
         }
     }
 
-    pub(crate) fn on_closed(&self, reason: &CloseReason) {
+    pub(crate) fn on_closed(&self, reason: &CloseReason, stats: Option<Box<ConnectionStats>>) {
+        if let Some(stats) = stats {
+            self.last_stats.get_or_init(|| stats);
+        }
         self.phase.send_replace(Phase::Closed(reason.clone()));
         self.datagrams.on_closed();
         let mut streams = self.streams();
@@ -155,6 +161,42 @@ impl ConnectionShared {
         let waiting = std::mem::take(&mut self.streams().stats);
         for sender in waiting {
             let _ = sender.send(stats.clone());
+        }
+    }
+
+    /// What the shard says of the connection, which `tell` asks.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub(crate) async fn statistics(&self, tell: impl FnOnce(ToShard)) -> Result<ConnectionStats, ConnectionError> {
+        let (sender, receiver) = oneshot::channel();
+        let is_asked = {
+            let mut streams = self.streams();
+            if let Some(reason) = self.close_reason() {
+                return Err(ConnectionError::Closed(reason));
+            }
+            streams.stats.push(sender);
+            streams.stats.len() > 1
+        };
+        // An answer is for everybody who waits.
+        if !is_asked {
+            tell(ToShard::Stats(self.key));
+        }
+        receiver.await.map_err(|_| self.close_reason().map_or(ConnectionError::EndpointGone, ConnectionError::Closed))
+    }
+
+    /// What it had done by its end.
+    pub(crate) fn last_statistics(&self) -> Option<ConnectionStats> {
+        self.last_stats.get().map(|stats| ConnectionStats::clone(stats))
+    }
+
+    /// Waits until the connection is over.
+    pub(crate) async fn closed(&self) -> CloseReason {
+        let mut phase = self.phase.subscribe();
+        let phase = phase.wait_for(|phase| matches!(phase, Phase::Closed(_))).await;
+        match phase.as_deref() {
+            Ok(Phase::Closed(reason)) => reason.clone(),
+            _ => CloseReason::Local { code: 0 },
         }
     }
 
@@ -342,12 +384,7 @@ impl Connection {
 
     /// Waits until the connection is over.
     pub async fn closed(&self) -> CloseReason {
-        let mut phase = self.shared().phase.subscribe();
-        let phase = phase.wait_for(|phase| matches!(phase, Phase::Closed(_))).await;
-        match phase.as_deref() {
-            Ok(Phase::Closed(reason)) => reason.clone(),
-            _ => CloseReason::Local { code: 0 },
-        }
+        self.shared().closed().await
     }
 
     /// Why the connection is over, if it is.
@@ -391,16 +428,12 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::Closed`].
     pub async fn statistics(&self) -> Result<ConnectionStats, ConnectionError> {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut streams = self.shared().streams();
-            if let Some(reason) = self.close_reason() {
-                return Err(ConnectionError::Closed(reason));
-            }
-            streams.stats.push(sender);
-        }
-        self.handle.tell(ToShard::Stats(self.handle.key()));
-        receiver.await.map_err(|_| self.close_reason().map_or(ConnectionError::EndpointGone, ConnectionError::Closed))
+        self.shared().statistics(|message| self.handle.tell(message)).await
+    }
+
+    /// What a monitor is made of.
+    pub(crate) fn watched(&self) -> (Arc<ConnectionShared>, WeakPumpSender) {
+        (self.shared().clone(), self.handle.pump.downgrade())
     }
 
     /// What the congestion controller knows and allows.

@@ -13,6 +13,7 @@ mod endpoint;
 mod identity;
 mod mapping;
 mod message;
+mod monitor;
 mod outbound;
 mod port;
 mod priority;
@@ -33,8 +34,9 @@ pub use endpoint::{
 };
 pub use identity::{Identity, IdentityError};
 pub use message::{Config, MessageConnection, MessageError, MessageListener, dial, listen};
+pub use monitor::ConnectionMonitor;
 pub use priority::PRIORITY_HEADER;
-pub use quantum::{DatagramError, Priority};
+pub use quantum::{ConnectionStats, DatagramError, Priority};
 pub use quantum_shard::{HostKind, IoKind};
 pub use server::{ConnectInfo, ServeOptions, serve, serve_with};
 pub use stream::{CODE_CANCELLED, CODE_STATUS_BASE, QuantumStream, ReceiveHalf, SendHalf, StreamError};

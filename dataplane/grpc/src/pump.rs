@@ -38,12 +38,29 @@ impl PumpSender {
         let _ = self.0.send(Command::Tell(message));
     }
 
+    pub(crate) fn downgrade(&self) -> WeakPumpSender {
+        WeakPumpSender(self.0.downgrade())
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         !self.0.is_closed()
     }
 
     pub(crate) fn connect(&self, connection: Arc<ConnectionShared>, target: ConnectTarget) -> bool {
         self.0.send(Command::Connect(connection, Box::new(target))).is_ok()
+    }
+}
+
+/// A way to a pump that does not keep it.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakPumpSender(mpsc::WeakUnboundedSender<Command>);
+
+impl WeakPumpSender {
+    pub(crate) fn tell(&self, message: ToShard) {
+        // A pump that nobody keeps is about to tell every connection that it is over.
+        if let Some(sender) = self.0.upgrade() {
+            PumpSender(sender).tell(message);
+        }
     }
 }
 
@@ -184,9 +201,9 @@ impl Pump {
             ToControl::Early { connection, guuid, remote, alpn } => {
                 self.usable(connection, |shared| shared.on_early(Established { guuid, remote, alpn }));
             }
-            ToControl::Closed { connection, reason } => {
+            ToControl::Closed { connection, reason, stats } => {
                 if let Some(connection) = self.connections.remove(&connection) {
-                    connection.on_closed(&reason);
+                    connection.on_closed(&reason, stats);
                 }
             }
             ToControl::Opened(key, id) => {
@@ -265,7 +282,7 @@ impl Pump {
 
     fn end(mut self, _closed: PortClosed) {
         for connection in std::mem::take(&mut self.connections).into_values() {
-            connection.on_closed(&CloseReason::Local { code: 0 });
+            connection.on_closed(&CloseReason::Local { code: 0 }, None);
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::connection::Connection;
 use crate::early::IdempotentMethods;
 use crate::endpoint::Listener;
 use crate::mapping::{Decoder, Encoder, HEAD_BYTES_MAX};
+use crate::monitor::ConnectionMonitor;
 
 /// The code with which a server that ends closes its connections.
 const CODE_GOING_AWAY: u64 = 0x10;
@@ -53,18 +54,21 @@ impl Default for ServeOptions {
 }
 
 /// Who called; among a request's extensions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConnectInfo {
     /// The caller's address.
     pub remote: SocketAddr,
     /// The connection's id.
     pub guuid: Guuid,
+    /// Its statistics and its end.
+    pub connection: ConnectionMonitor,
 }
 
 /// What the RPCs of one connection share.
 #[derive(Debug)]
 struct ServerConnection {
     connection: Connection,
+    monitor: ConnectionMonitor,
     options: ServeOptions,
     requests: Decoder,
     responses: Arc<Encoder>,
@@ -137,6 +141,7 @@ async fn serve_connection<S>(
         options,
         requests: Decoder::default(),
         responses: Encoder::new(false),
+        monitor: connection.monitor(),
         connection: connection.clone(),
     });
     let mut rpcs = JoinSet::new();

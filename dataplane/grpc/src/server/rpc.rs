@@ -182,7 +182,7 @@ fn to_request(connection: &ServerConnection, head: RequestHead, receive: Receive
     let peer = &connection.connection;
     let remote = peer.remote_addr();
     let extensions = request.extensions_mut();
-    extensions.insert(ConnectInfo { remote, guuid: peer.guuid() });
+    extensions.insert(ConnectInfo { remote, guuid: peer.guuid(), connection: connection.monitor.clone() });
     extensions.insert(TcpConnectInfo { local_addr: Some(peer.local_addr()), remote_addr: Some(remote) });
     request
 }

@@ -102,10 +102,26 @@ async fn statistics_come_from_the_shard(network: Network) {
     let (client, server) = connected(network).await;
     assert!(client.statistics().await.unwrap().packets_sent > 0);
     assert_eq!(client.guuid(), server.guuid());
+    let monitor = server.monitor();
+    let (first, second) = tokio::join!(monitor.statistics(), monitor.statistics());
+    let seen = first.unwrap().packets_sent;
+    assert!(seen > 0 && second.unwrap().packets_sent >= seen, "two who ask at once are both answered");
     client.close(7, b"bye");
-    server.closed().await;
+    monitor.closed().await;
     assert!(server.statistics().await.is_err());
+    // The wire in memory counts nothing of an end.
+    if matches!(network, Network::Udp) {
+        assert!(monitor.statistics().await.unwrap().packets_sent >= seen);
+    }
     assert!(server.open_stream().is_err());
+}
+
+async fn a_connection_that_is_only_watched_closes(network: Network) {
+    let (client, server) = connected(network).await;
+    let monitor = server.monitor();
+    drop(server);
+    let both = async { tokio::join!(monitor.closed(), client.closed()) };
+    tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
 }
 
 async fn datagrams_go_both_ways_until_the_connection_ends(network: Network) {
@@ -137,4 +153,5 @@ on_both! {
     a_receive_in_vain_times_out_and_loses_nothing,
     a_message_over_the_limit_is_refused_at_both_ends,
     statistics_come_from_the_shard,
+    a_connection_that_is_only_watched_closes,
 }

@@ -93,6 +93,10 @@ fn key(end: End, base: u64) -> ConnectionKey {
     ConnectionKey(if end == End::Client { base } else { base + 1 })
 }
 
+fn closed(end: End, base: u64, reason: CloseReason) -> ToControl {
+    ToControl::Closed { connection: key(end, base), reason, stats: None }
+}
+
 impl Wire {
     async fn tell(&self, end: End, message: ToControl) {
         let sender = if end == End::Client { &self.to_client } else { &self.to_server };
@@ -101,13 +105,9 @@ impl Wire {
 
     async fn shutdown(&mut self, end: End) {
         for connection in std::mem::take(&mut self.connections) {
-            self.tell(
-                end,
-                ToControl::Closed { connection: key(end, connection), reason: CloseReason::Local { code: 0 } },
-            )
-            .await;
+            self.tell(end, closed(end, connection, CloseReason::Local { code: 0 })).await;
             let reason = CloseReason::Peer { code: 0, application: true, reason: Bytes::new() };
-            self.tell(end.other(), ToControl::Closed { connection: key(end.other(), connection), reason }).await;
+            self.tell(end.other(), closed(end.other(), connection, reason)).await;
         }
     }
 
@@ -205,9 +205,9 @@ impl Wire {
         let Some(at) = self.connections.iter().position(|connection| *connection == base) else { return };
         self.connections.swap_remove(at);
         self.flows.retain(|(connection, ..), _| *connection != base);
-        self.tell(end, ToControl::Closed { connection: key(end, base), reason: CloseReason::Local { code } }).await;
+        self.tell(end, closed(end, base, CloseReason::Local { code })).await;
         let reason = CloseReason::Peer { code, application: true, reason };
-        self.tell(end.other(), ToControl::Closed { connection: key(end.other(), base), reason }).await;
+        self.tell(end.other(), closed(end.other(), base, reason)).await;
     }
 
     /// Ends a direction; false if it was over.

@@ -132,7 +132,7 @@ impl ControlApp {
             Err(error) => {
                 let reason =
                     CloseReason::Transport { code: TransportErrorCode::Internal as u64, reason: error.to_string() };
-                self.outbox.push_back(ToControl::Closed { connection: key, reason });
+                self.outbox.push_back(ToControl::Closed { connection: key, reason, stats: None });
             }
         }
     }
@@ -346,7 +346,8 @@ impl App for ControlApp {
                 if let Some(connection) = self.keys.remove(&handle) {
                     self.pull_rest(endpoint, connection);
                     self.connections.remove(&connection);
-                    self.outbox.push_back(ToControl::Closed { connection, reason });
+                    let stats = endpoint.connection(handle).map(|core| Box::new(core.stats()));
+                    self.outbox.push_back(ToControl::Closed { connection, reason, stats });
                 }
             }
             event => {

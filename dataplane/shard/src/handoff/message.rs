@@ -45,6 +45,8 @@ pub enum ToControl {
         connection: ConnectionKey,
         /// Why.
         reason: CloseReason,
+        /// What it had done by then; none if it was never there.
+        stats: Option<Box<ConnectionStats>>,
     },
     /// The peer opened a stream. The shard may send [`HANDOFF_WINDOW`](super::HANDOFF_WINDOW) bytes of it.
     Opened(ConnectionKey, StreamId),

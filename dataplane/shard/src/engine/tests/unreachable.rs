@@ -87,7 +87,7 @@ impl Client {
 /// The next end of a connection, with when it came. Everything else is answered or passed over.
 fn next_closed(ends: &mut [ControlEnd]) -> (usize, ConnectionKey, CloseReason) {
     loop {
-        if let (end, ToControl::Closed { connection, reason }) = next(ends) {
+        if let (end, ToControl::Closed { connection, reason, .. }) = next(ends) {
             return (end, connection, reason);
         }
     }
