@@ -16,7 +16,7 @@ use crate::config::{
     StateSyncConfig, StoreType, SyncMode, Tls,
 };
 use crate::reload::reload;
-use crate::session::RedisOptions;
+use crate::session::{OnDisconnect, RedisOptions};
 use crate::statesync::{DocumentOptions, PostgresOptions};
 use crate::store::{Durability, StoreKind};
 use crate::telemetry;
@@ -250,7 +250,7 @@ pub fn session_options(config: &SessionConfig) -> ServiceOptions {
     let store = (config.store.r#type, config.store.sync);
     let redis = (config.store.r#type == StoreType::Redis).then(|| redis_options(&config.store.redis));
     let options = options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous);
-    ServiceOptions { redis, ..options }
+    ServiceOptions { redis, on_disconnect: config.manager.on_disconnect, ..options }
 }
 
 fn redis_options(redis: &config::Redis) -> RedisOptions {
@@ -330,6 +330,7 @@ fn options<const PORT: u16, const METRICS_PORT: u16>(
         },
         durability: if sync == SyncMode::Full { Durability::Disk } else { Durability::System },
         redis: None,
+        on_disconnect: OnDisconnect::default(),
         postgres: None,
     }
 }

@@ -5,6 +5,7 @@ mod duration;
 mod postgres;
 mod redis_server;
 mod sections;
+mod session_manager;
 mod tree;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use sections::{
     Auth, Log, LogFormat, Manager, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SessionStore,
     StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls, Tracing,
 };
+pub use session_manager::SessionManager;
 
 /// Bytes of a configuration file at most.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Postgres, Redis, Refused, duration};
+use super::{Config, Postgres, Redis, Refused, SessionManager, duration};
 use crate::statesync::PURGE_DELETED_AFTER;
 
 /// Fewer operations than these would refuse writers who were away for a moment.
@@ -22,6 +22,7 @@ pub struct SessionConfig {
     pub server: Server<9001>,
     pub quantum: Quantum,
     pub store: SessionStore,
+    pub manager: SessionManager,
     pub auth: Auth,
     pub log: Log,
     pub metrics: Metrics<9101>,
@@ -410,6 +411,7 @@ impl Default for SessionConfig {
             server: Server::default(),
             quantum: Quantum::default(),
             store: SessionStore::default(),
+            manager: SessionManager::default(),
             auth: Auth::default(),
             log: Log::default(),
             metrics: Metrics::default(),

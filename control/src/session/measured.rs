@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::model::{Session, SessionUpdate};
-use super::store::{SessionCounts, SessionFilter, SessionStore, Updated};
+use super::model::{Session, SessionChange};
+use super::store::{Changed, SessionCounts, SessionFilter, SessionStore};
 use crate::clock::UnixMicros;
 use crate::store::{StoreError, StoreKind};
 use crate::telemetry::{StoreCall, StoreTimer};
@@ -41,12 +41,14 @@ impl SessionStore for MeasuredSessions {
         self.timer(StoreCall::Get).end(self.store.get_by_connection(connection_id, now).await)
     }
 
-    async fn update(&self, id: Uuid, update: SessionUpdate, now: UnixMicros) -> Result<Updated, StoreError> {
-        self.timer(StoreCall::Update).end(self.store.update(id, update, now).await)
-    }
-
-    async fn heartbeat(&self, id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
-        self.timer(StoreCall::Heartbeat).end(self.store.heartbeat(id, now).await)
+    async fn change(&self, id: Uuid, change: SessionChange, now: UnixMicros) -> Result<Changed, StoreError> {
+        let call = match change {
+            SessionChange::Update(_) => StoreCall::Update,
+            SessionChange::Heartbeat => StoreCall::Heartbeat,
+            SessionChange::RotateToken { .. } => StoreCall::RotateToken,
+            SessionChange::Disconnect { .. } => StoreCall::Disconnect,
+        };
+        self.timer(call).end(self.store.change(id, change, now).await)
     }
 
     async fn delete(&self, id: Uuid, now: UnixMicros) -> Result<bool, StoreError> {

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use proto::session::SessionState;
 use uuid::Uuid;
 
-use super::model::{Session, SessionUpdate};
-use super::store::{SessionCounts, SessionFilter, SessionStore, Updated};
+use super::model::{Session, SessionChange};
+use super::store::{Changed, SessionCounts, SessionFilter, SessionStore};
 use crate::clock::UnixMicros;
 use crate::store::StoreError;
 
@@ -82,19 +82,16 @@ impl SessionStore for MemorySessions {
         Ok(id.and_then(|id| tables.live(id, now).cloned()))
     }
 
-    async fn update(&self, id: Uuid, update: SessionUpdate, now: UnixMicros) -> Result<Updated, StoreError> {
+    async fn change(&self, id: Uuid, change: SessionChange, now: UnixMicros) -> Result<Changed, StoreError> {
         let mut tables = self.tables();
-        let Some(session) = tables.live(id, now) else { return Ok(Updated::Missing) };
-        let Some(updated) = update.apply(session, now) else { return Ok(Updated::Full) };
-        session.clone_from(&updated);
-        Ok(Updated::Session(Box::new(updated)))
-    }
-
-    async fn heartbeat(&self, id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
-        let mut tables = self.tables();
-        let Some(session) = tables.live(id, now) else { return Ok(None) };
-        session.hear_of(now);
-        Ok(Some(session.clone()))
+        let Some(session) = tables.live(id, now) else { return Ok(Changed::Missing) };
+        match change.apply(session, now) {
+            Ok(changed) => {
+                session.clone_from(&changed);
+                Ok(Changed::Session(Box::new(changed)))
+            }
+            Err(refused) => Ok(Changed::Refused(refused)),
+        }
     }
 
     async fn delete(&self, id: Uuid, now: UnixMicros) -> Result<bool, StoreError> {

@@ -40,7 +40,7 @@ pub struct Session {
     pub timeout: Duration,
     /// What the client attached.
     pub metadata: HashMap<String, String>,
-    /// Transport statistics, as last reported.
+    /// Statistics of the transport: those that its client reported last, or of a Quantum connection that has ended.
     pub stats: pb::SessionStats,
     /// SHA-256 of the token.
     pub token_hash: [u8; 32],
@@ -48,7 +48,7 @@ pub struct Session {
 
 impl Session {
     /// Records a heartbeat: it lives on for its timeout, and is active.
-    pub(super) fn hear_of(&mut self, now: UnixMicros) {
+    fn hear_of(&mut self, now: UnixMicros) {
         self.last_active_at = self.last_active_at.max(now);
         self.expires_at = self.expires_at.max(end(now, self.timeout));
         if matches!(self.state, pb::SessionState::Connecting | pb::SessionState::Idle) {
@@ -85,6 +85,38 @@ pub(super) fn end(now: UnixMicros, timeout: Duration) -> UnixMicros {
     UnixMicros(now.0 + timeout.as_micros() as i64)
 }
 
+/// What can become of a session that lives.
+#[derive(Debug, Clone)]
+pub enum SessionChange {
+    /// Its client changes it.
+    Update(SessionUpdate),
+    /// It was heard of.
+    Heartbeat,
+    /// It gets another token, if it still has the one that its client showed. Both are hashes.
+    RotateToken {
+        /// The one it has.
+        from: [u8; 32],
+        /// The one it gets.
+        to: [u8; 32],
+    },
+    /// The connection that it came in by has ended.
+    Disconnect {
+        /// What the connection had done, where that is known.
+        stats: Option<pb::SessionStats>,
+        /// When it idles: unless it was heard of since. None: it does not.
+        idles_at: Option<UnixMicros>,
+    },
+}
+
+/// Why a session was not changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It would have more metadata than a session may have.
+    Full,
+    /// It has another token by now.
+    WrongToken,
+}
+
 /// What a client changes of a session.
 #[derive(Debug, Clone, Default)]
 pub struct SessionUpdate {
@@ -96,14 +128,37 @@ pub struct SessionUpdate {
     pub stats: Option<pb::SessionStats>,
 }
 
+impl SessionChange {
+    /// The session after the change.
+    ///
+    /// # Errors
+    /// [`Refused`], and the session stays as it is.
+    pub(super) fn apply(&self, session: &Session, now: UnixMicros) -> Result<Session, Refused> {
+        let mut changed = session.clone();
+        match self {
+            Self::Update(update) => update.apply(&mut changed, now)?,
+            Self::Heartbeat => changed.hear_of(now),
+            Self::RotateToken { from, .. } if *from != session.token_hash => return Err(Refused::WrongToken),
+            Self::RotateToken { to, .. } => changed.token_hash = *to,
+            Self::Disconnect { stats, idles_at } => {
+                changed.stats = stats.unwrap_or(session.stats);
+                let lives = matches!(session.state, pb::SessionState::Connecting | pb::SessionState::Active);
+                if lives && idles_at.is_some_and(|at| session.last_active_at <= at) {
+                    changed.state = pb::SessionState::Idle;
+                }
+            }
+        }
+        Ok(changed)
+    }
+}
+
 impl SessionUpdate {
-    /// The session after the update; `None` if it would have too much metadata. It does not live longer for it.
-    pub(super) fn apply(&self, session: &Session, now: UnixMicros) -> Option<Session> {
-        let mut updated = session.clone();
-        updated.state = self.state.unwrap_or(session.state);
-        updated.metadata.extend(self.metadata.clone());
-        updated.stats = self.stats.unwrap_or(session.stats);
-        updated.last_active_at = session.last_active_at.max(now);
-        (updated.metadata.len() <= METADATA_ENTRIES_MAX).then_some(updated)
+    /// It does not make a session live longer.
+    fn apply(&self, session: &mut Session, now: UnixMicros) -> Result<(), Refused> {
+        session.state = self.state.unwrap_or(session.state);
+        session.metadata.extend(self.metadata.clone());
+        session.stats = self.stats.unwrap_or(session.stats);
+        session.last_active_at = session.last_active_at.max(now);
+        if session.metadata.len() > METADATA_ENTRIES_MAX { Err(Refused::Full) } else { Ok(()) }
     }
 }

@@ -13,10 +13,12 @@ use rand::rngs::OsRng;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
-use super::model::{self, METADATA_ENTRIES_MAX, Session, SessionUpdate};
-use super::store::{SessionFilter, SessionStore, Updated};
-use crate::clock::{self, timestamp};
+use super::connections::Connections;
+use super::model::{self, METADATA_ENTRIES_MAX, Refused, Session, SessionChange, SessionUpdate};
+use super::store::{Changed, SessionFilter, SessionStore};
+use crate::clock::{self, UnixMicros, timestamp};
 use crate::status::{self, invalid, not_found, of_store, required, with_info};
+use crate::up::Caller;
 
 const USER_ID_BYTES_MAX: usize = 255;
 const METADATA_KEY_BYTES_MAX: usize = 128;
@@ -33,18 +35,35 @@ const TOKEN_KEY: &str = "x-session-token";
 #[derive(Clone)]
 pub struct SessionServer {
     store: Arc<dyn SessionStore>,
+    connections: Arc<Connections>,
 }
 
 impl SessionServer {
-    /// A server over `store`.
-    pub fn new(store: Arc<dyn SessionStore>) -> Self {
-        Self { store }
+    /// A server over `store` that tells `connections` of its sessions.
+    pub fn new(store: Arc<dyn SessionStore>, connections: Arc<Connections>) -> Self {
+        Self { store, connections }
     }
 
     async fn live(&self, session_id: &str) -> Result<Session, Status> {
         let id = status::uuid("session_id", session_id)?;
         let session = self.store.get(id, clock::now()).await.map_err(|error| of_store(&error))?;
         session.ok_or_else(|| gone(session_id))
+    }
+
+    /// Changes a live session.
+    async fn change(&self, id: Uuid, change: SessionChange, now: UnixMicros) -> Result<Session, Status> {
+        match self.store.change(id, change, now).await.map_err(|error| of_store(&error))? {
+            Changed::Session(session) => Ok(*session),
+            Changed::Missing => Err(gone(&id.to_string())),
+            Changed::Refused(Refused::Full) => Err(invalid("metadata", too_many_entries())),
+            Changed::Refused(Refused::WrongToken) => Err(wrong_token()),
+        }
+    }
+
+    /// The form on the wire of sessions, with the statistics of their connections.
+    async fn shown(&self, mut sessions: Vec<Session>) -> Vec<pb::Session> {
+        self.connections.refresh(&mut sessions).await;
+        sessions.iter().map(Session::to_proto).collect()
     }
 }
 
@@ -54,7 +73,7 @@ impl SessionService for SessionServer {
         &self,
         request: Request<pb::CreateSessionRequest>,
     ) -> Result<Response<pb::CreateSessionResponse>, Status> {
-        let connection_id = crate::up::connection_id(request.extensions()).unwrap_or_else(Uuid::now_v7);
+        let caller = Caller::of(request.extensions());
         let request = request.into_inner();
         let client_port = check_create(&request)?;
         let (token, token_hash) = mint_token()?;
@@ -63,7 +82,7 @@ impl SessionService for SessionServer {
         let session = Session {
             id: Uuid::now_v7(),
             user_id: request.user_id,
-            connection_id,
+            connection_id: connection_id(caller.as_ref()),
             client_ip: request.client_ip,
             client_port,
             state: pb::SessionState::Active,
@@ -75,8 +94,11 @@ impl SessionService for SessionServer {
             stats: pb::SessionStats::default(),
             token_hash,
         };
-        let answer = session.to_proto();
+        let (id, answer) = (session.id, session.to_proto());
         self.store.insert(session).await.map_err(|error| of_store(&error))?;
+        if let Some(caller) = &caller {
+            self.connections.attach(id, caller);
+        }
         counter!("session_total").increment(1);
         gauge!("session_active").increment(1);
         Ok(Response::new(pb::CreateSessionResponse { session: Some(answer), token }))
@@ -87,7 +109,7 @@ impl SessionService for SessionServer {
         request: Request<pb::GetSessionRequest>,
     ) -> Result<Response<pb::GetSessionResponse>, Status> {
         let session = self.live(&request.get_ref().session_id).await?;
-        Ok(Response::new(pb::GetSessionResponse { session: Some(session.to_proto()) }))
+        Ok(Response::new(pb::GetSessionResponse { session: self.shown(vec![session]).await.pop() }))
     }
 
     async fn heartbeat(
@@ -96,9 +118,10 @@ impl SessionService for SessionServer {
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
         let session = self.live(&request.get_ref().session_id).await?;
         check_token(&request, &session)?;
+        // Before it is written: the end of its own connection may come in between.
+        self.connections.hear(session.id, Caller::of(request.extensions()).as_ref());
         let now = clock::now();
-        let heard = self.store.heartbeat(session.id, now).await.map_err(|error| of_store(&error))?;
-        let session = heard.ok_or_else(|| gone(&request.get_ref().session_id))?;
+        let session = self.change(session.id, SessionChange::Heartbeat, now).await?;
         counter!("session_heartbeat_total").increment(1);
         Ok(Response::new(pb::HeartbeatResponse {
             success: true,
@@ -115,15 +138,27 @@ impl SessionService for SessionServer {
         check_metadata(&request.get_ref().metadata)?;
         let session = self.live(&request.get_ref().session_id).await?;
         check_token(&request, &session)?;
-        let pb::UpdateSessionRequest { session_id, metadata, stats, .. } = request.into_inner();
-        let update = SessionUpdate { state, metadata, stats };
-        match self.store.update(session.id, update, clock::now()).await.map_err(|error| of_store(&error))? {
-            Updated::Session(session) => {
-                Ok(Response::new(pb::UpdateSessionResponse { session: Some(session.to_proto()) }))
-            }
-            Updated::Missing => Err(gone(&session_id)),
-            Updated::Full => Err(invalid("metadata", too_many_entries())),
+        let pb::UpdateSessionRequest { metadata, stats, .. } = request.into_inner();
+        let update = SessionChange::Update(SessionUpdate { state, metadata, stats });
+        let session = self.change(session.id, update, clock::now()).await?;
+        Ok(Response::new(pb::UpdateSessionResponse { session: self.shown(vec![session]).await.pop() }))
+    }
+
+    async fn rotate_token(
+        &self,
+        request: Request<pb::RotateTokenRequest>,
+    ) -> Result<Response<pb::RotateTokenResponse>, Status> {
+        let session = self.live(&request.get_ref().session_id).await?;
+        // Who may not show the token may not learn the next one either, whether or not callers have to authenticate.
+        if !request.metadata().contains_key(TOKEN_KEY) {
+            let message = format!("the session's token has to be in the metadata {TOKEN_KEY}");
+            return Err(with_info(Code::Unauthenticated, message, "SESSION_TOKEN_REQUIRED", &[]));
         }
+        check_token(&request, &session)?;
+        let (token, to) = mint_token()?;
+        let rotation = SessionChange::RotateToken { from: session.token_hash, to };
+        self.change(session.id, rotation, clock::now()).await?;
+        Ok(Response::new(pb::RotateTokenResponse { token }))
     }
 
     async fn delete_session(
@@ -136,6 +171,7 @@ impl SessionService for SessionServer {
         if !self.store.delete(session.id, clock::now()).await.map_err(|error| of_store(&error))? {
             return Err(gone(&request.get_ref().session_id));
         }
+        self.connections.forget(session.id);
         gauge!("session_active").decrement(1);
         tracing::debug!(session = %session.id, "a session was closed");
         Ok(Response::new(pb::DeleteSessionResponse { success: true }))
@@ -158,7 +194,7 @@ impl SessionService for SessionServer {
         let filter = SessionFilter { user_id: request.user_id, state: state(request.state)?, offset, limit };
         let (sessions, total) = self.store.list(&filter, clock::now()).await.map_err(|error| of_store(&error))?;
         Ok(Response::new(pb::ListSessionsResponse {
-            sessions: sessions.iter().map(Session::to_proto).collect(),
+            sessions: self.shown(sessions).await,
             total: u32::try_from(total).unwrap_or(u32::MAX),
             page,
             page_size: limit,
@@ -168,6 +204,14 @@ impl SessionService for SessionServer {
     async fn get_stats(&self, _: Request<pb::GetStatsRequest>) -> Result<Response<pb::GetStatsResponse>, Status> {
         let counts = self.store.counts(clock::now()).await.map_err(|error| of_store(&error))?;
         Ok(Response::new(pb::GetStatsResponse { total: counts.total, active: counts.active, idle: counts.idle }))
+    }
+}
+
+/// Over TCP, whose connections have none, one that nothing else has.
+fn connection_id(caller: Option<&Caller>) -> Uuid {
+    match caller {
+        Some(caller @ Caller::Quantum(_)) => caller.id(),
+        Some(Caller::Tcp(_)) | None => Uuid::now_v7(),
     }
 }
 
@@ -233,7 +277,11 @@ fn check_token<T>(request: &Request<T>, session: &Session) -> Result<(), Status>
     if right {
         return Ok(());
     }
-    Err(with_info(Code::Unauthenticated, "the token is not this session's", "WRONG_SESSION_TOKEN", &[]))
+    Err(wrong_token())
+}
+
+fn wrong_token() -> Status {
+    with_info(Code::Unauthenticated, "the token is not this session's", "WRONG_SESSION_TOKEN", &[])
 }
 
 /// URL-safe base64 with padding (RFC 4648 section 5).

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::model::{Session, SessionUpdate};
-use super::store::{SessionCounts, SessionFilter, SessionStore, Updated};
+use super::model::{Session, SessionChange};
+use super::store::{Changed, SessionCounts, SessionFilter, SessionStore};
 use crate::clock::UnixMicros;
 use crate::store::{Committer, Database, Durability, GroupWrite, StoreError};
 
@@ -42,23 +42,22 @@ CREATE INDEX sessions_by_connection ON sessions (connection_id);
 ",
 ];
 
-/// A change to the sessions.
-enum Change {
+/// What is written.
+enum Task {
     Insert(Box<Session>),
-    Update { id: Uuid, update: SessionUpdate, now: UnixMicros },
-    Heartbeat { id: Uuid, now: UnixMicros },
+    Change { id: Uuid, change: SessionChange, now: UnixMicros },
     Delete { id: Uuid, now: UnixMicros },
     DeleteExpired { now: UnixMicros },
 }
 
 struct Write {
-    change: Change,
-    done: oneshot::Sender<Result<Updated, StoreError>>,
+    task: Task,
+    done: oneshot::Sender<Result<Changed, StoreError>>,
 }
 
 impl GroupWrite for Write {
-    /// What the change left of the session: of a deletion, what was there.
-    type Output = Updated;
+    /// What is left of the session: of a deletion, what was there.
+    type Output = Changed;
 
     fn bytes(&self) -> usize {
         512
@@ -68,40 +67,38 @@ impl GroupWrite for Write {
         1
     }
 
-    async fn write(&self, connection: &mut SqliteConnection) -> Result<Updated, sqlx::Error> {
-        match &self.change {
-            Change::Insert(session) => {
+    async fn write(&self, connection: &mut SqliteConnection) -> Result<Changed, sqlx::Error> {
+        match &self.task {
+            Task::Insert(session) => {
                 insert(connection, session).await?;
-                Ok(Updated::Missing)
+                Ok(Changed::Missing)
             }
-            Change::Update { id, update, now } => {
-                let Some(session) = live(connection, *id, *now).await? else { return Ok(Updated::Missing) };
-                let Some(updated) = update.apply(&session, *now) else { return Ok(Updated::Full) };
-                replace(connection, &updated).await?;
-                Ok(Updated::Session(Box::new(updated)))
+            Task::Change { id, change, now } => {
+                let Some(session) = live(connection, *id, *now).await? else { return Ok(Changed::Missing) };
+                match change.apply(&session, *now) {
+                    Ok(changed) => {
+                        replace(connection, &changed).await?;
+                        Ok(Changed::Session(Box::new(changed)))
+                    }
+                    Err(refused) => Ok(Changed::Refused(refused)),
+                }
             }
-            Change::Heartbeat { id, now } => {
-                let Some(mut session) = live(connection, *id, *now).await? else { return Ok(Updated::Missing) };
-                session.hear_of(*now);
-                replace(connection, &session).await?;
-                Ok(Updated::Session(Box::new(session)))
-            }
-            Change::Delete { id, now } => {
+            Task::Delete { id, now } => {
                 let session = live(connection, *id, *now).await?;
                 sqlx::query("DELETE FROM sessions WHERE id = ?")
                     .bind(id.as_bytes().as_slice())
                     .execute(connection)
                     .await?;
-                Ok(session.map_or(Updated::Missing, |session| Updated::Session(Box::new(session))))
+                Ok(session.map_or(Changed::Missing, |session| Changed::Session(Box::new(session))))
             }
-            Change::DeleteExpired { now } => {
+            Task::DeleteExpired { now } => {
                 sqlx::query("DELETE FROM sessions WHERE expires_at_us <= ?").bind(now.0).execute(connection).await?;
-                Ok(Updated::Missing)
+                Ok(Changed::Missing)
             }
         }
     }
 
-    fn done(self, result: Result<Updated, StoreError>) {
+    fn done(self, result: Result<Changed, StoreError>) {
         // Whoever asked may have gone; the change stands.
         let _ = self.done.send(result);
     }
@@ -139,12 +136,14 @@ async fn insert(connection: &mut SqliteConnection, session: &Session) -> Result<
 
 /// Writes what can change of a session.
 async fn replace(connection: &mut SqliteConnection, session: &Session) -> Result<(), sqlx::Error> {
-    let update = "UPDATE sessions SET state = ?, last_active_at_us = ?, expires_at_us = ?, details = ? WHERE id = ?";
+    let update = "UPDATE sessions SET state = ?, last_active_at_us = ?, expires_at_us = ?, details = ?, token_hash = ?
+        WHERE id = ?";
     sqlx::query(update)
         .bind(i64::from(i32::from(session.state)))
         .bind(session.last_active_at.0)
         .bind(session.expires_at.0)
         .bind(details(session))
+        .bind(session.token_hash.as_slice())
         .bind(session.id.as_bytes().as_slice())
         .execute(connection)
         .await
@@ -168,9 +167,9 @@ impl SqliteSessions {
         Ok((Self { database, committer }, task))
     }
 
-    async fn change(&self, change: Change) -> Result<Updated, StoreError> {
+    async fn write(&self, task: Task) -> Result<Changed, StoreError> {
         let (done, result) = oneshot::channel();
-        self.committer.submit(Write { change, done }).await?;
+        self.committer.submit(Write { task, done }).await?;
         result.await.map_err(|_| StoreError::Closed)?
     }
 
@@ -183,7 +182,7 @@ impl SqliteSessions {
 #[tonic::async_trait]
 impl SessionStore for SqliteSessions {
     async fn insert(&self, session: Session) -> Result<(), StoreError> {
-        self.change(Change::Insert(Box::new(session))).await.map(drop)
+        self.write(Task::Insert(Box::new(session))).await.map(drop)
     }
 
     async fn get(&self, id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
@@ -196,19 +195,12 @@ impl SessionStore for SqliteSessions {
         self.find(query, connection_id, now).await
     }
 
-    async fn update(&self, id: Uuid, update: SessionUpdate, now: UnixMicros) -> Result<Updated, StoreError> {
-        self.change(Change::Update { id, update, now }).await
-    }
-
-    async fn heartbeat(&self, id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
-        match self.change(Change::Heartbeat { id, now }).await? {
-            Updated::Session(session) => Ok(Some(*session)),
-            Updated::Missing | Updated::Full => Ok(None),
-        }
+    async fn change(&self, id: Uuid, change: SessionChange, now: UnixMicros) -> Result<Changed, StoreError> {
+        self.write(Task::Change { id, change, now }).await
     }
 
     async fn delete(&self, id: Uuid, now: UnixMicros) -> Result<bool, StoreError> {
-        Ok(matches!(self.change(Change::Delete { id, now }).await?, Updated::Session(_)))
+        Ok(matches!(self.write(Task::Delete { id, now }).await?, Changed::Session(_)))
     }
 
     async fn list(&self, filter: &SessionFilter, now: UnixMicros) -> Result<(Vec<Session>, u64), StoreError> {
@@ -243,7 +235,7 @@ impl SessionStore for SqliteSessions {
     }
 
     async fn delete_expired(&self, now: UnixMicros) -> Result<(), StoreError> {
-        self.change(Change::DeleteExpired { now }).await.map(drop)
+        self.write(Task::DeleteExpired { now }).await.map(drop)
     }
 
     async fn check(&self) -> Result<Option<String>, StoreError> {

@@ -3,7 +3,7 @@
 use proto::session as pb;
 use uuid::Uuid;
 
-use super::model::{Session, SessionUpdate};
+use super::model::{Refused, Session, SessionChange};
 use crate::clock::UnixMicros;
 use crate::store::StoreError;
 
@@ -20,15 +20,15 @@ pub struct SessionFilter {
     pub limit: u32,
 }
 
-/// What became of an update.
+/// What became of a change.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Updated {
+pub enum Changed {
     /// The session as it is now.
     Session(Box<Session>),
     /// There is no such session, or it has expired.
     Missing,
-    /// It would have more metadata than a session may have.
-    Full,
+    /// It is as it was.
+    Refused(Refused),
 }
 
 /// How many sessions have not expired.
@@ -58,10 +58,7 @@ pub trait SessionStore: Send + Sync + 'static {
     async fn get_by_connection(&self, connection_id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError>;
 
     /// Changes a session.
-    async fn update(&self, id: Uuid, update: SessionUpdate, now: UnixMicros) -> Result<Updated, StoreError>;
-
-    /// Records that a session was heard of and returns it as it is now.
-    async fn heartbeat(&self, id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError>;
+    async fn change(&self, id: Uuid, change: SessionChange, now: UnixMicros) -> Result<Changed, StoreError>;
 
     /// Removes a session; false if there was none.
     async fn delete(&self, id: Uuid, now: UnixMicros) -> Result<bool, StoreError>;

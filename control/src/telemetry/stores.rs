@@ -19,6 +19,10 @@ pub enum StoreCall {
     Update,
     /// A session is heard of.
     Heartbeat,
+    /// A session gets another token.
+    RotateToken,
+    /// A session's connection has ended.
+    Disconnect,
     /// A session is removed.
     Delete,
     /// Sessions or documents are listed.
@@ -44,11 +48,13 @@ pub enum StoreCall {
 }
 
 impl StoreCall {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 17] = [
         Self::Insert,
         Self::Get,
         Self::Update,
         Self::Heartbeat,
+        Self::RotateToken,
+        Self::Disconnect,
         Self::Delete,
         Self::List,
         Self::Counts,
@@ -68,6 +74,8 @@ impl StoreCall {
             Self::Get => "get",
             Self::Update => "update",
             Self::Heartbeat => "heartbeat",
+            Self::RotateToken => "rotate_token",
+            Self::Disconnect => "disconnect",
             Self::Delete => "delete",
             Self::List => "list",
             Self::Counts => "counts",

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use quantum_grpc::{EndpointOptions, Identity, Listener, ServeOptions, ServerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -14,20 +15,14 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
-use uuid::Uuid;
 
 use super::UpError;
+use super::caller::TcpConnection;
 
 /// Calls open at once on one HTTP/2 connection; more wait at the client.
 const STREAMS_MAX: u32 = 4096;
 /// A connection that does not answer a ping in this time is dead.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-
-/// The transport's connection id of a call that came over Quantum.
-pub fn connection_id(extensions: &tonic::Extensions) -> Option<Uuid> {
-    let caller = extensions.get::<quantum_grpc::ConnectInfo>()?;
-    Some(Uuid::from_bytes(caller.guuid.0))
-}
 
 /// `service` with its companions, ready for any transport.
 pub(super) async fn routes<S>(service: S, stop: CancellationToken) -> Result<Routes, UpError>
@@ -97,7 +92,7 @@ pub(super) fn tcp_server(tls: Option<&TlsFiles>) -> Result<Server, UpError> {
 
 /// Serves over TCP until `stop`, then until open calls have ended.
 pub(super) async fn serve_tcp(mut server: Server, listener: TcpListener, routes: Routes, stop: CancellationToken) {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map_ok(TcpConnection::new);
     let served = server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "the gRPC server ended");

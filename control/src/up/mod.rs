@@ -1,5 +1,6 @@
 //! Starting and stopping: one service, or both in one process on the embedded store.
 
+mod caller;
 mod grpc;
 mod http_api;
 mod listen;
@@ -15,11 +16,12 @@ use quantum_grpc::EndpointOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::session::{RedisOptions, SessionStore};
+use crate::session::{OnDisconnect, RedisOptions, SessionStore};
 use crate::statesync::{DocumentOptions, PostgresOptions, StateSyncServer};
 use crate::store::{CommitterStats, DataDir, DataDirError, Durability, StoreError, StoreKind};
 
-pub use grpc::{TlsFiles, connection_id};
+pub use caller::{Caller, TcpCaller};
+pub use grpc::TlsFiles;
 use listen::{Fix, ServiceListeners};
 pub use service::{RunningService, ServiceOptions, start_session, start_statesync};
 
@@ -52,6 +54,8 @@ pub struct UpOptions {
     pub session_store: StoreKind,
     /// The Redis server, if sessions are kept there.
     pub redis: Option<RedisOptions>,
+    /// What becomes of the sessions of a connection that has ended.
+    pub on_disconnect: OnDisconnect,
     /// Where documents are kept.
     pub document_store: StoreKind,
     /// The PostgreSQL database, if documents are kept there.
@@ -72,6 +76,7 @@ impl UpOptions {
             ports: Ports::Free,
             session_store: StoreKind::default(),
             redis: None,
+            on_disconnect: OnDisconnect::default(),
             document_store: StoreKind::default(),
             postgres: None,
             documents: DocumentOptions::default(),
@@ -180,6 +185,7 @@ impl UpOptions {
             store,
             durability: Durability::Disk,
             redis: self.redis.clone().filter(|_| store == StoreKind::Redis),
+            on_disconnect: self.on_disconnect,
             postgres: self.postgres.clone().filter(|_| store == StoreKind::Postgres),
         })
     }

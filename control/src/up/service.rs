@@ -17,7 +17,8 @@ use super::http_api::{self, Readiness, Store};
 use super::listen::{Fix, ServiceListeners};
 use super::{UpError, purge, sweep};
 use crate::session::{
-    MeasuredSessions, MemorySessions, RedisOptions, RedisSessions, SessionServer, SessionStore, SqliteSessions,
+    Connections, MeasuredSessions, MemorySessions, OnDisconnect, RedisOptions, RedisSessions, SessionServer,
+    SessionStore, SqliteSessions,
 };
 use crate::statesync::{
     DocumentOptions, DocumentStore, MeasuredDocuments, MemoryDocuments, PostgresDocuments, PostgresOptions,
@@ -57,6 +58,8 @@ pub struct ServiceOptions {
     pub durability: Durability,
     /// The Redis server, if data is kept there.
     pub redis: Option<RedisOptions>,
+    /// What becomes of the sessions of a connection that has ended.
+    pub on_disconnect: OnDisconnect,
     /// The PostgreSQL database, if data is kept there.
     pub postgres: Option<PostgresOptions>,
 }
@@ -120,11 +123,14 @@ pub(super) async fn session(
     crate::telemetry::metrics_handle();
     let (sessions, committer) = open_sessions(&options, &data).await?;
     let stop = CancellationToken::new();
-    let service = SessionServiceServer::new(SessionServer::new(Arc::clone(&sessions)));
+    let (connections, opened) = Connections::new();
+    let server = SessionServer::new(Arc::clone(&sessions), Arc::clone(&connections));
+    let service = SessionServiceServer::new(server);
     let routes = grpc::routes(service, stop.clone()).await?;
     let readiness = Readiness { store: Store::Sessions(Arc::clone(&sessions)), stop: stop.clone() };
     let mut running = serve(&options, listeners, data, routes, readiness)?;
-    running.servers.push(tokio::spawn(sweep(sessions, stop)));
+    let watch = crate::session::watch(connections, opened, Arc::clone(&sessions), options.on_disconnect, stop.clone());
+    running.servers.extend([tokio::spawn(watch), tokio::spawn(sweep(sessions, stop))]);
     Ok(RunningService { committer, ..running })
 }
 

@@ -17,6 +17,9 @@ crate::on_every_session_store! {
     an_expired_session_is_gone_from_every_call,
     statistics_count_what_is_live_by_state,
     a_token_of_another_session_changes_nothing,
+    a_rotated_token_takes_the_place_of_the_old_one_at_once,
+    of_rotations_at_once_with_one_token_one_succeeds,
+    a_session_whose_connection_ends_is_idle_until_it_is_heard_of,
     bad_requests_name_their_field_and_the_remedy,
     a_deleted_session_does_not_come_back_by_a_heartbeat_or_an_update,
 }
@@ -197,6 +200,84 @@ async fn a_token_of_another_session_changes_nothing(mut world: World) {
     forged.metadata_mut().insert("x-session-token", other.token.parse().unwrap());
     assert_eq!(world.sessions.update_session(forged).await.unwrap_err().code(), Code::Unauthenticated);
     assert_eq!(read(&mut world.sessions, &id).await.unwrap(), created);
+}
+
+/// A heartbeat that shows this token.
+async fn beat_with(sessions: &mut Sessions, id: &str, token: &str) -> Result<bool, Status> {
+    let mut request = Request::new(pb::HeartbeatRequest { session_id: id.into(), client_timestamp: None });
+    request.metadata_mut().insert("x-session-token", token.parse().unwrap());
+    Ok(sessions.heartbeat(request).await?.into_inner().success)
+}
+
+async fn rotate(sessions: &mut Sessions, id: &str, token: &str) -> Result<String, Status> {
+    let mut request = Request::new(pb::RotateTokenRequest { session_id: id.into() });
+    request.metadata_mut().insert("x-session-token", token.parse().unwrap());
+    Ok(sessions.rotate_token(request).await?.into_inner().token)
+}
+
+async fn a_rotated_token_takes_the_place_of_the_old_one_at_once(mut world: World) {
+    let created = world.sessions.create_session(create("ada", 0)).await.unwrap().into_inner();
+    let (session, mut old) = (created.session.unwrap(), created.token);
+    let (id, sessions) = (session.session_id.clone(), &mut world.sessions);
+    for _ in 0..3 {
+        let token = rotate(sessions, &id, &old).await.unwrap();
+        assert!(token.len() == 44 && token != old);
+        let status = beat_with(sessions, &id, &old).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unauthenticated, "WRONG_SESSION_TOKEN"));
+        assert_eq!(rotate(sessions, &id, &old).await.unwrap_err().code(), Code::Unauthenticated);
+        assert!(beat_with(sessions, &id, &token).await.unwrap());
+        old = token;
+    }
+    let found = read(sessions, &id).await.unwrap();
+    let times = (session.last_active_at, session.expires_at);
+    let unchanged = pb::Session { last_active_at: times.0, expires_at: times.1, ..found };
+    assert_eq!(unchanged, session, "nothing else has changed");
+    let unshown = sessions.rotate_token(pb::RotateTokenRequest { session_id: id }).await.unwrap_err();
+    assert_eq!((unshown.code(), reason(&unshown).as_str()), (Code::Unauthenticated, "SESSION_TOKEN_REQUIRED"));
+    assert!(unshown.message().contains("x-session-token"), "{unshown:?}");
+    let missing = rotate(sessions, &Uuid::now_v7().to_string(), &old).await.unwrap_err();
+    assert_eq!(missing.code(), Code::NotFound);
+    expect_invalid(&rotate(sessions, "x", &old).await.unwrap_err(), "session_id");
+}
+
+async fn of_rotations_at_once_with_one_token_one_succeeds(mut world: World) {
+    let created = world.sessions.create_session(create("ada", 0)).await.unwrap().into_inner();
+    let (id, token) = (created.session.unwrap().session_id, created.token);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (mut sessions, id, token) = (world.sessions.clone(), id.clone(), token.clone());
+        calls.spawn(async move { rotate(&mut sessions, &id, &token).await });
+    }
+    let mut given = Vec::new();
+    while let Some(rotated) = calls.join_next().await {
+        match rotated.unwrap() {
+            Ok(token) => given.push(token),
+            Err(status) => assert_eq!(status.code(), Code::Unauthenticated, "{status:?}"),
+        }
+    }
+    assert_eq!(given.len(), 1);
+    assert!(beat_with(&mut world.sessions, &id, &given[0]).await.unwrap());
+}
+
+async fn a_session_whose_connection_ends_is_idle_until_it_is_heard_of(mut world: World) {
+    let mut ids = Vec::new();
+    let address = format!("http://{}", world.running.session_addr);
+    let mut client = Sessions::connect(address).await.unwrap();
+    for _ in 0..5 {
+        ids.push(open(&mut client, "ada").await.session_id);
+    }
+    assert!(delete(&mut client, &ids[4]).await.unwrap());
+    drop(client);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let idle = pb::ListSessionsRequest { state: pb::SessionState::Idle.into(), ..Default::default() };
+    while list(&mut world.sessions, idle.clone()).await.total < 4 {
+        assert!(tokio::time::Instant::now() < deadline, "they never idled");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let beat = pb::HeartbeatRequest { session_id: ids[0].clone(), client_timestamp: None };
+    world.sessions.heartbeat(beat).await.unwrap();
+    let stats = world.sessions.get_stats(pb::GetStatsRequest {}).await.unwrap().into_inner();
+    assert_eq!((stats.total, stats.active, stats.idle), (4, 1, 3), "a deleted one does not come back");
 }
 
 async fn bad_requests_name_their_field_and_the_remedy(mut world: World) {

@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use connections::Connections;
 
-use super::model::{Session, SessionUpdate};
-use super::store::{SessionCounts, SessionFilter, SessionStore, Updated};
+use super::model::{Session, SessionChange};
+use super::store::{Changed, SessionCounts, SessionFilter, SessionStore};
 use crate::clock::UnixMicros;
 use crate::store::StoreError;
 
@@ -190,23 +190,6 @@ impl RedisSessions {
         Ok((session.expires_at > now).then_some((stored, session)))
     }
 
-    /// Changes a session by what `change` makes of it.
-    async fn change(
-        &self,
-        id: Uuid,
-        now: UnixMicros,
-        change: impl Fn(&Session) -> Option<Session> + Send + Sync,
-    ) -> Result<Updated, StoreError> {
-        for _ in 0..TRIES {
-            let Some((stored, session)) = self.read(id, now).await? else { return Ok(Updated::Missing) };
-            let Some(changed) = change(&session) else { return Ok(Updated::Full) };
-            if self.put(&stored, &session, &changed).await? {
-                return Ok(Updated::Session(Box::new(changed)));
-            }
-        }
-        Err(StoreError::Failed("Redis: a session changed too often at once".to_owned()))
-    }
-
     async fn put(&self, stored: &str, before: &Session, after: &Session) -> Result<bool, StoreError> {
         let mut script = self.replace.prepare_invoke();
         script
@@ -334,20 +317,18 @@ impl SessionStore for RedisSessions {
         }
     }
 
-    async fn update(&self, id: Uuid, update: SessionUpdate, now: UnixMicros) -> Result<Updated, StoreError> {
-        self.change(id, now, |session| update.apply(session, now)).await
-    }
-
-    async fn heartbeat(&self, id: Uuid, now: UnixMicros) -> Result<Option<Session>, StoreError> {
-        let heard = |session: &Session| {
-            let mut session = session.clone();
-            session.hear_of(now);
-            Some(session)
-        };
-        match self.change(id, now, heard).await? {
-            Updated::Session(session) => Ok(Some(*session)),
-            Updated::Missing | Updated::Full => Ok(None),
+    async fn change(&self, id: Uuid, change: SessionChange, now: UnixMicros) -> Result<Changed, StoreError> {
+        for _ in 0..TRIES {
+            let Some((stored, session)) = self.read(id, now).await? else { return Ok(Changed::Missing) };
+            let changed = match change.apply(&session, now) {
+                Ok(changed) => changed,
+                Err(refused) => return Ok(Changed::Refused(refused)),
+            };
+            if self.put(&stored, &session, &changed).await? {
+                return Ok(Changed::Session(Box::new(changed)));
+            }
         }
+        Err(StoreError::Failed("Redis: a session changed too often at once".to_owned()))
     }
 
     async fn delete(&self, id: Uuid, now: UnixMicros) -> Result<bool, StoreError> {
