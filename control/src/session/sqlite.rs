@@ -240,7 +240,7 @@ impl SessionStore for SqliteSessions {
 
     async fn check(&self) -> Result<Option<String>, StoreError> {
         sqlx::query("SELECT id FROM sessions LIMIT 1").fetch_optional(&self.database.readers).await?;
-        if self.committer.is_running() { Ok(None) } else { Err(StoreError::Closed) }
+        self.committer.probe().await.map(|()| None)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::sqlite::SqliteConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::{Database, StoreError};
@@ -18,6 +18,11 @@ const QUEUE: usize = 4096;
 /// The most writes and the most bytes in one transaction.
 const GROUP_WRITES_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Probes that wait; when it is full, who sends one waits too.
+const PROBES: usize = 1;
+
+/// Who wants to know whether the database takes writes.
+type Asker = oneshot::Sender<Result<(), StoreError>>;
 
 /// A write that can share a transaction with others.
 pub trait GroupWrite: Send + Sync + 'static {
@@ -49,12 +54,13 @@ pub struct CommitterStats {
 #[derive(Debug)]
 pub struct Committer<W> {
     queue: mpsc::Sender<W>,
+    probes: mpsc::Sender<Asker>,
     stats: Arc<CommitterStats>,
 }
 
 impl<W> Clone for Committer<W> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), stats: Arc::clone(&self.stats) }
+        Self { queue: self.queue.clone(), probes: self.probes.clone(), stats: Arc::clone(&self.stats) }
     }
 }
 
@@ -66,9 +72,11 @@ impl<W: GroupWrite> Committer<W> {
     pub async fn start(database: &Database) -> Result<(Self, JoinHandle<()>), StoreError> {
         let connection = database.connect_writer().await?;
         let (queue, waiting) = mpsc::channel(QUEUE);
+        let (probes, asked) = mpsc::channel(PROBES);
         let stats = Arc::new(CommitterStats::default());
-        let task = tokio::spawn(run(connection, database.clone(), waiting, Arc::clone(&stats)));
-        Ok((Self { queue, stats }, task))
+        let writer = Writer { connection, database: database.clone(), stats: Arc::clone(&stats) };
+        let task = tokio::spawn(writer.run(waiting, asked));
+        Ok((Self { queue, probes, stats }, task))
     }
 
     /// Queues a write; its [`GroupWrite::done`] is called when it is on disk.
@@ -79,9 +87,14 @@ impl<W: GroupWrite> Committer<W> {
         self.queue.send(write).await.map_err(|_| StoreError::Closed)
     }
 
-    /// Whether the writer still runs.
-    pub fn is_running(&self) -> bool {
-        !self.queue.is_closed()
+    /// Writes something that changes nothing, as a write is written, to see whether the database takes writes.
+    ///
+    /// # Errors
+    /// What a write would fail with.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let (asker, answer) = oneshot::channel();
+        self.probes.send(asker).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
     }
 
     /// What was committed so far.
@@ -90,35 +103,87 @@ impl<W: GroupWrite> Committer<W> {
     }
 }
 
-async fn run<W: GroupWrite>(
-    mut connection: SqliteConnection,
+/// What the task that writes has.
+struct Writer {
+    connection: SqliteConnection,
     database: Database,
-    mut waiting: mpsc::Receiver<W>,
     stats: Arc<CommitterStats>,
-) {
-    let mut group: Vec<W> = Vec::new();
-    while let Some(first) = waiting.recv().await {
-        let mut bytes = first.bytes();
-        group.push(first);
-        while group.len() < GROUP_WRITES_MAX && bytes < GROUP_BYTES_MAX {
-            let Ok(write) = waiting.try_recv() else { break };
-            bytes += write.bytes();
-            group.push(write);
+}
+
+impl Writer {
+    async fn run<W: GroupWrite>(mut self, mut waiting: mpsc::Receiver<W>, mut asked: mpsc::Receiver<Asker>) {
+        loop {
+            tokio::select! {
+                first = waiting.recv() => match first {
+                    Some(first) => self.write(group(first, &mut waiting)).await,
+                    None => return,
+                },
+                Some(asker) = asked.recv() => {
+                    let probed = self.probe().await;
+                    // Whoever asked may have stopped waiting.
+                    let _ = asker.send(probed);
+                }
+            }
         }
-        match commit(&mut connection, &group).await {
+    }
+
+    async fn write<W: GroupWrite>(&mut self, mut group: Vec<W>) {
+        match commit(&mut self.connection, &group).await {
             Ok(outputs) => {
-                count(&stats, &group);
+                count(&self.stats, &group);
                 group.drain(..).zip(outputs).for_each(|(write, output)| write.done(Ok(output)));
             }
             Err(error) => {
                 tracing::warn!(%error, writes = group.len(), "a group commit failed; committing its writes one by one");
-                if let Ok(fresh) = database.connect_writer().await {
-                    connection = fresh;
-                }
-                commit_singly(&mut connection, &mut group, &stats).await;
+                self.reconnect().await;
+                commit_singly(&mut self.connection, &mut group, &self.stats).await;
             }
         }
     }
+
+    async fn probe(&mut self) -> Result<(), StoreError> {
+        let probed = write_header(&mut self.connection).await;
+        if probed.is_err() {
+            self.reconnect().await;
+        }
+        Ok(probed?)
+    }
+
+    /// A connection that failed may fail for ever.
+    async fn reconnect(&mut self) {
+        if let Ok(fresh) = self.database.connect_writer().await {
+            self.connection = fresh;
+        }
+    }
+}
+
+/// `first` and what waits after it, as far as one transaction may go.
+fn group<W: GroupWrite>(first: W, waiting: &mut mpsc::Receiver<W>) -> Vec<W> {
+    let mut bytes = first.bytes();
+    let mut group = vec![first];
+    while group.len() < GROUP_WRITES_MAX && bytes < GROUP_BYTES_MAX {
+        let Ok(write) = waiting.try_recv() else { break };
+        bytes += write.bytes();
+        group.push(write);
+    }
+    group
+}
+
+/// Writes the number of the schema again, which is on the file's first page.
+async fn write_header(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    let written = async {
+        let schema: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
+        let again = format!("PRAGMA user_version = {schema}");
+        sqlx::query(sqlx::AssertSqlSafe(again)).execute(&mut *connection).await?;
+        sqlx::query("COMMIT").execute(&mut *connection).await.map(drop)
+    };
+    let written = written.await;
+    if written.is_err() {
+        // The error that matters is the first.
+        let _ = sqlx::query("ROLLBACK").execute(connection).await;
+    }
+    written
 }
 
 /// One bad write must not fail the others in its group.

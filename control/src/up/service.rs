@@ -127,7 +127,7 @@ pub(super) async fn session(
     let server = SessionServer::new(Arc::clone(&sessions), Arc::clone(&connections));
     let service = SessionServiceServer::new(server);
     let routes = grpc::routes(service, stop.clone()).await?;
-    let readiness = Readiness { store: Store::Sessions(Arc::clone(&sessions)), stop: stop.clone() };
+    let readiness = Readiness::new(Store::Sessions(Arc::clone(&sessions)), stop.clone());
     let mut running = serve(&options, listeners, data, routes, readiness)?;
     let watch = crate::session::watch(connections, opened, Arc::clone(&sessions), options.on_disconnect, stop.clone());
     running.servers.extend([tokio::spawn(watch), tokio::spawn(sweep(sessions, stop))]);
@@ -145,7 +145,7 @@ pub(super) async fn statesync(
     let stop = CancellationToken::new();
     let server = StateSyncServer::new(Arc::clone(&documents), behaviour, stop.clone());
     let routes = grpc::routes(StateSyncServiceServer::new(server.clone()), stop.clone()).await?;
-    let readiness = Readiness { store: Store::Documents(Arc::clone(&documents)), stop: stop.clone() };
+    let readiness = Readiness::new(Store::Documents(Arc::clone(&documents)), stop.clone());
     let mut running = serve(&options, listeners, data, routes, readiness)?;
     running.servers.push(tokio::spawn(purge(server.clone(), stop)));
     Ok(RunningService { committer, documents: Some((documents, server)), ..running })
@@ -157,9 +157,9 @@ fn serve(
     listeners: ServiceListeners,
     data: Arc<DataDir>,
     routes: Routes,
-    readiness: Readiness,
+    mut readiness: Readiness,
 ) -> Result<RunningService, UpError> {
-    let stop = readiness.stop.clone();
+    let stop = readiness.stop();
     let failed = |error: quantum_grpc::IdentityError| UpError::Server(error.to_string());
     let names = [options.grpc.ip().to_string()];
     let identity = data.alone(|| Identity::load_or_create(data.path(), &names))?.map_err(failed)?;
@@ -167,10 +167,15 @@ fn serve(
     if let Some(endpoint) = &options.quantum {
         let listener = grpc::bind_quantum(listeners.address, &identity, endpoint)?;
         crate::telemetry::watch(listener.monitor());
-        servers.push(tokio::spawn(grpc::serve_quantum(listener, routes.clone(), stop.clone())));
+        readiness.add_shards(listener.monitor());
+        let server = tokio::spawn(grpc::serve_quantum(listener, routes.clone(), stop.clone()));
+        readiness.add_server("gRPC over Quantum", server.abort_handle());
+        servers.push(server);
     }
     let tcp = grpc::tcp_server(options.tls.as_ref())?;
-    servers.push(tokio::spawn(grpc::serve_tcp(tcp, listeners.grpc, routes, stop.clone())));
+    let server = tokio::spawn(grpc::serve_tcp(tcp, listeners.grpc, routes, stop.clone()));
+    readiness.add_server("gRPC over TCP", server.abort_handle());
+    servers.push(server);
     tracing::info!(address = %listeners.address, "permissions are recorded but not enforced: authentication is off");
     let mut metrics_address = None;
     if let Some((listener, address)) = listeners.metrics {

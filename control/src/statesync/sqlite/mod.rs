@@ -288,7 +288,7 @@ impl DocumentStore for SqliteDocuments {
 
     async fn check(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT id FROM documents LIMIT 1").fetch_optional(&self.database.readers).await?;
-        if self.committer.is_running() { Ok(()) } else { Err(StoreError::Closed) }
+        self.committer.probe().await
     }
 
     fn commits(&self) -> &CommitterStats {

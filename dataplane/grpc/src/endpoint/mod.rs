@@ -273,6 +273,11 @@ impl ShardMonitor {
     pub fn stats(&self) -> Vec<ShardStats> {
         self.shared.upgrade().map(|shared| shared.stats()).unwrap_or_default()
     }
+
+    /// Whether all shards run.
+    pub fn is_alive(&self) -> bool {
+        self.shared.upgrade().is_some_and(|shared| shared.is_alive())
+    }
 }
 
 async fn ended(shared: Arc<EndpointShared>) {
