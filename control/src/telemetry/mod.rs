@@ -3,6 +3,7 @@
 mod deadline;
 mod durations;
 mod exposition;
+mod process;
 mod protobuf;
 mod red;
 mod stores;
@@ -25,6 +26,7 @@ pub(crate) use transport::watch;
 pub fn metrics_handle() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
+        process::mark_start();
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
@@ -35,10 +37,12 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
     })
 }
 
-/// What is not counted by the recorder: histograms, and what shards measure.
+/// What is not counted by the recorder: histograms, what shards measure, and what the system knows of the process.
 fn own_families() -> Vec<exposition::Family> {
-    let mut families = vec![red::durations(), stores::durations()];
+    let mut families = vec![red::durations()];
+    families.extend(stores::families());
     families.extend(transport::families());
+    families.extend(process::families());
     families
 }
 
@@ -61,7 +65,6 @@ pub(crate) fn metrics_protobuf() -> Vec<u8> {
 fn describe() {
     describe_counter!("grpc_server_requests_total", "RPCs ended, by numeric gRPC status");
     describe_gauge!("grpc_server_in_flight_requests", "RPCs that have not ended");
-    describe_counter!("store_operation_failures_total", "Calls of a store that failed");
     describe_counter!("session_total", "Sessions created");
     describe_gauge!("session_active", "Sessions that have not expired");
     describe_counter!("session_heartbeat_total", "Heartbeats accepted");

@@ -1,8 +1,7 @@
 //! How long stores take.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-
-use metrics::counter;
 
 use super::durations::Durations;
 use super::exposition::{Family, Kind, Value};
@@ -92,8 +91,16 @@ impl StoreCall {
 }
 
 /// By store, then by call, in the order of their `ALL`.
-static TIMES: [[Durations; StoreCall::ALL.len()]; StoreKind::ALL.len()] =
-    [const { [const { Durations::new() }; StoreCall::ALL.len()] }; StoreKind::ALL.len()];
+static CALLS: [[Calls; StoreCall::ALL.len()]; StoreKind::ALL.len()] =
+    [const { [const { Calls { took: Durations::new(), failures: AtomicU64::new(0) } }; StoreCall::ALL.len()] };
+        StoreKind::ALL.len()];
+
+/// Calls of one kind that have ended.
+#[derive(Debug)]
+struct Calls {
+    took: Durations,
+    failures: AtomicU64,
+}
 
 /// A call under way. What is dropped without an end, as by a caller who is gone, is not counted.
 #[derive(Debug)]
@@ -114,28 +121,30 @@ impl StoreTimer {
     /// # Errors
     /// Those of the call.
     pub fn end<T, E>(self, result: Result<T, E>) -> Result<T, E> {
-        TIMES[self.store as usize][self.call as usize].record(self.started.elapsed());
+        let calls = &CALLS[self.store as usize][self.call as usize];
+        calls.took.record(self.started.elapsed());
         if result.is_err() {
-            let labels = [("store", self.store.name()), ("operation", self.call.name())];
-            counter!("store_operation_failures_total", &labels).increment(1);
+            calls.failures.fetch_add(1, Ordering::Relaxed);
         }
         result
     }
 }
 
-/// The durations of calls so far.
-pub(super) fn durations() -> Family {
+/// Durations and failures of the calls so far. A call that has ended has both, so that its first failure is an increase.
+pub(super) fn families() -> [Family; 2] {
     let help = "How long calls of a store took; commit is from submission until it is kept";
-    let mut family = Family::new("store_operation_duration_seconds", help, Kind::Histogram);
-    for (store, times) in StoreKind::ALL.iter().zip(&TIMES) {
-        for (call, durations) in StoreCall::ALL.iter().zip(times) {
-            if let Some(distribution) = durations.distribution() {
+    let mut took = Family::new("store_operation_duration_seconds", help, Kind::Histogram);
+    let mut failed = Family::new("store_operation_failures_total", "Calls of a store that failed", Kind::Counter);
+    for (store, calls) in StoreKind::ALL.iter().zip(&CALLS) {
+        for (call, calls) in StoreCall::ALL.iter().zip(calls) {
+            if let Some(distribution) = calls.took.distribution() {
                 let labels = [("store", store.name()), ("operation", call.name())];
-                family = family.with(&labels, Value::Distribution(distribution));
+                took = took.with(&labels, Value::Distribution(distribution));
+                failed = failed.with(&labels, Value::Number(calls.failures.load(Ordering::Relaxed) as f64));
             }
         }
     }
-    family
+    [took, failed]
 }
 
 #[cfg(test)]
