@@ -13,6 +13,7 @@ mod http_get;
 pub mod outage;
 mod postgres;
 pub mod process;
+pub mod prometheus;
 mod redis;
 pub mod service;
 mod wait;
