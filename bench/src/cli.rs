@@ -16,9 +16,28 @@ use crate::services::ServicesArgs;
 use crate::writers::WritersArgs;
 use crate::{compare, demo, link, load, replay, services, writers};
 
+const EXAMPLES: &str = "Examples:
+  aetherflow-bench serve --transport quantum-grpc --listen 127.0.0.1:7000 &
+  aetherflow-bench drive --transport quantum-grpc --connect 127.0.0.1:7000 --rate 200 --size 256 \\
+      --seconds 10                                  latencies between the two
+  aetherflow-bench services                         the two services under load, each answer checked
+  sudo aetherflow-bench demo                        two people edit a text over a bad network
+  sudo aetherflow-bench compare --quick             Quantum beside TCP and QUIC, in five minutes
+  aetherflow-bench COMMAND --help                   more examples, and what the results mean
+
+Results are JSON, one line on standard output; what is for people goes to standard error. Exit code 0: done; 1: done, and \
+something is not as it has to be; 2: it could not be done; that of `link` is its command's.";
+
+const COMPLETIONS: &str = "Examples:
+  aetherflow-bench completions bash > /etc/bash_completion.d/aetherflow-bench
+  aetherflow-bench completions zsh > \"${fpath[1]}/_aetherflow-bench\"
+  aetherflow-bench completions fish > ~/.config/fish/completions/aetherflow-bench.fish";
+
+const ABOUT: &str = "Measures and proves AetherFlow: load, lossy links and recorded editing sessions";
+
 /// Measures and proves `AetherFlow`: load, lossy links and recorded editing sessions.
 #[derive(Debug, Parser)]
-#[command(name = "aetherflow-bench", version, about)]
+#[command(name = "aetherflow-bench", version, about = ABOUT, after_help = EXAMPLES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,9 +64,10 @@ enum Command {
     Demo(DemoArgs),
     /// Writes the report of a comparison again from its raw results
     Report(ReportArgs),
-    /// Prints shell completions
+    /// Prints a completion script for a shell
+    #[command(after_help = COMPLETIONS)]
     Completions {
-        /// The shell to print them for
+        /// The shell
         shell: clap_complete::Shell,
     },
 }

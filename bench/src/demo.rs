@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::replay::ReplayTransport;
 
 const EXAMPLES: &str = "\
-Makes a link between two network namespaces (needs root), starts `aetherflow up` at one end and `replay` at the other, and
+Makes a link between two network namespaces (needs root), starts `aetherflow up` at one end and `replay` at the other, and \
 prints what happens step by step. `aetherflow` is taken from the folder that this program is in.
 
 Examples:

@@ -245,11 +245,17 @@ fn a_histogram_and_the_servers_processor_time_come_when_asked_for() {
 
 #[test]
 fn every_subcommand_has_help_with_examples() {
-    for subcommand in ["serve", "drive", "bulk", "replay", "services"] {
+    let measuring = ["serve", "drive", "bulk", "replay", "writers", "link", "services", "compare", "demo", "report"];
+    for subcommand in measuring.into_iter().chain(["completions"]) {
         let output = Command::new(BENCH).args([subcommand, "--help"]).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(text.contains("Examples:") && text.contains(&format!("aetherflow-bench {subcommand} ")), "{text}");
+        assert!(text.contains("Examples:") && text.contains(&format!("aetherflow-bench {subcommand}")), "{text}");
+        // Clap breaks what is longer, without a backslash.
+        assert!(text.lines().all(|line| !line.starts_with("  aetherflow-bench") || line.len() <= 100), "{text}");
     }
     let completions = Command::new(BENCH).args(["completions", "bash"]).output().unwrap();
-    assert!(String::from_utf8(completions.stdout).unwrap().contains("aetherflow-bench"));
+    let completions = String::from_utf8(completions.stdout).unwrap();
+    assert!(
+        measuring.iter().all(|subcommand| completions.contains(&format!("aetherflow__bench__subcmd__{subcommand}")))
+    );
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use quantum_grpc::{EndpointOptions, HostKind, IoKind};
 use sqlx::postgres::PgSslMode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,7 +24,7 @@ use crate::up::{self, RunningService, ServiceOptions, TlsFiles, UpError};
 
 /// Examples of the commands that run one service.
 pub const EXAMPLES: &str = "\
-Every key of the file has a default, and an environment variable that overrides it: AETHERFLOW_SERVER_PORT is Server.Port.
+Every key of the file has a default, and an environment variable that overrides it: AETHERFLOW_SERVER_PORT is Server.Port. \
 configs/session.yaml and configs/statesync.yaml show every key. `aetherflow config check FILE` reads a file and starts nothing.
 
 Examples:
@@ -32,7 +32,8 @@ Examples:
   aetherflow statesync -f configs/statesync.yaml
   AETHERFLOW_SERVER_PORT=9012 AETHERFLOW_LOG_FORMAT=pretty aetherflow statesync
 
-SIGHUP reads the file again: Log.Level changes at once, and the log names the keys that take a restart.";
+SIGHUP reads the file again: Log.Level changes at once, and the log names the keys that take a restart. RUST_LOG, if it is \
+set, stands above Log.Level. Ctrl-C and SIGTERM stop the service within five seconds; what it acknowledged is kept.";
 
 /// Examples of `config`.
 pub const CONFIG_EXAMPLES: &str = "Examples:
@@ -62,10 +63,10 @@ pub struct CheckArgs {
     /// The configuration file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// The service that it is for [default: by the file's name]
+    /// The service that it is for [default: the one whose name, session or statesync, is in the file's name]
     #[arg(long, value_enum)]
     pub service: Option<Service>,
-    /// Prints every key with the value that it would have, passwords left out
+    /// Print every key with the value that it would have, passwords left out
     #[arg(long)]
     pub print: bool,
 }
@@ -90,12 +91,17 @@ pub enum LaunchError {
 /// The `main` of a program that is one service.
 pub fn main(service: Service) -> ExitCode {
     #[derive(Parser)]
-    #[command(version, about = "A service of AetherFlow; the same as `aetherflow session` or `aetherflow statesync`.", after_help = EXAMPLES)]
+    #[command(version, after_help = EXAMPLES)]
     struct Cli {
         #[command(flatten)]
         file: FileArgs,
     }
-    let args = Cli::parse().file;
+    let about = match service {
+        Service::Session => "The session service of AetherFlow; the same as `aetherflow session`",
+        Service::Statesync => "The document service of AetherFlow; the same as `aetherflow statesync`",
+    };
+    let matches = Cli::command().about(about).get_matches();
+    let args = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()).file;
     let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(LaunchError::from).and_then(
         |runtime| {
             let ended = runtime.block_on(run(service, &args));

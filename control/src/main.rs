@@ -19,16 +19,29 @@ use quantum_grpc::EndpointOptions;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const EXAMPLES: &str = "Examples:
-  aetherflow up                                  both services on loopback, data in ./data, TCP and Quantum
-  aetherflow up --data /var/lib/aetherflow       data elsewhere
-  aetherflow up --ports 19000                    on ports 19001, 19002, 19101 and 19102
-  aetherflow up --bind 0.0.0.0 --allow-anonymous for everybody on the network, without authentication
-  aetherflow session -f configs/session.yaml     one service, as its file says
+  aetherflow up                                    both services on loopback, data in ./data
+  aetherflow session -f configs/session.yaml       one service, as its file says
+  aetherflow config check configs/session.yaml     what is wrong with a file
   aetherflow call --insecure-loopback 127.0.0.1:9002 list
   aetherflow proxy --listen 127.0.0.1:7002 --to 127.0.0.1:9002 --insecure-loopback
-  aetherflow completions bash > /etc/bash_completion.d/aetherflow
+  aetherflow COMMAND --help                        more examples of a command
 
 Set RUST_LOG (for example RUST_LOG=debug) for more or fewer logs.";
+
+const UP_EXAMPLES: &str = "Examples:
+  aetherflow up                                    on loopback, data in ./data, TCP and Quantum
+  aetherflow up --data /var/lib/aetherflow         data elsewhere
+  aetherflow up --ports 19000                      on ports 19001, 19002, 19101 and 19102
+  aetherflow up --bind 0.0.0.0 --allow-anonymous   for everybody on the network, unauthenticated
+  RUST_LOG=debug aetherflow up --qlog /tmp/qlog    with more logs, and what connections do
+
+Data is kept in SQLite, synced to disk before it is acknowledged. Another store, TLS on TCP and everything else is set in the \
+files of `aetherflow session` and `aetherflow statesync`. Ctrl-C and SIGTERM stop it within five seconds.";
+
+const COMPLETIONS: &str = "Examples:
+  aetherflow completions bash > /etc/bash_completion.d/aetherflow
+  aetherflow completions zsh > \"${fpath[1]}/_aetherflow\"
+  aetherflow completions fish > ~/.config/fish/completions/aetherflow.fish";
 
 /// Sessions and documents that people edit together, over gRPC.
 #[derive(Parser)]
@@ -41,7 +54,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Start the session and the document service in this process
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = UP_EXAMPLES)]
     Up(Up),
     /// Start the session service
     #[command(after_help = launch::EXAMPLES)]
@@ -68,6 +81,7 @@ enum Command {
     #[command(after_help = proxy::EXAMPLES)]
     Proxy(proxy::ProxyArgs),
     /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -83,13 +97,13 @@ enum ConfigCommand {
 
 #[derive(Args)]
 struct Up {
-    /// Where databases and keys are kept; created if it is missing
+    /// Where databases, certificate and keys are kept; created if it is missing
     #[arg(long, value_name = "DIR", default_value = "data", env = "AETHERFLOW_DATA")]
     data: PathBuf,
     /// The address to listen on
     #[arg(long, value_name = "IP", default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
-    /// Allow a non-loopback address although authentication is off
+    /// Let `--bind` be no loopback address although authentication is off: anybody there reads and writes everything
     #[arg(long)]
     allow_anonymous: bool,
     /// gRPC listens on BASE+1 (sessions) and BASE+2 (documents), metrics on BASE+101 and BASE+102

@@ -1,13 +1,14 @@
 //! `aetherflow migrate`: the schema of the document service's PostgreSQL database.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::clock::UnixMicros;
 use crate::config::{self, StateSyncConfig};
-use crate::launch::{FileArgs, LaunchError, postgres_options};
+use crate::launch::{LaunchError, postgres_options};
 use crate::statesync::postgres::migrate::{self, Step};
 use crate::up::UpError;
 
@@ -17,17 +18,31 @@ The database is that of Store.Postgres in the file. A service brings its schema 
 
 Examples:
   aetherflow migrate status -f configs/statesync.yaml
-  AETHERFLOW_STORE_POSTGRES_USER=owner aetherflow migrate up -f configs/statesync.yaml";
+  AETHERFLOW_STORE_POSTGRES_USER=owner aetherflow migrate up -f configs/statesync.yaml
+  aetherflow migrate down -f configs/statesync.yaml
+
+Stop the service before `down`: it deletes what its step added, and all documents in it, without asking.";
 
 /// What to do with the schema.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Migrate {
     /// Take the steps that are missing
-    Up(FileArgs),
-    /// Take the newest step back, with all data that it holds
-    Down(FileArgs),
+    #[command(after_help = EXAMPLES)]
+    Up(DatabaseArgs),
+    /// Take the newest step back: what it added is deleted, with all data in it
+    #[command(after_help = EXAMPLES)]
+    Down(DatabaseArgs),
     /// Say which steps were taken
-    Status(FileArgs),
+    #[command(after_help = EXAMPLES)]
+    Status(DatabaseArgs),
+}
+
+/// Where the database is said.
+#[derive(Debug, Clone, Args)]
+pub struct DatabaseArgs {
+    /// The document service's configuration file [default: configs/statesync.yaml if it is there, else the defaults]
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// Does it and says what it did.

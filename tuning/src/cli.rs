@@ -12,16 +12,23 @@ use crate::host::Host;
 
 const EXAMPLES: &str = "Examples:
   aetherflow-tune check            what this host has, lacks, and how to change it
-  aetherflow-tune check --json     the same for programs: an array with one object per line of the report
+  aetherflow-tune check --json     the same for programs: an array with an object for each line
   aetherflow-tune check --strict   ends with 1 if anything is worth changing
 
-It reads /proc and /sys, asks the kernel for an io_uring and a UDP socket, and changes nothing. Run it as the user that runs
-AetherFlow: limits such as locked memory belong to the user.";
+It reads /proc and /sys, asks the kernel for an io_uring and a UDP socket, and changes nothing. Run it as the user that runs \
+AetherFlow: limits such as locked memory belong to the user. Set NO_COLOR for a report without colours.";
+
+const COMPLETIONS: &str = "Examples:
+  aetherflow-tune completions bash > /etc/bash_completion.d/aetherflow-tune
+  aetherflow-tune completions zsh > \"${fpath[1]}/_aetherflow-tune\"
+  aetherflow-tune completions fish > ~/.config/fish/completions/aetherflow-tune.fish";
+
+const ABOUT: &str = "Says what this host lacks to run AetherFlow's shards well";
 
 /// Says what this host lacks to run `AetherFlow`'s shards well.
 #[derive(Parser)]
-#[command(name = "aetherflow-tune", version, about, after_help = EXAMPLES)]
-struct Cli {
+#[command(name = "aetherflow-tune", version, about = ABOUT, after_help = EXAMPLES)]
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }
@@ -31,7 +38,7 @@ enum Command {
     /// Reports what was found, what is wanted and why; changes nothing
     #[command(after_help = EXAMPLES)]
     Check {
-        /// One JSON array
+        /// Print one JSON array instead of the report
         #[arg(long)]
         json: bool,
         /// End with 1 if anything is worth changing
@@ -42,6 +49,7 @@ enum Command {
         root: PathBuf,
     },
     /// Print a completion script for a shell
+    #[command(after_help = COMPLETIONS)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,

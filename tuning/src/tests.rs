@@ -1,9 +1,11 @@
 use std::path::Path;
 
+use clap::CommandFactory;
+use clap_complete::Shell;
 use tempfile::TempDir;
 
 use crate::check;
-use crate::cli::report;
+use crate::cli::{Cli, report};
 use crate::finding::{Finding, Verdict};
 use crate::host::{Host, parse_list};
 
@@ -149,4 +151,21 @@ fn this_host_can_be_checked() {
     assert!(findings.iter().all(|finding| !finding.found.is_empty() && !finding.why.is_empty()));
     let kernel = findings.iter().find(|finding| finding.name == "kernel").unwrap();
     assert_eq!(kernel.found, std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim());
+}
+
+#[test]
+fn every_command_has_examples_and_every_shell_completions() {
+    let mut cli = Cli::command();
+    cli.build();
+    for command in [&mut cli.clone(), cli.find_subcommand_mut("check").unwrap()] {
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("Examples:\n  aetherflow-tune check"), "{help}");
+        assert!(help.lines().all(|line| line.len() <= 100 || !line.starts_with("  aetherflow")), "{help}");
+    }
+    for shell in [Shell::Bash, Shell::Elvish, Shell::Fish, Shell::PowerShell, Shell::Zsh] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut cli, "aetherflow-tune", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.contains("check") && script.contains("strict"), "{shell}");
+    }
 }

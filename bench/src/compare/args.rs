@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 const EXAMPLES: &str = "\
-For every path it makes links between network namespaces (needs root), lets each transport do the same on its own link with
-the same seed, and repeats that in rounds: 200 requests of 256 bytes per second in an open loop (A), bulk (B), an unlimited
+For every path it makes links between network namespaces (needs root), lets each transport do the same on its own link with \
+the same seed, and repeats that in rounds: 200 requests of 256 bytes per second in an open loop (A), bulk (B), an unlimited \
 link (C), and flows that share a bottleneck. What takes little of the processor is measured side by side.
 
-DIR gets cells.jsonl, one line for each measurement, written at once; results.json; and a report. Ctrl-C ends at once and
-leaves a report of what there is; --resume goes on after the last line. Keep the machine still meanwhile.
+DIR gets cells.jsonl, one line for each measurement, written at once; results.json; and a report. Ctrl-C ends at once and \
+leaves a report of what there is; --resume goes on after the last line. Keep the machine still meanwhile. \
 The last line of standard output names the files as JSON.
 
 Examples:

@@ -12,16 +12,19 @@ const DELAY_MS_MAX: f64 = 60_000.0;
 const EXAMPLES: &str = "\
 Examples:
   A round trip of 50 ms with 5 % loss in each direction:
-    sudo aetherflow-bench link --delay-ms 25 --loss 5 -- sh -c 'ip netns exec $NS_A ping -c 10 $ADDR_B'
+    sudo aetherflow-bench link --delay-ms 25 --loss 5 -- sh -c 'ip netns exec $NS_A ping $ADDR_B'
   A server in one namespace, a client in the other; the link ends with the client:
     sudo aetherflow-bench link --delay-ms 25 -- sh -c '
-      ip netns exec $NS_B aetherflow-bench serve --transport tcp --listen $ADDR_B:9000 --certs /tmp/certs &
-      ip netns exec $NS_A aetherflow-bench drive --transport tcp --connect $ADDR_B:9000 --rate 200 --size 256 --seconds 5'
-  A bottleneck of 20 Mbit/s whose queue holds 100 kB, and bursts of loss, the same ones in every run:
-    sudo aetherflow-bench link --delay-ms 10 --rate-mbit 20 --queue 100000 --burst 1,25,100 --seed 7 -- ./experiment.sh
+      ip netns exec $NS_B aetherflow-bench serve --transport tcp --listen $ADDR_B:9000 \\
+          --certs /tmp/certs &
+      ip netns exec $NS_A aetherflow-bench drive --transport tcp --connect $ADDR_B:9000 \\
+          --rate 200 --size 256 --seconds 5'
+  A bottleneck of 20 Mbit/s whose queue holds 100 kB, and bursts of loss, the same in every run:
+    sudo aetherflow-bench link --delay-ms 10 --rate-mbit 20 --queue 100000 --burst 1,25,100 \\
+        --seed 7 -- ./experiment.sh
 
-COMMAND runs in the namespace of the caller, with the names of the two network namespaces in NS_A and NS_B and the addresses
-of the two ends in ADDR_A and ADDR_B. Whatever still runs in the namespaces when it ends is ended too. The exit code is
+COMMAND runs in the namespace of the caller, with the names of the two network namespaces in NS_A and NS_B and the addresses \
+of the two ends in ADDR_A and ADDR_B. Whatever still runs in the namespaces when it ends is ended too. The exit code is \
 COMMAND's. Counters of both directions go to standard error, and as JSON to the last line of standard output.";
 
 /// Runs COMMAND on a link with delay, loss and other effects between two network namespaces (needs root)

@@ -16,17 +16,18 @@ use crate::transport::{Transport, TransportArgs, tcp::BulkTcp, tcp_grpc};
 
 const CHUNK_BYTES: usize = 64 << 10;
 const EXAMPLES: &str = "\
-Sends for the given time. Goodput is what the receiver got in that time by its own clock, from the first byte on: start-up is
-included, what still waits in a buffer at the end is not. quantum-echo sends everything back, so both directions are busy, and
+Sends for the given time. Goodput is what the receiver got in that time by its own clock, from the first byte on: start-up is \
+included, what still waits in a buffer at the end is not. quantum-echo sends everything back, so both directions are busy, and \
 counts what is back.
 
-JSON: goodput_second_half_mbit leaves the first half out; cpu_s is this process's processor time; wire_bytes_sent is what was
-sent meanwhile, IP headers included: over Quantum by this process's shards, otherwise by the interfaces of this network
+JSON: goodput_second_half_mbit leaves the first half out; cpu_s is this process's processor time; wire_bytes_sent is what was \
+sent meanwhile, IP headers included: over Quantum by this process's shards, otherwise by the interfaces of this network \
 namespace (peer on loopback: by lo, both directions).
 
 Examples:
   aetherflow-bench bulk --transport tcp --congestion bbr --connect 10.0.0.2:7000 --seconds 10
-  aetherflow-bench bulk --transport quantum --connect 10.0.0.2:7000 --seconds 10 --certs /tmp/certs
+  aetherflow-bench bulk --transport quantum --connect 10.0.0.2:7000 --seconds 10 \\
+      --certs /tmp/certs
   aetherflow-bench bulk --transport tcp-grpc --connect 127.0.0.1:7000 --seconds 5 --json";
 
 /// Arguments of `bulk`.

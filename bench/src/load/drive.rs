@@ -22,22 +22,26 @@ use crate::transport::{Transport, TransportArgs, tcp::FramedTcp, tcp_grpc};
 
 const REQUESTS_MAX: f64 = 200e6;
 const EXAMPLES: &str = "\
-Open loop (--rate over 0): request i is due at start + i / rate, whatever became of those before it; its latency counts from
-when it was due. The schedule starts once connected; requests due in the warm-up are not counted. At the end it waits
+Open loop (--rate over 0): request i is due at start + i / rate, whatever became of those before it; its latency counts from \
+when it was due. The schedule starts once connected; requests due in the warm-up are not counted. At the end it waits \
 max(2 s, 10 round trips) for answers; a request without one is an error and counts in the percentiles with its age.
 Closed loop (--rate 0): --concurrency requests are in flight; latency counts from the sending.
 
-JSON: latencies in microseconds; cpu_s is this process's processor time in the measured window; wire_bytes_* is what was sent
-and received in the window, IP headers included: over Quantum by this process's shards, over TCP by the interfaces of this
+JSON: latencies in microseconds; cpu_s is this process's processor time in the measured window; wire_bytes_* is what was sent \
+and received in the window, IP headers included: over Quantum by this process's shards, over TCP by the interfaces of this \
 network namespace (peer on loopback: by lo, which is both directions). QUIC counts like TCP.
-Over Quantum also: packets that were lost and restored here (recovered), or sent again from here (resent), and how long that
+Over Quantum also: packets that were lost and restored here (recovered), or sent again from here (resent), and how long that \
 took (recovery_*): restored, from when it may have been due at the earliest; sent again, from when it was sent first.
 
 Examples:
-  aetherflow-bench drive --transport tcp-grpc --connect 10.0.0.2:7000 --rate 200 --size 256 --seconds 30
-  aetherflow-bench drive --transport quic --congestion bbr --connect 10.0.0.2:7000 --rate 200 --size 256 --seconds 30
-  aetherflow-bench drive --transport quantum-echo --connect 127.0.0.1:7000 --rate 200 --size 256 --seconds 5 --host bare
-  aetherflow-bench drive --transport tcp --connect 127.0.0.1:7000 --rate 0 --concurrency 64 --size 256 --seconds 5 --json";
+  aetherflow-bench drive --transport tcp-grpc --connect 10.0.0.2:7000 --rate 200 --size 256 \\
+      --seconds 30
+  aetherflow-bench drive --transport quic --congestion bbr --connect 10.0.0.2:7000 --rate 200 \\
+      --size 256 --seconds 30
+  aetherflow-bench drive --transport quantum-echo --connect 127.0.0.1:7000 --rate 200 --size 256 \\
+      --seconds 5 --host bare
+  aetherflow-bench drive --transport tcp --connect 127.0.0.1:7000 --rate 0 --concurrency 64 \\
+      --size 256 --seconds 5 --json";
 
 /// Arguments of `drive`.
 #[derive(Debug, Clone, Args)]

@@ -12,8 +12,10 @@ Runs until it is killed. The line on standard output names the address, so port 
 
 Examples:
   aetherflow-bench serve --transport tcp-grpc --listen 127.0.0.1:7000
-  aetherflow-bench serve --transport quantum-grpc --listen 0.0.0.0:7000 --shards 2 --cores 0,1 --certs /tmp/certs
-  aetherflow-bench serve --transport quic --congestion bbr --listen 127.0.0.1:7000 --certs /tmp/certs
+  aetherflow-bench serve --transport quantum-grpc --listen 0.0.0.0:7000 --shards 2 --cores 0,1 \\
+      --certs /tmp/certs
+  aetherflow-bench serve --transport quic --congestion bbr --listen 127.0.0.1:7000 \\
+      --certs /tmp/certs
   aetherflow-bench serve --transport tcp --congestion cubic --listen 10.0.0.2:7000 --json";
 
 /// Arguments of `serve`.

@@ -21,25 +21,27 @@ use shared::Shared;
 use wire::Dialer;
 
 const EXAMPLES: &str = "\
-Positions in a trace count unicode code points; on the wire they are UTF-16 units. Every client has its own connection,
-session, subscription and replica, and makes a transaction only when its replica holds exactly the transaction's ancestors.
-Transactions that nothing foreign separates travel in one operation, and up to 8 operations of a client are on their way at
+Positions in a trace count unicode code points; on the wire they are UTF-16 units. Every client has its own connection, \
+session, subscription and replica, and makes a transaction only when its replica holds exactly the transaction's ancestors. \
+Transactions that nothing foreign separates travel in one operation, and up to 8 operations of a client are on their way at \
 once (Operation.session_sequence keeps their order).
 
-Exit code 0: every replica and the server hold exactly the trace's endContent. 1: they do not, and the first difference is
+Exit code 0: every replica and the server hold exactly the trace's endContent. 1: they do not, and the first difference is \
 printed; or, with --check-history, an acknowledged operation is lost, applied twice or out of order.
 
 Examples:
   aetherflow-bench replay --trace friendsforever.json.gz --to 127.0.0.1:9002 --transport tcp-grpc
-  aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport tcp-grpc --encoding json --json
-  aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport quantum-grpc --insecure-loopback
-  aetherflow-bench replay --trace sveltecomponent.json.gz --to 10.0.0.2:7002 --session-addr 10.0.0.2:7001 \\
-    --transport tcp-grpc --resume --check-history";
+  aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport tcp-grpc \\
+      --encoding json --json
+  aetherflow-bench replay --trace generate:2,2000,7 --to 127.0.0.1:9002 --transport quantum-grpc \\
+      --insecure-loopback
+  aetherflow-bench replay --trace sveltecomponent.json.gz --to 10.0.0.2:7002 \\
+      --session-addr 10.0.0.2:7001 --transport tcp-grpc --resume --check-history";
 
 /// What carries the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ReplayTransport {
-    /// gRPC over Quantum, encrypted; the server is verified by --ca, --pin or not at all
+    /// gRPC over Quantum, encrypted
     QuantumGrpc,
     /// gRPC over plaintext HTTP/2 over TCP
     #[value(alias = "tcp")]

@@ -10,33 +10,36 @@ use control::launch::Service;
 use crate::replay::ReplayTransport;
 
 const EXAMPLES: &str = "\
-Every measurement starts a service of its own (`aetherflow session` or `aetherflow statesync`, taken from the folder
-that this program is in) on a free loopback port, with its data in a temporary folder within --data-dir, whose file
+Every measurement starts a service of its own (`aetherflow session` or `aetherflow statesync`, taken from the folder \
+that this program is in) on a free loopback port, with its data in a temporary folder within --data-dir, whose file \
 system is named.
 
-Calls and operations are a closed loop: every connection has --in-flight callers, each sends when its last call was
-answered. apply-1 and apply-100 insert letters into one text and into a hundred, each acknowledged when it is in the
-store (sqlite: on disk). They insert at places 0 to --spread of a text: the farther into a text of many edits, the
-longer a place is searched. A text's history is bounded: after 50,000 operations a fresh text takes its place. All are
-read back in the end: a document has to have exactly the acknowledged operations, and the acknowledged versions have
+Calls and operations are a closed loop: every connection has --in-flight callers, each sends when its last call was \
+answered. apply-1 and apply-100 insert letters into one text and into a hundred, each acknowledged when it is in the \
+store (sqlite: on disk). They insert at places 0 to --spread of a text: the farther into a text of many edits, the \
+longer a place is searched. A text's history is bounded: after 50,000 operations a fresh text takes its place. All are \
+read back in the end: a document has to have exactly the acknowledged operations, and the acknowledged versions have \
 to be 2, 3, 4, ... without a gap. Sessions and documents that were created are counted likewise.
 
 The clients are in this process and share the processors with the service. Connections are made before the time begins.
 
-fan-out has one text with --subscribers streams and one writer at --rate; latency counts from when an operation is due
-to each stream that reads it. Then the same with --stalled percent of the streams never read, whose buffers
+fan-out has one text with --subscribers streams and one writer at --rate; latency counts from when an operation is due \
+to each stream that reads it. Then the same with --stalled percent of the streams never read, whose buffers \
 are full from the start. All streams are one user's, so that nobody's coming and going is told to everybody.
 
-Targets, which a machine may miss: with sqlite apply-1 and apply-100 20,000 operations/s; fan-out to 1,000 at 20/s p50
+Targets, which a machine may miss: with sqlite apply-1 and apply-100 20,000 operations/s; fan-out to 1,000 at 20/s p50 \
 3.25 ms and p99 6 ms; p99 beside stalled streams 1.05 times that without. The JSON says which are met.
 
 Exit code 0: everything was answered and right. 1: a call failed, or what was read back is not what was acknowledged.
 
 Examples:
   aetherflow-bench services
-  aetherflow-bench services --store memory --only session-create,session-get --connections 1,10,50,200
-  aetherflow-bench services --only apply-1,apply-100 --connections 50 --in-flight 16 --data-dir /var/tmp
-  aetherflow-bench services --only fan-out --transport tcp-grpc --subscribers 1000 --rate 20 --seconds 10 --json";
+  aetherflow-bench services --store memory --only session-create,session-get \\
+      --connections 1,10,50,200
+  aetherflow-bench services --only apply-1,apply-100 --connections 50 --in-flight 16 \\
+      --data-dir /var/tmp
+  aetherflow-bench services --only fan-out --transport tcp-grpc --subscribers 1000 --rate 20 \\
+      --seconds 10 --json";
 
 /// Callers on each connection unless the command line says otherwise: one, as calls of other services were measured,
 /// and enough operations for commits that are shared.

@@ -20,7 +20,7 @@ pub enum Transport {
     QuantumGrpc,
     /// Plain Quantum streams, one per message
     Quantum,
-    /// The same, answered on the shard
+    /// Plain Quantum streams, answered on the server's shard, without tokio
     QuantumEcho,
     /// Frames (length, number, payload) over kernel TCP with NODELAY
     Tcp,

@@ -44,16 +44,17 @@ use client::Client;
 use held::Content;
 
 const EXAMPLES: &str = "\
-Six documents: texts that merge, where the last one wins, and where somebody decides; a whiteboard (the last one wins), a canvas
-(merge) and a sheet (somebody decides, and does). Every writer makes operations on all of them, one at a time on each, from a
+Six documents: texts that merge, where the last one wins, and where somebody decides; a whiteboard (the last one wins), a canvas \
+(merge) and a sheet (somebody decides, and does). Every writer makes operations on all of them, one at a time on each, from a \
 state that it read up to some seconds ago, and sends some of them twice.
 
-Exit code 0: all replicas and the server are equal in the end, and every operation is accounted for: applied as the rules of
+Exit code 0: all replicas and the server are equal in the end, and every operation is accounted for: applied as the rules of \
 documents say, in a conflict exactly where it touches what its writer did not know, or refused with a reason. 1: not so.
 
 Examples:
   aetherflow-bench writers --to 127.0.0.1:9002 --transport tcp-grpc --seconds 60
-  aetherflow-bench writers --to 127.0.0.1:9002 --transport quantum-grpc --insecure-loopback --seed 7";
+  aetherflow-bench writers --to 127.0.0.1:9002 --transport quantum-grpc --insecure-loopback \\
+      --seed 7";
 
 /// The documents: type, and the rule where operations overlap.
 const DOCUMENTS: [(&str, &str); 6] = [

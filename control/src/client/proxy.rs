@@ -34,9 +34,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(4);
 pub const EXAMPLES: &str = "Examples:
   aetherflow proxy --listen 127.0.0.1:7002 --to 127.0.0.1:9002 --insecure-loopback
   aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT
-  aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT --transport auto --allow-plain-text
+  aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT \\
+      --transport auto --allow-plain-text
 
-Any gRPC client (Python, Go, Java ...) then uses http://127.0.0.1:7002 in plain text.";
+Any gRPC client (Python, Go, Java ...) then uses http://127.0.0.1:7002 in plain text. Whom to trust has to be said: --pin, --ca \
+or, on loopback, --insecure-loopback. Ctrl-C ends it once open calls have ended, after 4 s at most.";
 
 /// Arguments of `aetherflow proxy`.
 #[derive(Args, Clone, Debug)]
@@ -44,7 +46,7 @@ pub struct ProxyArgs {
     /// Where gRPC clients connect, over HTTP/2 in plain text
     #[arg(long, value_name = "IP:PORT")]
     pub listen: SocketAddr,
-    /// The server
+    /// The server that it forwards every call to
     #[arg(long, value_name = "HOST:PORT")]
     pub to: String,
     #[command(flatten)]

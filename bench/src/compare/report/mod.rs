@@ -36,8 +36,12 @@ const RESULTS_BYTES_MAX: u64 = 64 << 20;
 /// A full campaign has some two thousand.
 const CELLS_MAX: usize = 20_000;
 
+const EXAMPLES: &str = "Examples:
+  aetherflow-bench report results";
+
 /// Arguments of `report`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
     /// The folder with results.json, which gets report.html, summary.md and chart.svg
     #[arg(value_name = "DIR")]

@@ -34,14 +34,20 @@ pub const EXIT_STATUS_BASE: u8 = 64;
 /// Help with examples.
 pub const EXAMPLES: &str = "Examples:
   aetherflow call --insecure-loopback 127.0.0.1:9002 list
-  aetherflow call --insecure-loopback 127.0.0.1:9002 describe aetherflow.statesync.StateSyncService
+  aetherflow call --insecure-loopback 127.0.0.1:9002 describe \\
+      aetherflow.statesync.StateSyncService
   aetherflow call --transport tcp 127.0.0.1:9001 session.SessionService/CreateSession \\
       '{\"user_id\": \"ada\", \"client_ip\": \"127.0.0.1\", \"client_port\": 4242}'
-  aetherflow call --pin FINGERPRINT example.org:9002 aetherflow.statesync.StateSyncService/SubscribeDocument \\
+  aetherflow call --pin FINGERPRINT example.org:9002 \\
+      aetherflow.statesync.StateSyncService/SubscribeDocument \\
       '{\"doc_id\": \"0190...\", \"user_id\": \"ada\"}'
+  aetherflow call --transport tcp --tls --ca data/cert.pem example.org:9001 --timeout 2 \\
+      -H 'x-session-token: TOKEN' session.SessionService/Heartbeat '{\"session_id\": \"0190...\"}'
   produce-json-lines | aetherflow call --insecure-loopback 127.0.0.1:9002 my.Service/Upload -
 
-Fields may be written as in the .proto file or in lowerCamelCase; bytes are base64. The exit code is 0 for OK, 64 plus the
+Over Quantum, and over TCP with --tls, it has to know whom to trust: --pin, --ca or, on loopback, --insecure-loopback.
+
+Fields may be written as in the .proto file or in lowerCamelCase; bytes are base64. The exit code is 0 for OK, 64 plus the \
 gRPC status code for any other status, and 2 if there was no call.";
 
 /// Arguments of `aetherflow call`.
@@ -52,10 +58,10 @@ pub struct CallArgs {
     /// Metadata sent with the call, repeatable; the value of a name that ends in -bin is base64
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
-    /// The call's deadline
+    /// The call's deadline; it holds for connecting too. Without it there is none
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
-    /// The server
+    /// The server; 9001 is where sessions are by default, 9002 documents
     #[arg(value_name = "HOST:PORT")]
     address: String,
     /// `package.Service/Method` to call, `list` for the services, `describe` for a service, method, message or enum
