@@ -146,7 +146,7 @@ impl Writer {
         if probed.is_err() {
             self.reconnect().await;
         }
-        Ok(probed?)
+        probed.map_err(StoreError::from)
     }
 
     /// A connection that failed may fail for ever.
@@ -172,18 +172,19 @@ fn group<W: GroupWrite>(first: W, waiting: &mut mpsc::Receiver<W>) -> Vec<W> {
 /// Writes the number of the schema again, which is on the file's first page.
 async fn write_header(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-    let written = async {
-        let schema: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
-        let again = format!("PRAGMA user_version = {schema}");
-        sqlx::query(sqlx::AssertSqlSafe(again)).execute(&mut *connection).await?;
-        sqlx::query("COMMIT").execute(&mut *connection).await.map(drop)
-    };
-    let written = written.await;
+    let written = write_schema_again(connection).await;
     if written.is_err() {
         // The error that matters is the first.
         let _ = sqlx::query("ROLLBACK").execute(connection).await;
     }
     written
+}
+
+async fn write_schema_again(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let schema: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
+    let again = format!("PRAGMA user_version = {schema}");
+    sqlx::query(sqlx::AssertSqlSafe(again)).execute(&mut *connection).await?;
+    sqlx::query("COMMIT").execute(connection).await.map(drop)
 }
 
 /// One bad write must not fail the others in its group.
