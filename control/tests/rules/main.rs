@@ -126,11 +126,9 @@ fn every_alert_says_what_to_do_and_has_a_test_that_fires_it_and_one_that_does_no
 
 /// Has every metric counted that a service without trouble has, again and again, until it is dropped.
 async fn use_everything(world: &World) {
-    let quantum = Channel::connect(
-        &world.running.statesync_addr.to_string(),
-        ClientConfig::new(Verify::Pin(world.running.fingerprint.clone())),
-    );
-    let mut over_quantum = StateSyncServiceClient::new(quantum.await.unwrap());
+    let address = world.running.statesync_addr.to_string();
+    let config = ClientConfig::new(Verify::Pin(world.running.fingerprint.clone()));
+    let mut over_quantum = StateSyncServiceClient::new(Channel::connect(&address, config).await.unwrap());
     let (mut sessions, mut documents) = (world.sessions.clone(), world.documents.clone());
     loop {
         let create = session_pb::CreateSessionRequest {
@@ -143,7 +141,8 @@ async fn use_everything(world: &World) {
         sessions.heartbeat(heartbeat).await.unwrap();
         let doc_id = create_text(&mut documents, "").await;
         let mut events = subscribe(&mut documents, subscription(&doc_id, "bob")).await;
-        apply(&mut over_quantum, insertion(&doc_id, Uuid::now_v7(), 1, 0, "x")).await.unwrap();
+        let operation = Some(insertion(&doc_id, Uuid::now_v7(), 1, 0, "x"));
+        over_quantum.apply_operation(pb::ApplyOperationRequest { operation }).await.unwrap();
         next_operation(&mut events).await;
         let missing = pb::GetDocumentRequest { doc_id: Uuid::now_v7().to_string() };
         over_quantum.get_document(missing).await.unwrap_err();

@@ -6,6 +6,8 @@ mod binary;
 mod common;
 mod config;
 mod events;
+mod help;
+mod readiness;
 mod readme_examples;
 mod reload;
 mod rpcs;

@@ -6,5 +6,6 @@ mod auto;
 mod clients;
 #[path = "../common/mod.rs"]
 mod common;
+mod connections;
 mod quantum;
 mod without_io_uring;

@@ -1,7 +1,7 @@
 //! Removing documents for good, by the one who writes.
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Sqlite};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 

@@ -1,12 +1,9 @@
-//! `/readyz` while SQLite cannot be written. Redis and PostgreSQL that are away are in `on_redis.rs` and `on_postgres/`.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
+//! `/readyz` while SQLite cannot be written. Redis and PostgreSQL that are away are in `store_servers/`.
 
 use std::time::{Duration, Instant};
 
-use common::World;
-use common::service::{http_get, is_ready_within};
+use crate::common::World;
+use crate::common::{http_get, is_ready_within};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 

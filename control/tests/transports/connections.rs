@@ -1,13 +1,10 @@
 //! Sessions and the connections that they come in by.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::commands::{call, proxy, said};
-use common::*;
+use crate::common::commands::{call, proxy, said};
+use crate::common::*;
 use control::session::OnDisconnect;
 use control::up::UpOptions;
 use proto::session::session_service_client::SessionServiceClient;

@@ -1,11 +1,8 @@
 //! What `--help` and `completions` print, command by command.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::process::Command;
 
-use common::commands::{AETHERFLOW, said};
+use crate::common::commands::{AETHERFLOW, said};
 
 /// What clap wraps at where there is no terminal; a longer example would be broken.
 const COLUMNS: usize = 100;
