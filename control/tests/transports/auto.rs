@@ -13,6 +13,7 @@ use proto::session::GetStatsRequest;
 use proto::session::session_service_client::SessionServiceClient;
 use quantum_grpc::{AnyChannel, Transport};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::task::JoinSet;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -24,8 +25,12 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// What a machine that is busy with other tests may need beyond that to connect over TCP and call. To wait until Quantum has
 /// given up takes longer.
 const CALL_TIME: Duration = Duration::from_secs(5);
-/// A connection over Quantum from which nothing comes is given up after ten seconds.
-const LOST_TIME: Duration = Duration::from_secs(10);
+/// Nothing comes over Quantum for two seconds until TCP is tried, a look every quarter of a second later, and connecting takes time.
+const FALLBACK_TIME: Duration = Duration::from_secs(4);
+/// How long calls are begun to see what they take.
+const WATCHED_TIME: Duration = Duration::from_secs(6);
+/// Between the beginnings of two calls.
+const CALL_PAUSE: Duration = Duration::from_millis(100);
 /// An attempt over Quantum repeats its first packet after seconds; the next attempt begins a second after one that failed.
 const RETURN_TIME: Duration = Duration::from_secs(30);
 
@@ -101,6 +106,11 @@ impl Firewall {
         self.set("add rule inet aether arriving meta l4proto udp drop");
     }
 
+    /// Drops a quarter of it, by chance, in each direction.
+    fn loses_udp(&self) {
+        self.set("add rule inet aether arriving meta l4proto udp numgen random mod 100 < 25 drop");
+    }
+
     /// Drops what comes to the server over TCP.
     fn drops_tcp(&self) {
         self.set(&format!("add rule inet aether arriving tcp dport {} drop", self.port));
@@ -151,6 +161,18 @@ async fn ask(channel: &AnyChannel) -> Result<(), Status> {
     SessionServiceClient::new(channel.clone()).get_stats(request).await.map(drop)
 }
 
+/// Begins calls for a while, none of which waits for another. Gives when each began and how it ended.
+async fn begin_calls(channel: &AnyChannel) -> Vec<(Duration, Result<(), Status>)> {
+    let started = Instant::now();
+    let mut calls = JoinSet::new();
+    while started.elapsed() < WATCHED_TIME {
+        let (channel, began) = (channel.clone(), started.elapsed());
+        calls.spawn(async move { (began, ask(&channel).await) });
+        tokio::time::sleep(CALL_PAUSE).await;
+    }
+    calls.join_all().await
+}
+
 /// Waits until calls are carried by Quantum. Meanwhile every call is answered.
 async fn returns(channel: &AnyChannel) {
     let started = Instant::now();
@@ -195,7 +217,7 @@ fn calls_take_tcp_while_udp_is_dropped_remember_it_and_return() {
 }
 
 #[test]
-fn calls_take_tcp_when_udp_is_dropped_under_a_connection_and_return() {
+fn calls_take_tcp_seconds_after_udp_is_dropped_under_a_connection_and_return() {
     let Some(namespace) = Namespace::new("lost") else { return };
     namespace.run(|| async {
         let world = World::start().await;
@@ -203,13 +225,34 @@ fn calls_take_tcp_when_udp_is_dropped_under_a_connection_and_return() {
         let channel = channel(&world);
         returns(&channel).await;
         firewall.drops_udp();
-        let started = Instant::now();
-        // One call may begin before the connection is given up and end at its deadline.
-        eventually(LOST_TIME + HEAD_START + 2 * CALL_TIME, async || ask(&channel).await).await;
-        println!("answered {:?} after UDP was dropped", started.elapsed());
+        let calls = begin_calls(&channel).await;
+        let failed = calls.iter().filter(|(_, answer)| answer.is_err());
+        let last = failed.map(|(began, _)| *began).max();
+        println!("the last call that was not answered began {last:?} after UDP was dropped");
+        assert!(last.is_some_and(|last| last < FALLBACK_TIME), "{calls:?}");
         assert_eq!(channel.transport().await.unwrap(), Transport::Tcp);
         firewall.drops_nothing();
         returns(&channel).await;
+        firewall.drops_tcp();
+        ask(&channel).await.expect("Quantum carries it: TCP is dropped");
+    });
+}
+
+#[test]
+fn calls_stay_with_quantum_while_udp_loses_a_quarter() {
+    let Some(namespace) = Namespace::new("lossy") else { return };
+    namespace.run(|| async {
+        let world = World::start().await;
+        let firewall = Firewall::before(world.running.session_addr.port());
+        let channel = channel(&world);
+        returns(&channel).await;
+        let before = firewall.tcp_packets();
+        firewall.loses_udp();
+        for (began, answer) in begin_calls(&channel).await {
+            answer.unwrap_or_else(|status| panic!("the call of {began:?} was not answered: {status:?}"));
+        }
+        assert_eq!(channel.transport().await.unwrap(), Transport::Quantum);
+        assert_eq!(firewall.tcp_packets(), before, "nothing went over TCP");
     });
 }
 

@@ -18,8 +18,9 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::Channel;
+use super::silence::Listening;
 use super::tls::TlsConnector;
-use crate::connection::ConnectionError;
+use crate::connection::{Connection, ConnectionError};
 use crate::deadline::{Deadline, DeadlineLayer, deadline_exceeded, grpc_timeout};
 use crate::endpoint::{ClientConfig, Endpoint, resolve};
 
@@ -31,6 +32,11 @@ const PROBE_PAUSE_MIN: Duration = Duration::from_secs(1);
 const PROBE_PAUSE_MAX: Duration = Duration::from_mins(1);
 /// An attempt over TCP takes no longer.
 const TCP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause before TCP is tried again beside a connection over Quantum from which nothing comes.
+const TCP_PAUSE: Duration = Duration::from_secs(1);
+/// A connection over Quantum that stays silent for so long beside TCP that gets through is given up. Its probes double their
+/// distance, so after the two seconds that it was silent before, one at least is sent and could be answered meanwhile.
+const SILENT_BESIDE_TCP: Duration = Duration::from_secs(3);
 
 /// What carries a channel's calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +66,9 @@ pub struct AnyConfig {
 
 /// A gRPC channel to one server whose calls go over the transport that was chosen. With [`Transport::Auto`] both are tried,
 /// Quantum 250 ms ahead, and the first that connects is used. While that is TCP, Quantum is tried again from time to time,
-/// and later calls use it as soon as it connects; when a connection over Quantum is lost, both are tried anew.
+/// and later calls use it as soon as it connects; when a connection over Quantum is lost, both are tried anew. When nothing comes
+/// over Quantum for two seconds (or ten round trips) though an answer is due, later calls take TCP if that connects, until
+/// something comes; after three seconds more the connection is given up, and its calls end with UNAVAILABLE.
 #[derive(Clone, Debug)]
 pub struct AnyChannel {
     shared: Arc<Shared>,
@@ -69,19 +77,30 @@ pub struct AnyChannel {
 #[derive(Debug)]
 struct Shared {
     transport: Transport,
-    address: String,
-    allows_plain_text: bool,
-    /// How TCP is encrypted; none: it is in plain text.
-    tls: Option<ClientConfig>,
+    tcp: Arc<TcpTarget>,
     /// None where TCP is all that was asked for.
     quantum: Option<Channel>,
     state: Mutex<State>,
 }
 
+/// Where TCP goes, and how.
+#[derive(Debug)]
+struct TcpTarget {
+    address: String,
+    /// Plain text may leave this host.
+    allows_plain_text: bool,
+    /// How it is encrypted; none: it is in plain text.
+    tls: Option<ClientConfig>,
+}
+
 #[derive(Debug)]
 enum State {
     Undecided,
-    Quantum(Channel),
+    Quantum {
+        channel: Channel,
+        /// Turns to TCP when the connection falls silent; ends when it is over. None where Quantum is all that was asked for.
+        watch: Option<AbortOnDropHandle<()>>,
+    },
     Tcp {
         channel: transport::Channel,
         /// Ends when Quantum has connected. None where TCP is all that was asked for.
@@ -121,8 +140,11 @@ impl AnyChannel {
         tls: Option<ClientConfig>,
         quantum: Option<Channel>,
     ) -> Self {
-        let (address, state) = (address.to_owned(), Mutex::new(State::Undecided));
-        Self { shared: Arc::new(Shared { transport, address, allows_plain_text, tls, quantum, state }) }
+        // Who asked for TCP has asked for plain text if it is not encrypted.
+        let allows_plain_text = allows_plain_text || transport == Transport::Tcp;
+        let tcp = Arc::new(TcpTarget { address: address.to_owned(), allows_plain_text, tls });
+        let state = Mutex::new(State::Undecided);
+        Self { shared: Arc::new(Shared { transport, tcp, quantum, state }) }
     }
 
     /// Connects if there is no connection, and says what the next call would use: Quantum or TCP.
@@ -138,13 +160,13 @@ impl AnyChannel {
 }
 
 impl Shared {
-    async fn route(&self) -> Result<Route, Status> {
+    async fn route(self: &Arc<Self>) -> Result<Route, Status> {
         let mut state = self.state.lock().await;
         match &*state {
-            State::Quantum(channel) if channel.is_connected().await => return Ok(Route::Quantum(channel.clone())),
-            State::Tcp { channel, probe } if probe.as_ref().is_none_or(|probe| !probe.is_finished()) => {
-                return Ok(Route::Tcp(channel.clone()));
+            State::Quantum { channel, watch } if goes_on(watch.as_ref()) && channel.is_connected().await => {
+                return Ok(Route::Quantum(channel.clone()));
             }
+            State::Tcp { channel, probe } if goes_on(probe.as_ref()) => return Ok(Route::Tcp(channel.clone())),
             _ => {}
         }
         // After a probe that found Quantum to connect this goes on with the connection that it made.
@@ -153,10 +175,10 @@ impl Shared {
             (Some(quantum), Transport::Auto) => self.race(quantum).await?,
             (Some(quantum), _) => {
                 quantum.usable().await.map_err(|error| Status::unavailable(error.to_string()))?;
-                over_quantum(quantum)
+                (State::Quantum { channel: quantum.clone(), watch: None }, Route::Quantum(quantum.clone()))
             }
             (None, _) => {
-                let channel = self.tcp().await.map_err(Status::unavailable)?;
+                let channel = self.tcp.connect().await.map_err(Status::unavailable)?;
                 (State::Tcp { channel: channel.clone(), probe: None }, Route::Tcp(channel))
             }
         };
@@ -165,28 +187,28 @@ impl Shared {
     }
 
     /// Tries both.
-    async fn race(&self, quantum: &Channel) -> Result<(State, Route), Status> {
+    async fn race(self: &Arc<Self>, quantum: &Channel) -> Result<(State, Route), Status> {
         let channel = quantum.clone();
-        let mut attempt = tokio::spawn(async move { channel.connection().await.map(drop) });
+        let mut attempt = tokio::spawn(async move { channel.connection().await });
         let mut refusal = None;
         match tokio::time::timeout(HEAD_START, &mut attempt).await {
             Ok(outcome) => match settled(outcome) {
-                Ok(()) => return Ok(over_quantum(quantum)),
+                Ok(connection) => return Ok(self.over_quantum(quantum, connection)),
                 Err(error) => refusal = Some(error),
             },
             Err(_elapsed) => {}
         }
-        let mut tcp = std::pin::pin!(self.tcp());
+        let mut tcp = std::pin::pin!(self.tcp.connect());
         if refusal.is_none() {
             tokio::select! {
                 outcome = &mut attempt => match settled(outcome) {
-                    Ok(()) => return Ok(over_quantum(quantum)),
+                    Ok(connection) => return Ok(self.over_quantum(quantum, connection)),
                     Err(error) => refusal = Some(error),
                 },
                 connected = &mut tcp => return match connected {
                     Ok(channel) => Ok(probed(quantum, channel, Some(attempt))),
                     Err(failure) => match settled(attempt.await) {
-                        Ok(()) => Ok(over_quantum(quantum)),
+                        Ok(connection) => Ok(self.over_quantum(quantum, connection)),
                         Err(error) => Err(both_failed(&error, &failure)),
                     },
                 },
@@ -199,11 +221,44 @@ impl Shared {
         }
     }
 
+    /// Quantum is in use, and listened to.
+    fn over_quantum(self: &Arc<Self>, channel: &Channel, connection: Connection) -> (State, Route) {
+        // Weak, since the channel holds the task.
+        let (shared, tcp, quantum) = (Arc::downgrade(self), self.tcp.clone(), channel.clone());
+        let watch = tokio::spawn(async move {
+            let Some((listening, tcp)) = until_silenced(connection, &tcp).await else { return };
+            let Some(shared) = shared.upgrade() else { return };
+            // With the state this task goes.
+            *shared.state.lock().await = beside_silence(quantum, listening, tcp);
+        });
+        let watch = Some(AbortOnDropHandle::new(watch));
+        (State::Quantum { channel: channel.clone(), watch }, Route::Quantum(channel.clone()))
+    }
+
+    async fn call(self: &Arc<Self>, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let timeout = grpc_timeout(request.headers());
+        let mut deadline = Deadline::at(timeout.map(|timeout| Instant::now() + timeout));
+        let route = tokio::select! {
+            biased;
+            route = self.route() => route?,
+            () = deadline.passed() => return Err(deadline_exceeded()),
+        };
+        match route {
+            Route::Quantum(mut channel) => Ok(channel.call(request).await?.map(Body::new)),
+            Route::Tcp(channel) => {
+                let mut channel = DeadlineLayer.layer(channel);
+                std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(tcp_status)?;
+                channel.call(request).await.map_err(tcp_status)
+            }
+        }
+    }
+}
+
+impl TcpTarget {
     /// Connects over TCP, or says why that fails.
-    async fn tcp(&self) -> Result<transport::Channel, String> {
+    async fn connect(&self) -> Result<transport::Channel, String> {
         let remote = resolve(&self.address).await.map_err(|error| error.to_string())?;
-        let plain = self.tls.is_none();
-        if plain && self.transport == Transport::Auto && !self.allows_plain_text && !is_this_host(remote) {
+        if self.tls.is_none() && !self.allows_plain_text && !is_this_host(remote) {
             return Err(format!("TCP to {remote} would be in plain text, which was not allowed"));
         }
         let no_address =
@@ -224,28 +279,47 @@ impl Shared {
             format!("TCP to {remote}: {}", cause.unwrap_or_else(|| error.to_string()))
         })
     }
+}
 
-    async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let timeout = grpc_timeout(request.headers());
-        let mut deadline = Deadline::at(timeout.map(|timeout| Instant::now() + timeout));
-        let route = tokio::select! {
+fn goes_on(task: Option<&AbortOnDropHandle<()>>) -> bool {
+    task.is_none_or(|task| !task.is_finished())
+}
+
+/// Waits until nothing comes over a connection that calls wait for though TCP connects; `None` once the connection is over.
+async fn until_silenced(connection: Connection, tcp: &TcpTarget) -> Option<(Listening, transport::Channel)> {
+    let mut listening = Listening::to(connection);
+    loop {
+        listening.until_silent().await?;
+        tracing::debug!("nothing comes over Quantum: TCP is tried");
+        let connected = tokio::select! {
             biased;
-            route = self.route() => route?,
-            () = deadline.passed() => return Err(deadline_exceeded()),
-        };
-        match route {
-            Route::Quantum(mut channel) => Ok(channel.call(request).await?.map(Body::new)),
-            Route::Tcp(channel) => {
-                let mut channel = DeadlineLayer.layer(channel);
-                std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(tcp_status)?;
-                channel.call(request).await.map_err(tcp_status)
+            heard = listening.until_heard() => {
+                heard?;
+                continue;
             }
+            connected = tcp.connect() => connected,
+        };
+        match connected {
+            Ok(tcp) => return Some((listening, tcp)),
+            Err(error) => tracing::debug!(%error, "neither transport gets through"),
         }
+        tokio::time::sleep(TCP_PAUSE).await;
     }
 }
 
-fn over_quantum(channel: &Channel) -> (State, Route) {
-    (State::Quantum(channel.clone()), Route::Quantum(channel.clone()))
+/// TCP is in use; the connection over Quantum may be heard again.
+fn beside_silence(quantum: Channel, mut listening: Listening, tcp: transport::Channel) -> State {
+    tracing::info!("nothing comes over Quantum: TCP is used meanwhile");
+    let probe = tokio::spawn(async move {
+        let heard = tokio::time::timeout(SILENT_BESIDE_TCP, listening.until_heard()).await;
+        if !matches!(heard, Ok(Some(()))) {
+            tracing::info!("the connection over Quantum is given up, and Quantum is tried again from time to time");
+            listening.give_up();
+            until_connected(&quantum, None).await;
+        }
+        tracing::info!("Quantum gets through: it is used from the next call on");
+    });
+    State::Tcp { channel: tcp, probe: Some(AbortOnDropHandle::new(probe)) }
 }
 
 /// TCP is in use; Quantum goes on trying.
@@ -276,9 +350,11 @@ async fn until_connected(quantum: &Channel, attempt: Option<Attempt>) {
     }
 }
 
-type Attempt = JoinHandle<Result<(), ConnectionError>>;
+type Attempt = JoinHandle<Result<Connection, ConnectionError>>;
 
-fn settled(outcome: Result<Result<(), ConnectionError>, tokio::task::JoinError>) -> Result<(), ConnectionError> {
+fn settled(
+    outcome: Result<Result<Connection, ConnectionError>, tokio::task::JoinError>,
+) -> Result<Connection, ConnectionError> {
     outcome.unwrap_or(Err(ConnectionError::EndpointGone))
 }
 

@@ -3,6 +3,7 @@
 mod any;
 mod body;
 mod call;
+mod silence;
 mod tls;
 
 use std::future::Future;
