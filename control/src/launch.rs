@@ -356,6 +356,7 @@ pub fn endpoint_options(quantum: &Quantum) -> EndpointOptions {
             QuantumIo::Uring => IoKind::Uring,
             QuantumIo::Mmsg => IoKind::Mmsg,
         },
+        qlog: set(&quantum.qlog),
         ..EndpointOptions::default()
     };
     options.protocol.security.early_data = quantum.early_data;

@@ -12,7 +12,6 @@ use control::config::{Quantum, QuantumHost, QuantumIo};
 use control::launch::{self, CheckArgs, FileArgs, Service, asked_to_stop};
 use control::migrate::{self, Migrate};
 use control::up::{Ports, Running, UpOptions};
-use quantum_grpc::EndpointOptions;
 
 /// Gives memory back that clients have left, which glibc keeps (see `.cargo/config.toml`).
 #[global_allocator]
@@ -137,8 +136,8 @@ impl Up {
             "--cores names {} cores for {shards} shards: name one for each",
             self.cores.len()
         );
-        let (cores, spin_us) = (self.cores.clone(), self.spin_us);
-        Ok(Quantum { enable: true, shards, cores, spin_us, host: self.host, io: self.io, early_data: false })
+        let (cores, spin_us, qlog) = (self.cores.clone(), self.spin_us, self.qlog.clone().unwrap_or_default());
+        Ok(Quantum { shards, cores, spin_us, host: self.host, io: self.io, qlog, ..Quantum::default() })
     }
 }
 
@@ -206,7 +205,7 @@ async fn forward(args: &proxy::ProxyArgs) -> anyhow::Result<()> {
 
 async fn serve(up: Up) -> anyhow::Result<()> {
     let stop = asked_to_stop()?;
-    let quantum = EndpointOptions { qlog: up.qlog.clone(), ..launch::endpoint_options(&up.quantum()?) };
+    let quantum = launch::endpoint_options(&up.quantum()?);
     let options = UpOptions {
         bind: up.bind,
         allow_anonymous: up.allow_anonymous,

@@ -39,8 +39,9 @@ pub fn options(args: &TransportArgs) -> anyhow::Result<EndpointOptions> {
         host: args.host,
         io: args.io,
         early_data: false,
+        qlog: args.qlog.clone().unwrap_or_default(),
     };
-    let mut options = EndpointOptions { qlog: args.qlog.clone(), ..endpoint_options(&section) };
+    let mut options = endpoint_options(&section);
     if let Some(congestion) = args.congestion {
         options.protocol.congestion = match congestion {
             Congestion::Bbr => CongestionControl::Bbr,

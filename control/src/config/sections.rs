@@ -90,6 +90,8 @@ pub struct Quantum {
     pub io: QuantumIo,
     /// Whether RPCs without side effects are answered when they come as early data (0-RTT), which can be replayed.
     pub early_data: bool,
+    /// The folder into which each connection is logged, in qlog's format; empty: none is.
+    pub qlog: PathBuf,
 }
 
 /// What runs the shards' threads.
@@ -291,6 +293,9 @@ impl Quantum {
         if (self.host, self.io) == (QuantumHost::Glommio, QuantumIo::Mmsg) {
             return Err(("Quantum.Io", "mmsg needs Quantum.Host monoio or bare".to_owned()));
         }
+        if self.qlog.exists() && !self.qlog.is_dir() {
+            return Err(("Quantum.Qlog", format!("{} is no folder", self.qlog.display())));
+        }
         Ok(())
     }
 }
@@ -383,7 +388,8 @@ impl<const PORT: u16> Default for Metrics<PORT> {
 impl Default for Quantum {
     fn default() -> Self {
         let (host, io) = (QuantumHost::default(), QuantumIo::default());
-        Self { enable: true, shards: 1, cores: Vec::new(), spin_us: 0, host, io, early_data: false }
+        let (cores, qlog) = (Vec::new(), PathBuf::new());
+        Self { enable: true, shards: 1, cores, spin_us: 0, host, io, early_data: false, qlog }
     }
 }
 

@@ -62,14 +62,16 @@ fn a_file_overrides_defaults_and_the_environment_overrides_the_file() {
         ("AETHERFLOW_SERVER_PORT", "7001"),
         ("AETHERFLOW_QUANTUM_CORES", "[0, 1]"),
         ("AETHERFLOW_QUANTUM_SHARDS", "2"),
+        ("AETHERFLOW_QUANTUM_QLOG", "/var/log/aetherflow/qlog"),
     ];
     let loaded = statesync_with(text, &variables).unwrap();
     assert_eq!(loaded.config.server.port, 7001);
     assert_eq!(loaded.config.store.r#type, StoreType::Memory);
     assert_eq!(loaded.config.manager.lock_timeout, Duration::from_secs(90));
     assert_eq!(loaded.config.quantum.cores, [0, 1]);
+    assert_eq!(loaded.config.quantum.qlog, Path::new("/var/log/aetherflow/qlog"));
     assert_eq!((loaded.config.store.sync, loaded.config.log.format), (SyncMode::Full, LogFormat::Json));
-    assert_eq!(loaded.variables.len(), 3);
+    assert_eq!(loaded.variables.len(), 4);
 }
 
 #[test]
@@ -113,6 +115,7 @@ fn values_that_make_no_sense_are_refused() {
         ("Quantum:\n  Shards: 0\n", "Quantum.Shards"),
         ("Quantum:\n  Shards: 2\n  Cores: [1]\n", "Quantum.Cores"),
         ("Quantum:\n  Io: mmsg\n", "Quantum.Io"),
+        ("Quantum:\n  Qlog: /dev/null\n", "Quantum.Qlog"),
         ("Log:\n  Level: \"a=b=c\"\n", "Log.Level"),
         ("Metrics:\n  Path: metrics\n", "Metrics.Path"),
         ("Metrics:\n  Path: /readyz\n", "Metrics.Path"),

@@ -89,6 +89,23 @@ async fn both_services_run_by_themselves_as_their_files_say() {
 }
 
 #[tokio::test]
+async fn connections_are_logged_into_the_folder_of_the_file() {
+    if !has_shards() {
+        return;
+    }
+    let file = format!("{FREE_PORTS}Quantum:\n  Qlog: logs/qlog\n");
+    for service in ["session", "statesync"] {
+        let running = Service::start(aetherflow(), &[service], &file).await;
+        let listed = run(&["call", "--insecure-loopback", running.address(), "list"], running.folder.path()).await;
+        assert!(listed.status.success(), "{}", said(&listed));
+        let folder = running.stop().await;
+        let logs: Vec<_> = std::fs::read_dir(folder.path().join("logs/qlog")).unwrap().collect();
+        assert_eq!(logs.len(), 1, "{service}: {logs:?}");
+        assert!(std::fs::read_to_string(logs[0].as_ref().unwrap().path()).unwrap().contains("packet_received"));
+    }
+}
+
+#[tokio::test]
 async fn both_services_share_a_data_directory_but_no_two_of_a_kind() {
     let first = Service::start(AETHERFLOW, &["session"], FREE_PORTS).await;
     let folder = first.folder.path();
