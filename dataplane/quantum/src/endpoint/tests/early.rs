@@ -1,7 +1,5 @@
 //! Early data: the answer after one round trip, and everything that must not come of it.
 
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +19,8 @@ use crate::{
 
 const REQUEST: &[u8] = b"what is it";
 const ANSWER: &[u8] = b"this is it";
+/// The probe timeout while no round trip has been seen.
+const FIRST_TIMEOUT: Duration = Duration::from_millis(300);
 
 fn with_early(config: EndpointConfig) -> EndpointConfig {
     let security = crate::SecurityConfig { early_data: true, ..config.security };
@@ -82,6 +82,24 @@ impl Resumed {
         connection.write(id, &mut Bytes::from_static(REQUEST)).unwrap();
         connection.finish(id).unwrap();
         id
+    }
+
+    /// Loses what is named, once.
+    fn lose(&mut self, what: &'static str) {
+        let (mut syns, mut until_answer) = (0, 0);
+        self.net.hook = Box::new(move |segment| {
+            let (epoch, to_server) = (segment.epoch(), segment.is_to_server());
+            syns += usize::from(to_server && epoch == Epoch::Initial);
+            until_answer += usize::from(!to_server);
+            let first = syns <= 2 && until_answer == 0;
+            let is_lost = match what {
+                "everything" => first,
+                "the early data" => first && epoch == Epoch::ZeroRtt,
+                "half of the hello" => epoch == Epoch::Initial && to_server && syns == 2,
+                _ => !to_server && until_answer <= 5,
+            };
+            if is_lost { Vec::new() } else { vec![segment] }
+        });
     }
 
     /// Goes on until the answer is there, or for `most`. The server answers what it is asked, at once.
@@ -264,29 +282,31 @@ fn a_first_flight_that_was_lost_is_sent_again_with_its_early_data() {
         let mut early = Resumed::new(with_early(config()));
         assert!(early.connect());
         let start = early.start;
-        let now = Rc::new(RefCell::new(0));
-        let syns = Rc::clone(&now);
-        let mut until_answer = 0;
-        early.net.hook = Box::new(move |segment| {
-            let (epoch, to_server) = (segment.epoch(), segment.is_to_server());
-            *syns.borrow_mut() += usize::from(to_server && epoch == Epoch::Initial);
-            until_answer += usize::from(!to_server);
-            let first = *syns.borrow() <= 2 && until_answer == 0;
-            let is_lost = match what {
-                "everything" => first,
-                "the early data" => first && epoch == Epoch::ZeroRtt,
-                "half of the hello" => epoch == Epoch::Initial && to_server && *syns.borrow() == 2,
-                _ => !to_server && until_answer <= 5,
-            };
-            if is_lost { Vec::new() } else { vec![segment] }
-        });
+        early.lose(what);
         let id = early.ask();
         let outcome = early.run(id, Duration::from_secs(3));
-        // A probe timeout of 300 ms, and what was lost one round trip later; or without it, as other lost data.
-        let most = if what == "the early data" { RTT * 3 } else { Duration::from_millis(300) + RTT * 2 };
+        // A probe timeout, and what was lost one round trip later; or without it, as other lost data.
+        let most = if what == "the early data" { RTT * 3 } else { FIRST_TIMEOUT + RTT * 2 };
         assert!(outcome.answered.is_some_and(|after| after <= most), "{what}: {outcome:?}");
         assert_eq!(outcome.requests, 1, "{what}");
         assert_eq!(early.start, start);
+        early.settle(id);
+    }
+}
+
+#[test]
+fn early_data_that_was_lost_and_is_refused_costs_one_timeout_and_one_round_trip_at_most() {
+    // Without the loss the answer would be there after two round trips.
+    for (what, answered) in [("the early data", RTT * 2), ("everything", FIRST_TIMEOUT + RTT * 2)] {
+        let mut early = Resumed::new(with_early(config()));
+        early.net.restart_server(&early.config, &server_tls(identity()));
+        assert!(early.connect());
+        early.lose(what);
+        let id = early.ask();
+        let outcome = early.run(id, Duration::from_secs(3));
+        assert_eq!(outcome.answered, Some(answered), "{what}: {outcome:?}");
+        assert_eq!(outcome.requests, 1, "{what}");
+        assert!(!early.stats(CLIENT, early.client).protection.early_data_accepted, "{what}");
         early.settle(id);
     }
 }
