@@ -49,6 +49,10 @@ pub struct ProxyArgs {
     /// The server that it forwards every call to
     #[arg(long, value_name = "HOST:PORT")]
     pub to: String,
+    /// Send calls of the two services that have no side effects with the first packets when a connection has to be made again
+    /// (0-RTT), where the server's Quantum.EarlyData allows it. Who copies such packets can replay them
+    #[arg(long)]
+    early_data: bool,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -80,7 +84,8 @@ impl Proxy {
     /// # Errors
     /// See [`ProxyError`].
     pub async fn bind(args: &ProxyArgs) -> Result<Self, ProxyError> {
-        let channel = args.connect.channel(&args.to)?;
+        let connect = ConnectArgs { early_data: args.early_data, ..args.connect.clone() };
+        let channel = connect.channel(&args.to)?;
         let listener = TcpListener::bind(args.listen).await.map_err(|error| ProxyError::Listen(args.listen, error))?;
         Ok(Self { listener, channel })
     }

@@ -95,7 +95,7 @@ async fn connections_are_logged_into_the_folder_of_the_file() {
     }
     let file = format!("{FREE_PORTS}Quantum:\n  Qlog: logs/qlog\n");
     for service in ["session", "statesync"] {
-        let running = Service::start(aetherflow(), &[service], &file).await;
+        let running = Service::start(AETHERFLOW, &[service], &file).await;
         let listed = run(&["call", "--insecure-loopback", running.address(), "list"], running.folder.path()).await;
         assert!(listed.status.success(), "{}", said(&listed));
         let folder = running.stop().await;

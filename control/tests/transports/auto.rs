@@ -150,6 +150,7 @@ fn channel(world: &World) -> AnyChannel {
         insecure_loopback: false,
         allow_plain_text: false,
         qlog: None,
+        early_data: false,
     };
     connect.channel(&world.running.session_addr.to_string()).unwrap()
 }
