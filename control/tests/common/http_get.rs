@@ -28,9 +28,18 @@ pub async fn http_get_as(address: SocketAddr, path: &str, accept: &str) -> std::
 
 /// Waits until a service says that it is ready; gives what it says.
 pub async fn is_ready_within(metrics: SocketAddr, time: Duration) -> String {
+    says_within(metrics, "200", time).await
+}
+
+/// Waits until a service says that it is not ready; gives what it says.
+pub async fn is_unready_within(metrics: SocketAddr, time: Duration) -> String {
+    says_within(metrics, "503", time).await
+}
+
+async fn says_within(metrics: SocketAddr, code: &str, time: Duration) -> String {
     eventually(time, async || {
         let answer = http_get(metrics, "/readyz").await;
-        if answer.starts_with("HTTP/1.1 200") { Ok(answer) } else { Err(answer) }
+        if answer.starts_with(&format!("HTTP/1.1 {code}")) { Ok(answer) } else { Err(answer) }
     })
     .await
 }

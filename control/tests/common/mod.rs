@@ -9,6 +9,7 @@
 )]
 
 pub mod commands;
+pub mod fault;
 mod http_get;
 pub mod outage;
 mod postgres;
@@ -34,7 +35,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-pub use http_get::{http_get, http_get_as, is_ready_within};
+pub use http_get::{http_get, http_get_as, is_ready_within, is_unready_within};
 pub use postgres::PostgresServer;
 // Not the crate.
 pub use self::redis::RedisServer;

@@ -23,8 +23,8 @@ const WRITERS: usize = 8;
 
 /// What writers were told.
 #[derive(Default)]
-struct History {
-    calls: Calls,
+pub(super) struct History {
+    pub(super) calls: Calls,
     /// The versions that were acknowledged, by document.
     versions: Mutex<BTreeMap<String, BTreeSet<u64>>>,
 }
@@ -45,7 +45,7 @@ impl History {
     }
 
     /// Every acknowledged operation made one version and one letter, and nothing else did.
-    async fn check(&self, client: &mut Documents) {
+    pub(super) async fn check(&self, client: &mut Documents) {
         let acknowledged = self.versions.lock().unwrap().clone();
         for (doc_id, versions) in acknowledged {
             let document = get(client, &doc_id).await;
@@ -64,7 +64,7 @@ async fn write(client: Documents, doc_id: String, history: Arc<History>) {
     }
 }
 
-async fn writers(address: SocketAddr, history: &Arc<History>) -> JoinSet<()> {
+pub(super) async fn writers(address: SocketAddr, history: &Arc<History>) -> JoinSet<()> {
     let mut doc_ids = Vec::new();
     for _ in 0..DOCUMENTS {
         doc_ids.push(create_text(&mut documents(address).await, "").await);

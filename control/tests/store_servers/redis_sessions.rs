@@ -16,7 +16,7 @@ use crate::common::*;
 
 const WRITERS: usize = 8;
 
-fn create(user_id: &str, timeout_seconds: u32) -> pb::CreateSessionRequest {
+pub(super) fn create(user_id: &str, timeout_seconds: u32) -> pb::CreateSessionRequest {
     pb::CreateSessionRequest {
         user_id: user_id.into(),
         client_ip: "192.0.2.7".into(),
@@ -28,8 +28,8 @@ fn create(user_id: &str, timeout_seconds: u32) -> pb::CreateSessionRequest {
 
 /// What writers were told.
 #[derive(Default)]
-struct History {
-    calls: Calls,
+pub(super) struct History {
+    pub(super) calls: Calls,
     /// The acknowledged keys of each session that was acknowledged, or none if its end was.
     sessions: Mutex<BTreeMap<String, Option<BTreeSet<String>>>>,
     /// Creations of which nobody knows what became.
@@ -37,8 +37,13 @@ struct History {
 }
 
 impl History {
+    /// A session that nobody writes.
+    pub(super) fn knows(&self, session_id: &str) {
+        self.sessions.lock().unwrap().insert(session_id.to_owned(), Some(BTreeSet::new()));
+    }
+
     /// Everything acknowledged is there, nothing else but what nobody knows of, and the indexes know it all.
-    async fn check(&self, client: &mut Sessions) {
+    pub(super) async fn check(&self, client: &mut Sessions) {
         let known = self.sessions.lock().unwrap().clone();
         let mut kept = 0;
         for (session_id, keys) in &known {
@@ -115,7 +120,7 @@ async fn write(mut client: Sessions, user_id: String, history: Arc<History>) {
     }
 }
 
-async fn writers(address: std::net::SocketAddr, history: &Arc<History>) -> JoinSet<()> {
+pub(super) async fn writers(address: std::net::SocketAddr, history: &Arc<History>) -> JoinSet<()> {
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
         let client = sessions(address).await;
@@ -168,7 +173,7 @@ async fn refusals(client: &mut Sessions, session_id: &str) -> Vec<Code> {
 }
 
 /// A session is heard of again within the time that recovery may take.
-async fn recovers(world: &mut World, session_id: &str) {
+pub(super) async fn recovers(world: &mut World, session_id: &str) {
     let deadline = Instant::now() + RECOVERY;
     let request = pb::HeartbeatRequest { session_id: session_id.to_owned(), client_timestamp: None };
     while let Err(status) = world.sessions.heartbeat(timed(request.clone())).await {

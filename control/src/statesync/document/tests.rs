@@ -149,11 +149,12 @@ async fn a_decision_that_comes_again_is_answered_as_before_and_another_one_refus
 async fn a_merged_operation_that_decided_is_taken_once() {
     let (_, id, mut actor) = with_a_write().await;
     let conflict = waits(&mut actor, &submission(id, OVERWRITE)).await;
+    let session_id = Uuid::now_v7().to_string();
     let merged = |key: &str, data: &str| {
         let operation = pb::Operation {
             doc_id: id.to_string(),
             user_id: "judge".into(),
-            session_id: Uuid::nil().to_string(),
+            session_id: session_id.clone(),
             r#type: "update".into(),
             data: data.as_bytes().to_vec().into(),
             prev_version: 2,

@@ -1,18 +1,16 @@
 //! `aetherflow proxy --early-data`: what goes with the first packets of a connection that is made again.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
-
-mod common;
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::commands::*;
-use common::*;
 use control::up::{Ports, Running, UpOptions, start};
 use proto::session::GetStatsRequest;
 use proto::session::session_service_client::SessionServiceClient;
 use quantum_grpc::EndpointOptions;
+
+use crate::common::commands::*;
+use crate::common::*;
 
 /// A server whose end was told is connected to again at once; a machine may be busy.
 const RETURN_TIME: Duration = Duration::from_secs(30);
@@ -26,11 +24,7 @@ async fn serve(data: &Path, base: u16) -> Running {
 
 /// Calls a method without side effects through the proxy until it is answered.
 async fn ask(client: &mut Sessions) {
-    let begun = Instant::now();
-    while let Err(status) = client.get_stats(GetStatsRequest {}).await {
-        assert!(begun.elapsed() < RETURN_TIME, "{status:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(RETURN_TIME, async || client.get_stats(GetStatsRequest {}).await).await;
 }
 
 /// Whether a proxy with these options sends early data to a server that was started again, as its logs say.
