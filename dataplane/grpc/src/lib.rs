@@ -30,7 +30,8 @@ pub use connection::{Connection, ConnectionError, State};
 pub use deadline::{DeadlineFuture, DeadlineLayer, DeadlineService, grpc_timeout, status_trailers};
 pub use early::IdempotentMethods;
 pub use endpoint::{
-    ClientConfig, EchoServer, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig, ShardMonitor,
+    ClientCertificate, ClientConfig, EchoServer, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig,
+    ShardMonitor,
 };
 pub use identity::{Identity, IdentityError};
 pub use message::{Config, MessageConnection, MessageError, MessageListener, dial, listen};

@@ -127,7 +127,7 @@ impl ChannelShared {
         if let Some((_, kept)) = tls.as_ref().filter(|(of, _)| *of == remote) {
             return Ok(kept.clone());
         }
-        let made = crate::tls::client_config(&self.config.verify, remote)?;
+        let made = crate::tls::client_config(&self.config, remote)?;
         *tls = Some((remote, made.clone()));
         Ok(made)
     }

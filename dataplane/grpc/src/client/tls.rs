@@ -31,7 +31,7 @@ impl TlsConnector {
     /// # Errors
     /// See [`TlsError`].
     pub(super) fn new(client: ClientConfig, remote: SocketAddr) -> Result<Self, TlsError> {
-        let mut config = Arc::unwrap_or_clone(tls::client_config(&client.verify, remote)?);
+        let mut config = Arc::unwrap_or_clone(tls::client_config(&client, remote)?);
         config.alpn_protocols = vec![b"h2".to_vec()];
         let name = client.server_name.unwrap_or_else(|| remote.ip().to_string());
         let name = ServerName::try_from(name).map_err(|error| TlsError::Rustls(error.to_string()))?;

@@ -15,7 +15,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 
 pub use echo::EchoServer;
-pub use options::{ClientConfig, EndpointOptions, ServerConfig};
+pub use options::{ClientCertificate, ClientConfig, EndpointOptions, ServerConfig};
 
 use crate::connection::{Connection, ConnectionError, ConnectionShared};
 use crate::port::ControlPort;
@@ -144,7 +144,7 @@ impl Endpoint {
     /// # Errors
     /// See [`ConnectionError`].
     pub async fn connect(&self, remote: SocketAddr, config: &ClientConfig) -> Result<Connection, ConnectionError> {
-        let connection = self.dial(remote, config, tls::client_config(&config.verify, remote)?)?;
+        let connection = self.dial(remote, config, tls::client_config(config, remote)?)?;
         connection.connected().await?;
         Ok(connection)
     }

@@ -1,6 +1,6 @@
 //! What endpoints and connections can be told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,16 +53,33 @@ pub struct ClientConfig {
     pub server_name: Option<String>,
     /// How the server is verified.
     pub verify: Verify,
+    /// What the client proves itself by, to servers that ask for it.
+    pub certificate: Option<ClientCertificate>,
     /// The RPCs that a channel sends as early data, where its endpoint's options allow that
     /// ([`SecurityConfig::early_data`](quantum::SecurityConfig::early_data)) and an earlier connection of the channel left a ticket.
     /// Others wait for the handshake.
     pub idempotent: IdempotentMethods,
 }
 
+/// Files in PEM of what a client proves itself by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate and those it follows from.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 impl ClientConfig {
     /// A gRPC client that verifies the server by `verify`.
     pub fn new(verify: Verify) -> Self {
-        Self { alpn: Alpn::Grpc, server_name: None, verify, idempotent: IdempotentMethods::default() }
+        Self {
+            alpn: Alpn::Grpc,
+            server_name: None,
+            verify,
+            certificate: None,
+            idempotent: IdempotentMethods::default(),
+        }
     }
 
     /// The configuration with the name of the host in `address` if it has none.
@@ -88,7 +105,16 @@ impl ServerConfig {
     /// # Errors
     /// [`TlsError`] if rustls refuses the identity.
     pub fn new(identity: &Identity) -> Result<Self, TlsError> {
-        let tls = tls::server_config(identity)?;
+        Self::with_client_ca(identity, None)
+    }
+
+    /// A server with that identity and default options, whose clients have to show a certificate by one of the authorities in this
+    /// PEM file, if there is one.
+    ///
+    /// # Errors
+    /// [`TlsError`] if rustls refuses the identity or the authorities.
+    pub fn with_client_ca(identity: &Identity, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let tls = tls::server_config(identity, client_ca)?;
         Ok(Self { tls, node_key: identity.node_key(), options: EndpointOptions::default() })
     }
 }

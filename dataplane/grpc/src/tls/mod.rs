@@ -4,17 +4,17 @@
 mod tests;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::{ParsedCertificate, ServerSessionMemoryCache};
+use rustls::server::{ParsedCertificate, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::identity::Identity;
 
@@ -35,7 +35,7 @@ pub enum TlsError {
     /// The fingerprint is not 64 hexadecimal digits.
     #[error("the fingerprint {0:?} is not the SHA-256 of a public key (64 hexadecimal digits)")]
     Fingerprint(String),
-    /// The file of certificates cannot be read or used.
+    /// A file of certificates, or of their key, cannot be read or used.
     #[error("cannot use the certificates in {path}: {reason}")]
     Ca {
         /// The file.
@@ -63,28 +63,37 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// A server's configuration: TLS 1.3, no client certificates.
+/// A server's configuration: TLS 1.3, and certificates of clients by the authorities in `client_ca`, if there is one.
 ///
 /// # Errors
-/// [`TlsError::Rustls`] if the key does not fit the certificate.
-pub(crate) fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(crypto_provider())
+/// See [`TlsError`].
+pub(crate) fn server_config(identity: &Identity, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(rustls_error)?
-        .with_no_client_auth()
-        .with_single_cert(vec![identity.certificate()], identity.key())
         .map_err(rustls_error)?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let roots = Arc::new(authorities(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, crypto_provider()).build();
+            builder.with_client_cert_verifier(verifier.map_err(|error| unusable(path, &error))?)
+        }
+    };
+    let mut config = builder.with_single_cert(vec![identity.certificate()], identity.key()).map_err(rustls_error)?;
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
     Ok(Arc::new(config))
 }
 
-/// A client's configuration for a server at `remote`.
+/// The configuration of `client` for a server at `remote`.
 ///
 /// # Errors
 /// See [`TlsError`].
-pub(crate) fn client_config(verify: &Verify, remote: SocketAddr) -> Result<Arc<ClientConfig>, TlsError> {
+pub(crate) fn client_config(
+    client: &crate::endpoint::ClientConfig,
+    remote: SocketAddr,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = crypto_provider();
-    let verifier: Arc<dyn ServerCertVerifier> = match verify {
+    let verifier: Arc<dyn ServerCertVerifier> = match &client.verify {
         Verify::Pin(text) => {
             let fingerprint = hex::decode(text).ok().and_then(|bytes| bytes.try_into().ok());
             let fingerprint = fingerprint.ok_or_else(|| TlsError::Fingerprint(text.clone()))?;
@@ -96,27 +105,50 @@ pub(crate) fn client_config(verify: &Verify, remote: SocketAddr) -> Result<Arc<C
         }
         Verify::InsecureLoopback => return Err(TlsError::NotLoopback(remote)),
     };
-    let config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(rustls_error)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let config = match &client.certificate {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let key = PrivateKeyDer::from_pem_file(&own.key).map_err(|error| unusable(&own.key, &error))?;
+            let chain = certificates(&own.cert)?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| unusable(&own.cert, &error))?
+        }
+    };
     Ok(Arc::new(config))
 }
 
-fn ca_verifier(path: &PathBuf, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
-    let failed = |reason: String| TlsError::Ca { path: path.clone(), reason };
+fn ca_verifier(path: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let roots = Arc::new(authorities(path)?);
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+    Ok(verifier.map_err(|error| unusable(path, &error))?)
+}
+
+/// The certificates in a PEM file as those whom to trust.
+fn authorities(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(error.to_string()))? {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| unusable(path, &error))?;
     }
-    if roots.is_empty() {
-        return Err(failed("there is no certificate in it".to_owned()));
+    Ok(roots)
+}
+
+/// The certificates in a PEM file, at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).map_err(|error| unusable(path, &error))?.collect();
+    let found = found.map_err(|error| unusable(path, &error))?;
+    if found.is_empty() {
+        return Err(unusable(path, &"there is no certificate in it"));
     }
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    Ok(verifier.map_err(|error| failed(error.to_string()))?)
+    Ok(found)
+}
+
+fn unusable(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
+    TlsError::Ca { path: path.to_owned(), reason: reason.to_string() }
 }
 
 /// Accepts a server by its public key, or any. That the server holds the key is proved by the handshake's signature, which
