@@ -11,9 +11,10 @@ use quantum_grpc::{EndpointOptions, HostKind, IoKind};
 use sqlx::postgres::PgSslMode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::auth::{self, AuthError};
 use crate::config::{
-    self, Config, ConfigError, Loaded, Log, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SslMode,
-    StateSyncConfig, StoreType, SyncMode, Tls,
+    self, Auth, AuthKey, Config, ConfigError, Loaded, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig,
+    SslMode, StateSyncConfig, StoreType, SyncMode, Tls,
 };
 use crate::reload::reload;
 use crate::session::{OnDisconnect, RedisOptions};
@@ -32,8 +33,8 @@ Examples:
   aetherflow statesync -f configs/statesync.yaml
   AETHERFLOW_SERVER_PORT=9012 AETHERFLOW_LOG_FORMAT=pretty aetherflow statesync
 
-SIGHUP reads the file again: Log.Level changes at once, and the log names the keys that take a restart. RUST_LOG, if it is \
-set, stands above Log.Level. Ctrl-C and SIGTERM stop the service within five seconds; what it acknowledged is kept.";
+SIGHUP reads the file again, and the files of keys: Log.Level and what is under Auth but Enabled and AllowAnonymous change at \
+once, and the log names the keys that take a restart. RUST_LOG, if it is set, stands above Log.Level. Ctrl-C and SIGTERM stop the service within five seconds; what it acknowledged is kept.";
 
 /// Examples of `config`.
 pub const CONFIG_EXAMPLES: &str = "Examples:
@@ -80,6 +81,9 @@ pub enum LaunchError {
     /// The service does not start.
     #[error(transparent)]
     Up(#[from] UpError),
+    /// The keys of tokens cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The name of a file does not say for which service it is.
     #[error("{0} does not say for which service it is: add --service session or --service statesync")]
     WhichService(PathBuf),
@@ -128,26 +132,26 @@ pub async fn run(service: Service, args: &FileArgs) -> Result<(), LaunchError> {
     let file = args.file.as_deref();
     match service {
         Service::Session => {
-            let mut config = configured::<SessionConfig>(file, |config| &config.log)?;
+            let mut config = configured::<SessionConfig>(file)?;
             let running = up::start_session(session_options(&config)).await?;
-            announce(service, &running)?;
-            until(stop, hangups, || reload(&mut config, file, |config| &config.log)).await;
+            announce(service, &running, &config)?;
+            until(stop, hangups, || reload(&mut config, file, &|auth| running.reload_auth(auth))).await;
             end(running).await;
         }
         Service::Statesync => {
-            let mut config = configured::<StateSyncConfig>(file, |config| &config.log)?;
+            let mut config = configured::<StateSyncConfig>(file)?;
             let running = up::start_statesync(statesync_options(&config), document_options(&config)).await?;
-            announce(service, &running)?;
-            until(stop, hangups, || reload(&mut config, file, |config| &config.log)).await;
+            announce(service, &running, &config)?;
+            until(stop, hangups, || reload(&mut config, file, &|auth| running.reload_auth(auth))).await;
             end(running).await;
         }
     }
     Ok(())
 }
 
-fn configured<T: Config>(file: Option<&Path>, log: fn(&T) -> &Log) -> Result<T, ConfigError> {
+fn configured<T: Config>(file: Option<&Path>) -> Result<T, ConfigError> {
     let loaded = config::load::<T>(file)?;
-    telemetry::init_logs_as(log(&loaded.config));
+    telemetry::init_logs_as(loaded.config.log());
     tell(&loaded);
     Ok(loaded.config)
 }
@@ -183,11 +187,15 @@ pub fn check(args: &CheckArgs) -> Result<(), LaunchError> {
     let (variables, ignored, text) = match service {
         Service::Session => {
             let mut loaded = config::load::<SessionConfig>(Some(&args.file))?;
+            auth::check_keys(&loaded.config.auth)?;
+            loaded.config.auth.keys.iter_mut().for_each(AuthKey::hide);
             hide(&mut loaded.config.store.redis.password);
             (loaded.variables, loaded.ignored, config::to_yaml(&loaded.config))
         }
         Service::Statesync => {
             let mut loaded = config::load::<StateSyncConfig>(Some(&args.file))?;
+            auth::check_keys(&loaded.config.auth)?;
+            loaded.config.auth.keys.iter_mut().for_each(AuthKey::hide);
             hide(&mut loaded.config.store.postgres.password);
             (loaded.variables, loaded.ignored, config::to_yaml(&loaded.config))
         }
@@ -235,7 +243,7 @@ fn tell<T: Config>(loaded: &Loaded<T>) {
     }
 }
 
-fn announce(service: Service, running: &RunningService) -> std::io::Result<()> {
+fn announce<T: Config>(service: Service, running: &RunningService, config: &T) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let what = if service == Service::Session { "session" } else { "document" };
     writeln!(out, "The {what} service of AetherFlow is up. Press Ctrl-C to stop.")?;
@@ -248,6 +256,10 @@ fn announce(service: Service, running: &RunningService) -> std::io::Result<()> {
         writeln!(out, "  metrics        http://{address}{}", running.metrics_path)?;
     }
     writeln!(out, "  fingerprint (SHA-256 of the public key)  {}", running.fingerprint)?;
+    if config.auth().enabled && config.auth().keys.is_empty() {
+        let secret = running.data_file(auth::SECRET_FILE);
+        writeln!(out, "  a token        aetherflow token --key-file {} --sub USER", secret.display())?;
+    }
     out.flush()
 }
 
@@ -255,7 +267,7 @@ fn announce(service: Service, running: &RunningService) -> std::io::Result<()> {
 pub fn session_options(config: &SessionConfig) -> ServiceOptions {
     let store = (config.store.r#type, config.store.sync);
     let redis = (config.store.r#type == StoreType::Redis).then(|| redis_options(&config.store.redis));
-    let options = options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous);
+    let options = options(&config.server, &config.metrics, &config.quantum, store, &config.auth);
     ServiceOptions { redis, on_disconnect: config.manager.on_disconnect, ..options }
 }
 
@@ -276,8 +288,8 @@ fn redis_options(redis: &config::Redis) -> RedisOptions {
 pub fn statesync_options(config: &StateSyncConfig) -> ServiceOptions {
     let store = (config.store.r#type, config.store.sync);
     let postgres = (config.store.r#type == StoreType::Postgres).then(|| postgres_options(&config.store.postgres));
-    let options = options(&config.server, &config.metrics, &config.quantum, store, config.auth.allow_anonymous);
-    ServiceOptions { postgres, ..options }
+    let options = options(&config.server, &config.metrics, &config.quantum, store, &config.auth);
+    ServiceOptions { postgres, session_service: config.session_service.target.clone(), ..options }
 }
 
 /// How PostgreSQL is spoken to by its section.
@@ -318,14 +330,16 @@ fn options<const PORT: u16, const METRICS_PORT: u16>(
     metrics: &Metrics<METRICS_PORT>,
     quantum: &Quantum,
     (kind, sync): (StoreType, SyncMode),
-    allow_anonymous: bool,
+    auth: &Auth,
 ) -> ServiceOptions {
     ServiceOptions {
         data: server.data.clone(),
         grpc: server.address(),
         metrics: metrics.address(),
         metrics_path: metrics.path.clone(),
-        allow_anonymous,
+        allow_anonymous: auth.allow_anonymous,
+        auth: auth.clone(),
+        session_service: String::new(),
         quantum: quantum.enable.then(|| endpoint_options(quantum)),
         tls: tls_files(&server.tls),
         store: match kind {

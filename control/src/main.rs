@@ -2,13 +2,14 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use control::auth::{SECRET_FILE, token};
 use control::client::{call, proxy};
-use control::config::{Quantum, QuantumHost, QuantumIo};
+use control::config::{Auth, Quantum, QuantumHost, QuantumIo};
 use control::launch::{self, CheckArgs, FileArgs, Service, asked_to_stop};
 use control::migrate::{self, Migrate};
 use control::up::{Ports, Running, UpOptions};
@@ -21,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   aetherflow up                                    both services on loopback, data in ./data
   aetherflow session -f configs/session.yaml       one service, as its file says
   aetherflow config check configs/session.yaml     what is wrong with a file
+  aetherflow token --key-file data/auth.key --sub ada   a token for a user, after `up --auth`
   aetherflow call --insecure-loopback 127.0.0.1:9002 list
   aetherflow proxy --listen 127.0.0.1:7002 --to 127.0.0.1:9002 --insecure-loopback
   aetherflow COMMAND --help                        more examples of a command
@@ -79,6 +81,9 @@ enum Command {
     /// Let ordinary gRPC clients reach a server over Quantum
     #[command(after_help = proxy::EXAMPLES)]
     Proxy(proxy::ProxyArgs),
+    /// Print a token for a user, signed with a key of the services
+    #[command(after_help = token::EXAMPLES)]
+    Token(token::TokenArgs),
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS)]
     Completions {
@@ -105,6 +110,9 @@ struct Up {
     /// Let `--bind` be no loopback address although authentication is off: anybody there reads and writes everything
     #[arg(long)]
     allow_anonymous: bool,
+    /// Callers have to send a token, and permissions are enforced; the secret is kept in DATA/auth.key
+    #[arg(long)]
+    auth: bool,
     /// gRPC listens on BASE+1 (sessions) and BASE+2 (documents), metrics on BASE+101 and BASE+102
     #[arg(long, value_name = "BASE", default_value_t = 9000)]
     ports: u16,
@@ -156,6 +164,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         clap_complete::generate(shell, &mut Cli::command(), "aetherflow", &mut std::io::stdout());
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Token(args) = &command {
+        writeln!(std::io::stdout(), "{}", token::issue(args)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Command::Config { command: ConfigCommand::Check(args) } = &command {
         return Ok(launch::check(args).map(|()| ExitCode::SUCCESS)?);
     }
@@ -171,7 +183,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Migrate { command } => Ok(migrate::run(&command).await.map(|()| ExitCode::SUCCESS)?),
             Command::Call(args) => Ok(call_once(&args).await),
             Command::Proxy(args) => forward(&args).await.map(|()| ExitCode::SUCCESS),
-            Command::Config { .. } | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+            Command::Config { .. } | Command::Token(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
         }
     });
     runtime.shutdown_background();
@@ -209,19 +221,21 @@ async fn serve(up: Up) -> anyhow::Result<()> {
     let options = UpOptions {
         bind: up.bind,
         allow_anonymous: up.allow_anonymous,
+        auth: Auth { enabled: up.auth, ..Auth::default() },
         ports: Ports::Base(up.ports),
         quantum: Some(quantum),
-        ..UpOptions::new(up.data)
+        ..UpOptions::new(&up.data)
     };
     let running = control::up::start(options).await?;
-    announce(&running)?;
+    announce(&running, up.auth.then(|| up.data.join(SECRET_FILE)).as_deref())?;
     stop.await;
     tracing::info!("stopping: streams end, open calls finish");
     running.shutdown().await;
     Ok(())
 }
 
-fn announce(running: &Running) -> std::io::Result<()> {
+/// Says where everything is; `secret` is the file of the secret of tokens, if they are needed.
+fn announce(running: &Running, secret: Option<&Path>) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "AetherFlow is up. Press Ctrl-C to stop.")?;
     writeln!(out, "  sessions   gRPC over TCP  http://{}", running.session_addr)?;
@@ -233,5 +247,8 @@ fn announce(running: &Running) -> std::io::Result<()> {
     writeln!(out, "             readiness      http://{}/readyz", running.statesync_metrics_addr)?;
     writeln!(out, "             metrics        http://{}/metrics", running.statesync_metrics_addr)?;
     writeln!(out, "  fingerprint (SHA-256 of the public key)  {}", running.fingerprint)?;
+    if let Some(secret) = secret {
+        writeln!(out, "  a token    aetherflow token --key-file {} --sub USER", secret.display())?;
+    }
     out.flush()
 }

@@ -2,31 +2,53 @@
 
 use serde_json::Value;
 
-use crate::config::{self, Config, Log};
+use crate::auth::AuthError;
+use crate::config::{self, Auth, Config};
 use crate::telemetry;
 
 /// What changes at once.
-const RELOADED: &str = "Log.Level";
+const LEVEL: &str = "Log.Level";
+const AUTH: [&str; 7] = [
+    "Auth.Keys",
+    "Auth.Issuer",
+    "Auth.Audience",
+    "Auth.Leeway",
+    "Auth.RateLimit.Enable",
+    "Auth.RateLimit.Rate",
+    "Auth.RateLimit.Burst",
+];
 
-/// Reads the configuration of a running service again. One that cannot be used changes nothing.
-pub(crate) fn reload<T: Config>(running: &mut T, file: Option<&std::path::Path>, log: fn(&T) -> &Log) {
+/// Reads the configuration of a running service again, and the files of keys with `reload_auth`. One that cannot be used changes
+/// nothing.
+pub(crate) fn reload<T: Config>(
+    running: &mut T,
+    file: Option<&std::path::Path>,
+    reload_auth: &dyn Fn(&Auth) -> Result<(), AuthError>,
+) {
     let loaded = match config::load::<T>(file) {
         Ok(loaded) => loaded.config,
         Err(error) => return tracing::error!(%error, "not reloaded; all stays as it was"),
     };
+    // Also where the configuration is the same: the files that it names may not be.
+    if let Err(error) = reload_auth(loaded.auth()) {
+        return tracing::error!(%error, "not reloaded; all stays as it was");
+    }
+    if running.auth().enabled {
+        tracing::info!("reloaded: the keys of tokens");
+    }
     let changed = changed_keys(running, &loaded);
     if changed.is_empty() {
-        return tracing::info!("reloaded: nothing has changed");
+        return tracing::info!("reloaded: the configuration has not changed");
     }
     for key in &changed {
-        if key != RELOADED {
+        if key != LEVEL && !AUTH.contains(&key.as_str()) {
             tracing::warn!(key, "not reloaded: this key takes a restart");
         }
     }
-    if changed.iter().any(|key| key == RELOADED) {
-        match telemetry::set_log_level(&log(&loaded).level) {
-            Ok(()) => tracing::info!(level = log(&loaded).level, "reloaded: the level of the logs"),
-            Err(reason) => tracing::warn!(key = RELOADED, reason, "not reloaded"),
+    if changed.iter().any(|key| key == LEVEL) {
+        match telemetry::set_log_level(&loaded.log().level) {
+            Ok(()) => tracing::info!(level = loaded.log().level, "reloaded: the level of the logs"),
+            Err(reason) => tracing::warn!(key = LEVEL, reason, "not reloaded"),
         }
     }
     *running = loaded;

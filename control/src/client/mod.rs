@@ -7,7 +7,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use quantum_grpc::{AnyChannel, AnyConfig, ClientConfig, Endpoint, EndpointOptions, Transport, Verify};
+use http::HeaderValue;
+use quantum_grpc::{
+    AnyChannel, AnyConfig, ClientCertificate, ClientConfig, Endpoint, EndpointOptions, Transport, Verify,
+};
+
+use crate::auth::{AuthError, read_secret};
 
 /// A connection over Quantum says that it lives so often.
 const KEEPALIVE: Duration = Duration::from_secs(3);
@@ -32,7 +37,13 @@ pub struct ConnectArgs {
     /// Trust any server, on a loopback address only
     #[arg(long, group = "verify")]
     pub insecure_loopback: bool,
-    /// Let `--transport auto` without `--tls` fall back to plain text TCP on addresses that are not loopback
+    /// What this client proves itself by, to servers that ask for it (Server.TLS.ClientCA): the certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The private key of --cert, in PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// Let `--transport auto` without `--tls` fall back to plain text TCP on addresses that are not loopback, and tokens travel so
     #[arg(long)]
     pub allow_plain_text: bool,
     /// Quantum: log what happens on each connection into this folder (qlog; <https://qvis.quictools.info> draws it)
@@ -42,6 +53,55 @@ pub struct ConnectArgs {
     /// connection brings the ticket.
     #[arg(skip)]
     pub early_data: bool,
+}
+
+/// The token that calls are made with.
+#[derive(Args, Clone)]
+pub struct CredentialArgs {
+    /// Send this token with calls that have none (authorization: Bearer TOKEN); others on this host can read a command line
+    #[arg(long, value_name = "TOKEN", env = "AETHERFLOW_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Send the token that is in this file, instead of --token
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for CredentialArgs {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CredentialArgs").field("token_file", &self.token_file).finish_non_exhaustive()
+    }
+}
+
+impl CredentialArgs {
+    /// What `authorization` is in calls to `address`, if there is a token.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn header(&self, connect: &ConnectArgs, address: &str) -> Result<Option<HeaderValue>, ConnectError> {
+        let token = match (&self.token_file, &self.token) {
+            (Some(file), _) => read_secret(file)?,
+            (None, Some(token)) => token.clone(),
+            (None, None) => return Ok(None),
+        };
+        let token = token.trim();
+        let mut header = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| ConnectError::Token)?;
+        header.set_sensitive(true);
+        let plain = connect.transport == TransportArg::Tcp && !connect.tls && !connect.allow_plain_text;
+        if token.is_empty() || token.contains(' ') {
+            return Err(ConnectError::Token);
+        }
+        if plain && !is_loopback(address) {
+            return Err(ConnectError::TokenInPlainText);
+        }
+        Ok(Some(header))
+    }
+}
+
+/// Whether `HOST:PORT` is this host.
+fn is_loopback(address: &str) -> bool {
+    let host_port = address.split_once("://").map_or(address, |(_scheme, rest)| rest);
+    let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// What carries the calls.
@@ -70,6 +130,17 @@ pub enum ConnectError {
     /// The address is none.
     #[error("{0:?} is no address: give HOST:PORT, for example 127.0.0.1:9002")]
     Address(String),
+    /// The token is none.
+    #[error("what was given as a token is none: `aetherflow token` prints one")]
+    Token,
+    /// The token's file.
+    #[error(transparent)]
+    TokenFile(#[from] AuthError),
+    /// Anybody on the way could read the token.
+    #[error(
+        "a token would travel in plain text to another host: use Quantum or --tls, or --allow-plain-text if that is what you want"
+    )]
+    TokenInPlainText,
     /// Quantum cannot run here.
     #[error(transparent)]
     Endpoint(#[from] quantum_grpc::EndpointError),
@@ -100,6 +171,7 @@ impl ConnectArgs {
             return Ok(AnyChannel::tcp(host_port));
         }
         let mut client = ClientConfig::new(self.verify().ok_or(ConnectError::Unverified)?);
+        client.certificate = self.cert.clone().zip(self.key.clone()).map(|(cert, key)| ClientCertificate { cert, key });
         if self.transport == TransportArg::Tcp {
             return Ok(AnyChannel::tls(host_port, client));
         }

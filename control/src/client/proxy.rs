@@ -10,7 +10,8 @@ use std::time::Duration;
 use axum::Router;
 use bytes::Bytes;
 use clap::Args;
-use http::{Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Request, Response};
 use http_body::Frame;
 use quantum_grpc::{AnyChannel, status_trailers};
 use tokio::net::TcpListener;
@@ -22,7 +23,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tower::Service;
 
-use super::{ConnectArgs, ConnectError};
+use super::{ConnectArgs, ConnectError, CredentialArgs};
 
 /// Streams of one client's connection at most.
 const STREAMS_MAX: u32 = 1024;
@@ -36,8 +37,10 @@ pub const EXAMPLES: &str = "Examples:
   aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT
   aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT \\
       --transport auto --allow-plain-text
+  aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT --token-file token
 
-Any gRPC client (Python, Go, Java ...) then uses http://127.0.0.1:7002 in plain text. Whom to trust has to be said: --pin, --ca \
+Any gRPC client (Python, Go, Java ...) then uses http://127.0.0.1:7002 in plain text, and its metadata passes \
+as it is; the proxy's own token goes with calls that have none. Whom to trust has to be said: --pin, --ca \
 or, on loopback, --insecure-loopback. Ctrl-C ends it once open calls have ended, after 4 s at most.";
 
 /// Arguments of `aetherflow proxy`.
@@ -55,6 +58,8 @@ pub struct ProxyArgs {
     early_data: bool,
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
 }
 
 /// Why the proxy does not run.
@@ -76,6 +81,8 @@ pub enum ProxyError {
 pub struct Proxy {
     listener: TcpListener,
     channel: AnyChannel,
+    /// Sent with calls that have none.
+    authorization: Option<HeaderValue>,
 }
 
 impl Proxy {
@@ -84,10 +91,14 @@ impl Proxy {
     /// # Errors
     /// See [`ProxyError`].
     pub async fn bind(args: &ProxyArgs) -> Result<Self, ProxyError> {
+        let authorization = args.credentials.header(&args.connect, &args.to)?;
+        if authorization.is_some() && !args.listen.ip().is_loopback() {
+            tracing::warn!("whoever reaches this proxy from the network calls with its token");
+        }
         let connect = ConnectArgs { early_data: args.early_data, ..args.connect.clone() };
         let channel = connect.channel(&args.to)?;
         let listener = TcpListener::bind(args.listen).await.map_err(|error| ProxyError::Listen(args.listen, error))?;
-        Ok(Self { listener, channel })
+        Ok(Self { listener, channel, authorization })
     }
 
     /// The address that is listened on.
@@ -108,7 +119,8 @@ impl Proxy {
     /// # Errors
     /// See [`ProxyError`].
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ProxyError> {
-        let router = Router::new().fallback_service(Forward(self.channel));
+        let router =
+            Router::new().fallback_service(Forward { channel: self.channel, authorization: self.authorization });
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         let server = Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(Routes::from(router));
         let asked = CancellationToken::new();
@@ -127,9 +139,12 @@ impl Proxy {
     }
 }
 
-/// Hands every request to the channel as it is.
+/// Hands every request to the channel as it is, but for a token that it lacks.
 #[derive(Clone, Debug)]
-struct Forward(AnyChannel);
+struct Forward {
+    channel: AnyChannel,
+    authorization: Option<HeaderValue>,
+}
 
 impl Service<Request<axum::body::Body>> for Forward {
     type Response = Response<Body>;
@@ -140,8 +155,11 @@ impl Service<Request<axum::body::Body>> for Forward {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<axum::body::Body>) -> Self::Future {
-        let mut channel = self.0.clone();
+    fn call(&mut self, mut request: Request<axum::body::Body>) -> Self::Future {
+        let mut channel = self.channel.clone();
+        if let Some(authorization) = &self.authorization {
+            request.headers_mut().entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
+        }
         Box::pin(async move {
             let answered = channel.call(request.map(Body::new)).await;
             Ok(match answered {

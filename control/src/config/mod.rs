@@ -1,6 +1,7 @@
 //! Configuration files: YAML with the keys of [`SessionConfig`] and [`StateSyncConfig`], every one with a default, each
 //! overridden by an environment variable (`Server.Port` by `AETHERFLOW_SERVER_PORT`).
 
+mod auth;
 mod duration;
 mod postgres;
 mod redis_server;
@@ -17,11 +18,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use auth::SECRET_BYTES_MIN;
+pub use auth::{Auth, AuthKey, KeyAlgorithm, RateLimit};
 pub use postgres::{Postgres, SslMode};
 pub use redis_server::Redis;
 pub use sections::{
-    Auth, Log, LogFormat, Manager, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SessionStore,
-    StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls, Tracing,
+    Log, LogFormat, Manager, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SessionService,
+    SessionStore, StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls, Tracing,
 };
 pub use session_manager::SessionManager;
 
@@ -84,6 +87,12 @@ pub trait Config: Default + Serialize + DeserializeOwned {
     /// # Errors
     /// The key that does not, and why.
     fn check(&self) -> Result<(), Refused>;
+
+    /// Its logs.
+    fn log(&self) -> &Log;
+
+    /// Who may call.
+    fn auth(&self) -> &Auth;
 }
 
 /// A configuration and where it came from.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Postgres, Redis, Refused, SessionManager, duration};
+use super::{Auth, Config, Postgres, Redis, Refused, SessionManager, duration};
 use crate::statesync::PURGE_DELETED_AFTER;
 
 /// Fewer operations than these would refuse writers who were away for a moment.
@@ -39,6 +39,7 @@ pub struct StateSyncConfig {
     pub store: StateSyncStore,
     pub manager: Manager,
     pub auth: Auth,
+    pub session_service: SessionService,
     pub log: Log,
     pub metrics: Metrics<9102>,
     pub tracing: Tracing,
@@ -67,7 +68,7 @@ pub struct Tls {
     pub cert: PathBuf,
     /// PEM file of its private key.
     pub key: PathBuf,
-    /// PEM file of the authorities whose certificates clients have to show; empty: clients show none.
+    /// PEM file of the authorities whose certificates clients have to show, over Quantum as well; empty: clients show none.
     #[serde(rename = "ClientCA")]
     pub client_ca: PathBuf,
 }
@@ -183,12 +184,12 @@ pub struct Manager {
     pub purge_deleted_after: Duration,
 }
 
-/// Who may call.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// The session service, which knows the sessions that documents are edited in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Auth {
-    /// Lets a service without authentication listen on an address that is not loopback.
-    pub allow_anonymous: bool,
+pub struct SessionService {
+    /// Its `host:port`, over TCP in plain text; empty: sessions are not checked and session tokens not accepted.
+    pub target: String,
 }
 
 /// Logs, on standard error.
@@ -326,11 +327,20 @@ fn no_store(kind: StoreType, kept: &str) -> Refused {
 impl Config for SessionConfig {
     const DEFAULT_FILE: &'static str = "configs/session.yaml";
 
+    fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
     fn check(&self) -> Result<(), Refused> {
         if self.store.r#type == StoreType::Postgres {
             return Err(no_store(self.store.r#type, "sessions"));
         }
         self.store.redis.check()?;
+        self.auth.check()?;
         self.server.tls.check()?;
         self.quantum.check()?;
         self.log.check()?;
@@ -341,6 +351,14 @@ impl Config for SessionConfig {
 
 impl Config for StateSyncConfig {
     const DEFAULT_FILE: &'static str = "configs/statesync.yaml";
+
+    fn log(&self) -> &Log {
+        &self.log
+    }
+
+    fn auth(&self) -> &Auth {
+        &self.auth
+    }
 
     fn check(&self) -> Result<(), Refused> {
         if self.store.r#type == StoreType::Redis {
@@ -365,6 +383,8 @@ impl Config for StateSyncConfig {
             let reason = "at least 1m, such as 30d, or 0s for never: until then a deleted document can be had back";
             return Err(("Manager.PurgeDeletedAfter", reason.into()));
         }
+        self.auth.check()?;
+        self.session_service.check()?;
         self.server.tls.check()?;
         self.quantum.check()?;
         self.log.check()?;
@@ -390,6 +410,23 @@ impl Default for Quantum {
         let (host, io) = (QuantumHost::default(), QuantumIo::default());
         let (cores, qlog) = (Vec::new(), PathBuf::new());
         Self { enable: true, shards: 1, cores, spin_us: 0, host, io, early_data: false, qlog }
+    }
+}
+
+impl SessionService {
+    fn check(&self) -> Result<(), Refused> {
+        let port =
+            self.target.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if self.target.is_empty() || matches!(port, Some(Ok(1..))) {
+            return Ok(());
+        }
+        Err(("SessionService.Target", format!("{:?} is not host:port such as localhost:9001", self.target)))
+    }
+}
+
+impl Default for SessionService {
+    fn default() -> Self {
+        Self { target: "localhost:9001".into() }
     }
 }
 
@@ -434,6 +471,7 @@ impl Default for StateSyncConfig {
             store: StateSyncStore::default(),
             manager: Manager::default(),
             auth: Auth::default(),
+            session_service: SessionService::default(),
             log: Log::default(),
             metrics: Metrics::default(),
             tracing: Tracing::of("statesync-service"),

@@ -122,6 +122,14 @@ fn values_that_make_no_sense_are_refused() {
         ("Tracing:\n  Enable: true\n", "Tracing.Enable"),
         ("Server:\n  TLS:\n    Cert: c.pem\n", "Server.TLS.Key"),
         ("Server:\n  TLS:\n    ClientCA: c.pem\n", "Server.TLS.Cert"),
+        ("Auth: {Leeway: 6m}\n", "Auth.Leeway"),
+        ("Auth: {RateLimit: {Rate: 0}}\n", "Auth.RateLimit.Rate"),
+        ("Auth: {Keys: [{Id: a}]}\n", "Auth.Keys"),
+        ("Auth: {Keys: [{SecretFile: a.key}]}\n", "Auth.Keys"),
+        ("Auth: {Keys: [{Id: a, Secret: short}]}\n", "Auth.Keys"),
+        ("Auth: {Keys: [{Id: a, SecretFile: a.key, PublicKeyFile: a.pem}]}\n", "Auth.Keys"),
+        ("Auth: {Keys: [{Id: a, Algorithm: EdDSA, SecretFile: a.key}]}\n", "Auth.Keys"),
+        ("Auth: {Keys: [{Id: a, SecretFile: a.key}, {Id: a, SecretFile: b.key}]}\n", "Auth.Keys"),
     ] {
         let said = message(session(text));
         assert!(said.starts_with(&format!("s.yaml: {key}: ")), "{said}");
@@ -131,6 +139,7 @@ fn values_that_make_no_sense_are_refused() {
         ("Manager:\n  PurgeDeletedAfter: 30s\n", "Manager.PurgeDeletedAfter"),
         ("Manager:\n  PurgeDeletedAfter: 30\n", "Manager.PurgeDeletedAfter"),
         ("Store:\n  Type: redis\n", "Store.Type"),
+        ("SessionService: {Target: nowhere}\n", "SessionService.Target"),
         ("Store:\n  Postgres: {Host: \"\"}\n", "Store.Postgres.Host"),
         ("Store:\n  Postgres: {Port: 0}\n", "Store.Postgres.Port"),
         ("Store:\n  Postgres: {MaxOpenConns: 1, MaxIdleConns: 1}\n", "Store.Postgres.MaxOpenConns"),
@@ -146,6 +155,22 @@ fn values_that_make_no_sense_are_refused() {
     assert_eq!(never.manager.purge_deleted_after, Duration::ZERO);
     let config = statesync_with("Store:\n  Type: postgres\n  Postgres: {SSLMode: verify-full}\n", &[]).unwrap().config;
     assert_eq!(config.store.postgres.ssl_mode, super::SslMode::VerifyFull);
+}
+
+#[test]
+fn keys_come_from_files_and_the_environment_and_are_not_shown() {
+    let variables = [("AETHERFLOW_AUTH_KEYS", "[{Id: b, Algorithm: EdDSA, PublicKeyFile: b.pem}]")];
+    let text = "Auth: {Enabled: true, Keys: [{Id: a, Secret: a secret of more than thirty-two bytes}]}\n";
+    let loaded = statesync_with(text, &[]).unwrap().config.auth;
+    assert_eq!((loaded.keys[0].id.as_str(), loaded.keys.len()), ("a", 1));
+    assert!(!format!("{loaded:?}").contains("thirty-two"));
+    assert_eq!(statesync_with(text, &variables).unwrap().config.auth.keys[0].id, "b");
+    for text in
+        ["Auth: {Keys: [{Id: a, Secrett: hunter2}]}\n", "Auth: {Keys: [{Id: a, Algorithm: none, Secret: hunter2}]}\n"]
+    {
+        let said = message(session(text));
+        assert!(said.starts_with("s.yaml: Auth.Keys[0]") && !said.contains("hunter2"), "{said}");
+    }
 }
 
 #[test]

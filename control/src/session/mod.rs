@@ -20,5 +20,6 @@ pub use measured::MeasuredSessions;
 pub use memory::MemorySessions;
 pub use model::{Refused, Session, SessionChange, SessionUpdate};
 pub use service::SessionServer;
+pub(crate) use service::hash_token;
 pub use sqlite::SqliteSessions;
 pub use store::{Changed, SessionCounts, SessionFilter, SessionStore};

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::connections::Connections;
 use super::model::{self, METADATA_ENTRIES_MAX, Refused, Session, SessionChange, SessionUpdate};
 use super::store::{Changed, SessionFilter, SessionStore};
+use crate::auth::{Asker, SESSION_TOKEN};
 use crate::clock::{self, UnixMicros, timestamp};
 use crate::status::{self, invalid, not_found, of_store, required, with_info};
 use crate::up::Caller;
@@ -28,8 +29,6 @@ const PAGE_SIZE_DEFAULT: u32 = 50;
 const PAGE_SIZE_MAX: u32 = 1000;
 /// Beyond this a list is not read by paging but by mistake.
 const PAGE_MAX: u32 = 1_000_000;
-/// Where a caller who acts for a session sends its token.
-const TOKEN_KEY: &str = "x-session-token";
 
 /// Answers the session RPCs.
 #[derive(Clone)]
@@ -44,10 +43,25 @@ impl SessionServer {
         Self { store, connections }
     }
 
-    async fn live(&self, session_id: &str) -> Result<Session, Status> {
+    /// The session that a request is for, which has to be its caller's. Somebody else's is as good as missing: the caller is told
+    /// the same.
+    async fn owned<T>(&self, request: &Request<T>, session_id: &str) -> Result<Session, Status> {
         let id = status::uuid("session_id", session_id)?;
         let session = self.store.get(id, clock::now()).await.map_err(|error| of_store(&error))?;
-        session.ok_or_else(|| gone(session_id))
+        let session = session.ok_or_else(|| gone(session_id))?;
+        let asker = Asker::of(request);
+        if let Some(caller) = asker.caller() {
+            if !caller.may_act_for(session.id, &session.user_id) {
+                caller.denied("ANOTHER_SESSION");
+                return Err(gone(session_id));
+            }
+            // The token that was sent was compared with the session that was named beside it.
+            if caller.names_session() {
+                return Ok(session);
+            }
+        }
+        check_token(request, &session)?;
+        Ok(session)
     }
 
     /// Changes a live session.
@@ -74,7 +88,10 @@ impl SessionService for SessionServer {
         request: Request<pb::CreateSessionRequest>,
     ) -> Result<Response<pb::CreateSessionResponse>, Status> {
         let caller = Caller::of(request.extensions());
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
+        asker.acts_as("user_id", &mut request.user_id)?;
+        asker.has_bearer()?;
         let client_port = check_create(&request)?;
         let (token, token_hash) = mint_token()?;
         let now = clock::now();
@@ -108,7 +125,7 @@ impl SessionService for SessionServer {
         &self,
         request: Request<pb::GetSessionRequest>,
     ) -> Result<Response<pb::GetSessionResponse>, Status> {
-        let session = self.live(&request.get_ref().session_id).await?;
+        let session = self.owned(&request, &request.get_ref().session_id).await?;
         Ok(Response::new(pb::GetSessionResponse { session: self.shown(vec![session]).await.pop() }))
     }
 
@@ -116,8 +133,7 @@ impl SessionService for SessionServer {
         &self,
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
-        let session = self.live(&request.get_ref().session_id).await?;
-        check_token(&request, &session)?;
+        let session = self.owned(&request, &request.get_ref().session_id).await?;
         // Before it is written: the end of its own connection may come in between.
         self.connections.hear(session.id, Caller::of(request.extensions()).as_ref());
         let now = clock::now();
@@ -136,8 +152,7 @@ impl SessionService for SessionServer {
     ) -> Result<Response<pb::UpdateSessionResponse>, Status> {
         let state = state(request.get_ref().state)?;
         check_metadata(&request.get_ref().metadata)?;
-        let session = self.live(&request.get_ref().session_id).await?;
-        check_token(&request, &session)?;
+        let session = self.owned(&request, &request.get_ref().session_id).await?;
         let pb::UpdateSessionRequest { metadata, stats, .. } = request.into_inner();
         let update = SessionChange::Update(SessionUpdate { state, metadata, stats });
         let session = self.change(session.id, update, clock::now()).await?;
@@ -148,10 +163,10 @@ impl SessionService for SessionServer {
         &self,
         request: Request<pb::RotateTokenRequest>,
     ) -> Result<Response<pb::RotateTokenResponse>, Status> {
-        let session = self.live(&request.get_ref().session_id).await?;
+        let session = self.owned(&request, &request.get_ref().session_id).await?;
         // Who may not show the token may not learn the next one either, whether or not callers have to authenticate.
-        if !request.metadata().contains_key(TOKEN_KEY) {
-            let message = format!("the session's token has to be in the metadata {TOKEN_KEY}");
+        if !request.metadata().contains_key(SESSION_TOKEN) {
+            let message = format!("the session's token has to be in the metadata {SESSION_TOKEN}");
             return Err(with_info(Code::Unauthenticated, message, "SESSION_TOKEN_REQUIRED", &[]));
         }
         check_token(&request, &session)?;
@@ -166,8 +181,7 @@ impl SessionService for SessionServer {
         request: Request<pb::DeleteSessionRequest>,
     ) -> Result<Response<pb::DeleteSessionResponse>, Status> {
         status::bounded("reason", &request.get_ref().reason, REASON_BYTES_MAX)?;
-        let session = self.live(&request.get_ref().session_id).await?;
-        check_token(&request, &session)?;
+        let session = self.owned(&request, &request.get_ref().session_id).await?;
         if !self.store.delete(session.id, clock::now()).await.map_err(|error| of_store(&error))? {
             return Err(gone(&request.get_ref().session_id));
         }
@@ -181,7 +195,9 @@ impl SessionService for SessionServer {
         &self,
         request: Request<pb::ListSessionsRequest>,
     ) -> Result<Response<pb::ListSessionsResponse>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
+        asker.acts_as("user_id", &mut request.user_id)?;
         status::bounded("user_id", &request.user_id, USER_ID_BYTES_MAX)?;
         if request.page > PAGE_MAX {
             let message =
@@ -260,21 +276,20 @@ fn mint_token() -> Result<(String, [u8; 32]), Status> {
     let mut secret = [0; 32];
     OsRng.try_fill_bytes(&mut secret).map_err(|_| Status::internal("the system gives no random numbers"))?;
     let token = base64_url(&secret);
-    let hash = hash_token(&token);
+    let hash = hash_token(token.as_bytes());
     Ok((token, hash))
 }
 
-fn hash_token(token: &str) -> [u8; 32] {
-    digest::digest(&digest::SHA256, token.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
+/// What is kept of a token.
+pub(crate) fn hash_token(token: &[u8]) -> [u8; 32] {
+    digest::digest(&digest::SHA256, token).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// A token that is sent has to be right. Without authentication it need not be sent.
+/// A token that is sent has to be right. It need not be sent: with authentication a bearer token says as much.
 fn check_token<T>(request: &Request<T>, session: &Session) -> Result<(), Status> {
-    let Some(token) = request.metadata().get(TOKEN_KEY) else { return Ok(()) };
-    let right = token.to_str().is_ok_and(|token| {
-        aws_lc_rs::constant_time::verify_slices_are_equal(&hash_token(token), &session.token_hash).is_ok()
-    });
-    if right {
+    let Some(token) = request.metadata().get(SESSION_TOKEN) else { return Ok(()) };
+    let hash = hash_token(token.as_bytes());
+    if aws_lc_rs::constant_time::verify_slices_are_equal(&hash, &session.token_hash).is_ok() {
         return Ok(());
     }
     Err(wrong_token())

@@ -4,7 +4,7 @@
 //! [`document`] is that actor, the one owner of a document's version, content, lock and subscribers; [`content`] applies
 //! operations under the document's [`strategy`]; [`text`] is the mergeable text, [`items`] what whiteboards, canvases and sheets
 //! have; [`guard`] reads the Yjs updates of clients first, [`places`] tells whether they fit; [`subscription`] is the stream that a
-//! subscriber reads; [`store`] is what a store has to do, [`memory`], [`sqlite`] and [`postgres`] do it, and [`measured`] counts
+//! subscriber reads; [`permission`] is what callers may do; [`store`] is what a store has to do, [`memory`], [`sqlite`] and [`postgres`] do it, and [`measured`] counts
 //! how long they take.
 
 mod content;
@@ -15,6 +15,7 @@ mod measured;
 mod memory;
 mod model;
 mod order;
+mod permission;
 mod places;
 pub mod postgres;
 mod registry;

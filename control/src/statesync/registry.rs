@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
-use super::document::{Command, DocumentActor, Reply};
+use super::document::{Asked, Command, DocumentActor, Reply};
 use super::store::DocumentStore;
+use crate::auth::Asker;
 use crate::clock::UnixMicros;
 use crate::status::{not_found, of_store, with_info};
 use crate::store::StoreError;
@@ -62,7 +63,7 @@ pub(super) struct Shared {
 /// Finds or starts the actor of a document.
 pub(super) struct Registry {
     shared: Arc<Shared>,
-    documents: Mutex<HashMap<Uuid, mpsc::Sender<Command>>>,
+    documents: Mutex<HashMap<Uuid, mpsc::Sender<Asked>>>,
     stop: CancellationToken,
 }
 
@@ -88,15 +89,20 @@ impl Registry {
         self.stop.clone()
     }
 
-    /// Sends a command to a document and waits for the answer.
+    /// Sends a command to a document for `asker` and waits for the answer.
     ///
     /// # Errors
-    /// What the document answers; `NOT_FOUND` if there is none.
-    pub(super) async fn ask<T>(self: &Arc<Self>, id: Uuid, command: impl Fn(Reply<T>) -> Command) -> Result<T, Status> {
+    /// What the document answers; `NOT_FOUND` if there is none, or none that the asker may know of.
+    pub(super) async fn ask<T>(
+        self: &Arc<Self>,
+        id: Uuid,
+        asker: &Asker,
+        command: impl Fn(Reply<T>) -> Command,
+    ) -> Result<T, Status> {
         for _ in 0..ATTEMPTS {
             let (reply, answer) = oneshot::channel();
             let document = self.document(id)?;
-            if document.send(command(reply)).await.is_ok()
+            if document.send(Asked { asker: asker.clone(), command: command(reply) }).await.is_ok()
                 && let Ok(answer) = answer.await
             {
                 return answer;
@@ -146,11 +152,11 @@ impl Registry {
         let document = self.lock().get(&id).cloned();
         if let Some(document) = document {
             // One that is just leaving memory need not know.
-            let _ = document.send(command).await;
+            let _ = document.send(Asked { asker: Asker::default(), command }).await;
         }
     }
 
-    fn document(self: &Arc<Self>, id: Uuid) -> Result<mpsc::Sender<Command>, Status> {
+    fn document(self: &Arc<Self>, id: Uuid) -> Result<mpsc::Sender<Asked>, Status> {
         let mut documents = self.lock();
         if let Some(document) = documents.get(&id)
             && !document.is_closed()
@@ -166,21 +172,21 @@ impl Registry {
         Ok(sender)
     }
 
-    fn forget(&self, id: Uuid, document: &mpsc::Sender<Command>) {
+    fn forget(&self, id: Uuid, document: &mpsc::Sender<Asked>) {
         let mut documents = self.lock();
         if documents.get(&id).is_some_and(|known| known.same_channel(document) && known.is_closed()) {
             documents.remove(&id);
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, mpsc::Sender<Command>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, mpsc::Sender<Asked>>> {
         self.documents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The life of one document in memory. The receiver is closed before the entry goes, so an actor that is loaded next can never
 /// run beside this one: what reaches this one is dropped unseen, and asked again.
-async fn run(registry: Arc<Registry>, id: Uuid, sender: mpsc::Sender<Command>, mut commands: mpsc::Receiver<Command>) {
+async fn run(registry: Arc<Registry>, id: Uuid, sender: mpsc::Sender<Asked>, mut commands: mpsc::Receiver<Asked>) {
     let weak = sender.downgrade();
     drop(sender);
     match DocumentActor::load(Arc::clone(&registry.shared), id).await {
@@ -194,9 +200,9 @@ async fn run(registry: Arc<Registry>, id: Uuid, sender: mpsc::Sender<Command>, m
     }
 }
 
-fn refuse(commands: &mut mpsc::Receiver<Command>, status: &Status) {
+fn refuse(commands: &mut mpsc::Receiver<Asked>, status: &Status) {
     commands.close();
-    while let Ok(command) = commands.try_recv() {
-        command.refuse(status.clone());
+    while let Ok(asked) = commands.try_recv() {
+        asked.command.refuse(status.clone());
     }
 }

@@ -14,9 +14,11 @@ use uuid::Uuid;
 use super::content::Content;
 use super::document::{Applied, Attach, Choice, Command, LockRequest, Resolution, yjs_client};
 use super::model::{self, ConflictRecord, DocumentRecord, NAME_BYTES_MAX, Submission};
+use super::permission::{self, Right};
 use super::registry::{DocumentOptions, Registry};
 use super::store::{ConflictFilter, DocumentFilter, DocumentStore};
 use super::subscription::Subscription;
+use crate::auth::Asker;
 use crate::clock::{self, UnixMicros};
 use crate::status::{self, invalid, not_found, of_store, required};
 use crate::store::StoreError;
@@ -50,6 +52,13 @@ impl StateSyncServer {
         Ok(removed)
     }
 
+    /// Checks that a document exists and may be read, for what is read from the store.
+    async fn check_readable(&self, id: Uuid, asker: &Asker) -> Result<(), Status> {
+        let record = self.registry.store().document(id).await.map_err(|error| of_store(&error))?;
+        let record = record.ok_or_else(|| not_found("document", &id.to_string()))?;
+        permission::permits(&record, asker, Right::Read)
+    }
+
     /// Lets every document leave memory, once no more calls come.
     pub fn close(&self) {
         self.registry.close();
@@ -66,7 +75,12 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::CreateDocumentRequest>,
     ) -> Result<Response<pb::CreateDocumentResponse>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
+        asker.acts_as("created_by", &mut request.created_by)?;
+        if let Some(permissions) = request.metadata.as_mut().and_then(|metadata| metadata.permissions.as_mut()) {
+            asker.acts_as("metadata.permissions.owner", &mut permissions.owner)?;
+        }
         model::check_create(&request)?;
         let id = Uuid::now_v7();
         let snapshot = Content::initial_snapshot(&request.r#type, &request.content, yjs_client(id))?;
@@ -100,7 +114,7 @@ impl StateSyncService for StateSyncServer {
         request: Request<pb::GetDocumentRequest>,
     ) -> Result<Response<pb::GetDocumentResponse>, Status> {
         let id = status::uuid("doc_id", &request.get_ref().doc_id)?;
-        let document = self.registry.ask(id, Command::Read).await?;
+        let document = self.registry.ask(id, &Asker::of(&request), Command::Read).await?;
         Ok(Response::new(pb::GetDocumentResponse { document: Some(document), error: String::new() }))
     }
 
@@ -108,9 +122,10 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::ApplyOperationRequest>,
     ) -> Result<Response<pb::ApplyOperationResponse>, Status> {
-        let submission = Arc::new(Submission::check(request.into_inner().operation)?);
+        let asker = Asker::of(&request);
+        let submission = Arc::new(check_operation(request.into_inner().operation, &asker).await?);
         let doc_id = submission.doc_id;
-        let applied = self.registry.ask(doc_id, |reply| Command::Apply(Arc::clone(&submission), reply)).await?;
+        let applied = self.registry.ask(doc_id, &asker, |reply| Command::Apply(Arc::clone(&submission), reply)).await?;
         let operation = match applied {
             Applied::Waits(record) => return Ok(Response::new(waiting(&record))),
             Applied::Now(published) => published.applied_operation().cloned(),
@@ -129,12 +144,11 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::GetOperationHistoryRequest>,
     ) -> Result<Response<pb::GetOperationHistoryResponse>, Status> {
-        let request = request.get_ref();
+        let asker = Asker::of(&request);
+        let request = request.into_inner();
         let id = status::uuid("doc_id", &request.doc_id)?;
         let limit = limit(request.limit)?;
-        if self.registry.store().document(id).await.map_err(|error| of_store(&error))?.is_none() {
-            return Err(not_found("document", &request.doc_id));
-        }
+        self.check_readable(id, &asker).await?;
         let operations = self.registry.store().operations_last(id, limit).await.map_err(|error| of_store(&error))?;
         Ok(Response::new(pb::GetOperationHistoryResponse { operations, error: String::new() }))
     }
@@ -143,17 +157,20 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::SubscribeDocumentRequest>,
     ) -> Result<Response<Self::SubscribeDocumentStream>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
         let doc_id = status::uuid("doc_id", &request.doc_id)?;
+        asker.acts_as("user_id", &mut request.user_id)?;
         required("user_id", &request.user_id, NAME_BYTES_MAX)?;
         if !request.session_id.is_empty() {
-            status::uuid("session_id", &request.session_id)?;
+            asker.acts_in("session_id", &request.session_id).await?;
         }
         status::bounded("resume_epoch", &request.resume_epoch, 64)?;
         let resume = (!request.resume_epoch.is_empty()).then_some((request.resume_epoch, request.resume_version));
         let attach = Attach {
             subscriber: Uuid::now_v7(),
             user_id: request.user_id,
+            asker,
             session_id: request.session_id,
             ended: Arc::default(),
             want_updates: request.want_updates,
@@ -168,10 +185,15 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::UpdateDocumentRequest>,
     ) -> Result<Response<pb::UpdateDocumentResponse>, Status> {
-        let document = request.into_inner().document.ok_or_else(|| invalid("document", "is required"))?;
+        let asker = Asker::of(&request);
+        let mut document = request.into_inner().document.ok_or_else(|| invalid("document", "is required"))?;
+        // As GetDocument gave it, it names who changed it last.
+        if let Some(caller) = asker.caller() {
+            caller.subject().clone_into(&mut document.updated_by);
+        }
         let id = model::check_update(&document)?;
         let document = Arc::new(document);
-        self.registry.ask(id, |reply| Command::Update(Arc::clone(&document), reply)).await?;
+        self.registry.ask(id, &asker, |reply| Command::Update(Arc::clone(&document), reply)).await?;
         Ok(Response::new(pb::UpdateDocumentResponse { success: true, error: String::new() }))
     }
 
@@ -179,10 +201,12 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::DeleteDocumentRequest>,
     ) -> Result<Response<pb::DeleteDocumentResponse>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
         let id = status::uuid("doc_id", &request.doc_id)?;
+        asker.acts_as("user_id", &mut request.user_id)?;
         required("user_id", &request.user_id, NAME_BYTES_MAX)?;
-        self.registry.ask(id, |reply| Command::Delete(request.user_id.clone(), reply)).await?;
+        self.registry.ask(id, &asker, |reply| Command::Delete(request.user_id.clone(), reply)).await?;
         Ok(Response::new(pb::DeleteDocumentResponse { success: true, error: String::new() }))
     }
 
@@ -190,7 +214,9 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::ListDocumentsRequest>,
     ) -> Result<Response<pb::ListDocumentsResponse>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
+        asker.acts_as("user_id", &mut request.user_id)?;
         if !request.r#type.is_empty() {
             model::one_of("type", &request.r#type, &model::DOCUMENT_TYPES)?;
         }
@@ -220,11 +246,13 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::UnsubscribeDocumentRequest>,
     ) -> Result<Response<pb::UnsubscribeDocumentResponse>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
         let id = status::uuid("doc_id", &request.doc_id)?;
         let subscriber = status::uuid("subscriber_id", &request.subscriber_id)?;
+        asker.acts_as("user_id", &mut request.user_id)?;
         required("user_id", &request.user_id, NAME_BYTES_MAX)?;
-        self.registry.ask(id, |reply| Command::Unsubscribe(subscriber, request.user_id.clone(), reply)).await?;
+        self.registry.ask(id, &asker, |reply| Command::Unsubscribe(subscriber, request.user_id.clone(), reply)).await?;
         Ok(Response::new(pb::UnsubscribeDocumentResponse { success: true, error: String::new() }))
     }
 
@@ -232,14 +260,16 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::AcquireLockRequest>,
     ) -> Result<Response<pb::AcquireLockResponse>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
         let id = status::uuid("doc_id", &request.doc_id)?;
+        asker.acts_as("user_id", &mut request.user_id)?;
         required("user_id", &request.user_id, NAME_BYTES_MAX)?;
         if !request.session_id.is_empty() {
-            status::uuid("session_id", &request.session_id)?;
+            asker.acts_in("session_id", &request.session_id).await?;
         }
         let wanted = LockRequest { user_id: request.user_id, session_id: request.session_id };
-        let answer = self.registry.ask(id, |reply| Command::Lock(wanted.clone(), reply)).await?;
+        let answer = self.registry.ask(id, &asker, |reply| Command::Lock(wanted.clone(), reply)).await?;
         Ok(Response::new(match answer {
             Ok(lock) => pb::AcquireLockResponse { lock: Some(lock), error: String::new() },
             Err(error) => pb::AcquireLockResponse { lock: None, error },
@@ -250,16 +280,18 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::ReleaseLockRequest>,
     ) -> Result<Response<pb::ReleaseLockResponse>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
         let id = status::uuid("doc_id", &request.doc_id)?;
+        asker.acts_as("user_id", &mut request.user_id)?;
         required("user_id", &request.user_id, NAME_BYTES_MAX)?;
-        self.registry.ask(id, |reply| Command::Unlock(request.user_id.clone(), reply)).await?;
+        self.registry.ask(id, &asker, |reply| Command::Unlock(request.user_id.clone(), reply)).await?;
         Ok(Response::new(pb::ReleaseLockResponse { success: true, error: String::new() }))
     }
 
     async fn is_locked(&self, request: Request<pb::IsLockedRequest>) -> Result<Response<pb::IsLockedResponse>, Status> {
         let id = status::uuid("doc_id", &request.get_ref().doc_id)?;
-        let lock = self.registry.ask(id, Command::LockState).await?;
+        let lock = self.registry.ask(id, &Asker::of(&request), Command::LockState).await?;
         Ok(Response::new(pb::IsLockedResponse { locked: lock.is_some(), lock, error: String::new() }))
     }
 
@@ -284,15 +316,13 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::ListConflictsRequest>,
     ) -> Result<Response<pb::ListConflictsResponse>, Status> {
+        let asker = Asker::of(&request);
         let request = request.into_inner();
         let id = status::uuid("doc_id", &request.doc_id)?;
         let (offset, limit) = (offset(request.offset)?, limit(request.limit)?);
         let filter = ConflictFilter { unresolved_only: request.unresolved_only, offset, limit };
-        let store = self.registry.store();
-        if store.document(id).await.map_err(|error| of_store(&error))?.is_none() {
-            return Err(not_found("document", &request.doc_id));
-        }
-        let (records, total) = store.conflicts(id, filter).await.map_err(|error| of_store(&error))?;
+        self.check_readable(id, &asker).await?;
+        let (records, total) = self.registry.store().conflicts(id, filter).await.map_err(|error| of_store(&error))?;
         Ok(Response::new(pb::ListConflictsResponse {
             conflicts: records.into_iter().map(|record| record.conflict).collect(),
             total: i32::try_from(total).unwrap_or(i32::MAX),
@@ -303,14 +333,16 @@ impl StateSyncService for StateSyncServer {
         &self,
         request: Request<pb::ResolveConflictRequest>,
     ) -> Result<Response<pb::ResolveConflictResponse>, Status> {
-        let request = request.into_inner();
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
         let id = status::uuid("doc_id", &request.doc_id)?;
         let conflict_id = status::uuid("conflict_id", &request.conflict_id)?;
+        asker.acts_as("user_id", &mut request.user_id)?;
         required("user_id", &request.user_id, NAME_BYTES_MAX)?;
         let choice = match (request.operation_id.is_empty(), request.merged_operation) {
             (false, None) => Choice::Side(status::uuid("operation_id", &request.operation_id)?),
             (true, Some(operation)) => {
-                let submission = Submission::check(Some(operation))?;
+                let submission = check_operation(Some(operation), &asker).await?;
                 if submission.operation.session_sequence != 0 {
                     return Err(invalid(
                         "merged_operation.session_sequence",
@@ -329,9 +361,18 @@ impl StateSyncService for StateSyncServer {
         };
         let resolution = Arc::new(Resolution { conflict_id, user_id: request.user_id, choice });
         let (conflict, applied_operation) =
-            self.registry.ask(id, |reply| Command::Resolve(Arc::clone(&resolution), reply)).await?;
+            self.registry.ask(id, &asker, |reply| Command::Resolve(Arc::clone(&resolution), reply)).await?;
         Ok(Response::new(pb::ResolveConflictResponse { conflict: Some(conflict), applied_operation }))
     }
+}
+
+/// Checks an operation, and that it is its caller's.
+async fn check_operation(operation: Option<pb::Operation>, asker: &Asker) -> Result<Submission, Status> {
+    let mut operation = operation.ok_or_else(|| invalid("operation", "is required"))?;
+    asker.acts_as("operation.user_id", &mut operation.user_id)?;
+    let submission = Submission::check(Some(operation))?;
+    asker.acts_in("operation.session_id", &submission.operation.session_id).await?;
+    Ok(submission)
 }
 
 /// The answer for an operation that is kept until somebody decides, or was.

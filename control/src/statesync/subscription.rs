@@ -225,6 +225,13 @@ impl Subscribers {
         }
     }
 
+    /// Takes their queues from those of whom `may_stay` says no: when they ask for more, they are told.
+    pub(super) fn cut_off(&mut self, may_stay: impl Fn(&Attach) -> bool) {
+        for subscriber in self.subscribers.values_mut().filter(|subscriber| !may_stay(&subscriber.attach)) {
+            subscriber.events = None;
+        }
+    }
+
     /// Removes a subscriber and says what it was.
     pub(super) fn remove(&mut self, subscriber: Uuid) -> Option<Attach> {
         let removed = self.subscribers.remove(&subscriber)?;
@@ -321,7 +328,7 @@ impl Subscription {
     ) -> Result<(Self, pb::OperationEvent), Status> {
         // The guard is there first: a call that is given up while it subscribes leaves nobody behind.
         let leave = LeaveGuard { registry: Arc::clone(&registry), doc_id, subscriber: attach.subscriber };
-        let attached = registry.ask(doc_id, |reply| Command::Attach(attach.clone(), reply)).await?;
+        let attached = registry.ask(doc_id, &attach.asker, |reply| Command::Attach(attach.clone(), reply)).await?;
         let stop = registry.stop_token();
         let mut subscription =
             Self { doc_id, attach, registry, stop, attached, version: 0, replay: VecDeque::new(), _leave: leave };
@@ -399,8 +406,9 @@ impl Subscription {
         self.attach = Attach { resume, again: true, ..self.attach.clone() };
         let attach = self.attach.clone();
         self.replay.clear();
+        let asked = self.registry.ask(self.doc_id, &attach.asker, |reply| Command::Attach(attach.clone(), reply));
         self.attached = tokio::select! {
-            attached = self.registry.ask(self.doc_id, |reply| Command::Attach(attach.clone(), reply)) => attached?,
+            attached = asked => attached?,
             () = self.stop.cancelled() => return Err(stopping()),
         };
         Ok(self.starting_event(true))

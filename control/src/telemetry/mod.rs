@@ -19,6 +19,8 @@ use crate::config::{Log, LogFormat};
 
 pub(crate) use protobuf::CONTENT_TYPE as PROTOBUF_CONTENT_TYPE;
 pub use red::measure;
+#[cfg(test)]
+pub(crate) use red::method_paths;
 pub use stores::{StoreCall, StoreTimer};
 pub(crate) use transport::watch;
 

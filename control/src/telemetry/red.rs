@@ -174,6 +174,12 @@ pub(super) fn durations() -> Family {
     })
 }
 
+/// The paths of all methods that are served.
+#[cfg(test)]
+pub(crate) fn method_paths() -> impl Iterator<Item = String> {
+    methods().keys().cloned()
+}
+
 fn method_of(path: &str) -> &'static Method {
     methods().get(path).copied().unwrap_or(&UNKNOWN_METHOD)
 }

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::middleware::{from_fn, from_fn_with_state};
 use futures_util::TryStreamExt;
 use quantum_grpc::{EndpointOptions, Identity, Listener, ServeOptions, ServerConfig};
 use tokio::net::TcpListener;
@@ -18,14 +20,19 @@ use tonic_health::ServingStatus;
 
 use super::UpError;
 use super::caller::TcpConnection;
+use crate::auth::Authenticator;
 
 /// Calls open at once on one HTTP/2 connection; more wait at the client.
 const STREAMS_MAX: u32 = 4096;
 /// A connection that does not answer a ping in this time is dead.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// `service` with its companions, ready for any transport.
-pub(super) async fn routes<S>(service: S, stop: CancellationToken) -> Result<Routes, UpError>
+/// `service` with its companions, ready for any transport; callers have to prove who they are to `authenticator`, if there is one.
+pub(super) async fn routes<S>(
+    service: S,
+    authenticator: Option<Arc<Authenticator>>,
+    stop: CancellationToken,
+) -> Result<Routes, UpError>
 where
     S: Service<http::Request<Body>, Error = std::convert::Infallible> + NamedService + Clone + Send + Sync + 'static,
     S::Response: axum::response::IntoResponse,
@@ -53,8 +60,12 @@ where
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(failed)?)
         .add_service(reflection().build_v1alpha().map_err(failed)?);
-    let measured = routes.into_axum_router().layer(axum::middleware::from_fn(crate::telemetry::measure));
-    Ok(Routes::from(measured))
+    let mut router = routes.into_axum_router();
+    if let Some(authenticator) = authenticator {
+        router = router.layer(from_fn_with_state(authenticator, crate::auth::authenticate));
+    }
+    // What was not let in counts as well.
+    Ok(Routes::from(router.layer(from_fn(crate::telemetry::measure))))
 }
 
 /// Files of TLS on TCP, all in PEM.
@@ -64,7 +75,7 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
-    /// The authorities whose certificates clients have to show; none: clients show none.
+    /// The authorities whose certificates clients have to show, over Quantum as well; none: clients show none.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -104,9 +115,10 @@ pub(super) fn bind_quantum(
     address: SocketAddr,
     identity: &Identity,
     options: &EndpointOptions,
+    client_ca: Option<&Path>,
 ) -> Result<Listener, UpError> {
     let failed = |error: String| UpError::Server(format!("Quantum on UDP {address}: {error}"));
-    let mut config = ServerConfig::new(identity).map_err(|error| failed(error.to_string()))?;
+    let mut config = ServerConfig::with_client_ca(identity, client_ca).map_err(|error| failed(error.to_string()))?;
     config.options = options.clone();
     Listener::bind(address, &config).map_err(|error| failed(error.to_string()))
 }

@@ -29,8 +29,12 @@ impl Fix {
     /// How to listen where anybody may connect, or not to.
     pub(super) fn anonymous(self) -> &'static str {
         match self {
-            Self::Flags => "Listen on loopback (leave out --bind), or pass --allow-anonymous if that is what you want",
-            Self::File => "Set Server.Host to 127.0.0.1, or Auth.AllowAnonymous to true if that is what you want",
+            Self::Flags => {
+                "Turn it on with --auth, listen on loopback (leave out --bind), or pass --allow-anonymous if that is what you want"
+            }
+            Self::File => {
+                "Set Auth.Enabled to true, Server.Host to 127.0.0.1, or Auth.AllowAnonymous to true if that is what you want"
+            }
         }
     }
 

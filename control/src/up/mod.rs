@@ -15,7 +15,9 @@ use metrics::gauge;
 use quantum_grpc::EndpointOptions;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::AuthError;
 use crate::clock;
+use crate::config::Auth;
 use crate::session::{OnDisconnect, RedisOptions, SessionStore};
 use crate::statesync::{DocumentOptions, PostgresOptions, StateSyncServer};
 use crate::store::{CommitterStats, DataDir, DataDirError, Durability, StoreError, StoreKind};
@@ -48,6 +50,8 @@ pub struct UpOptions {
     pub bind: IpAddr,
     /// Allow a non-loopback address although nobody has to authenticate.
     pub allow_anonymous: bool,
+    /// Who may call; unless it is enabled, everybody.
+    pub auth: Auth,
     /// The ports.
     pub ports: Ports,
     /// Where sessions are kept.
@@ -73,6 +77,7 @@ impl UpOptions {
             data: data.into(),
             bind: Ipv4Addr::LOCALHOST.into(),
             allow_anonymous: false,
+            auth: Auth::default(),
             ports: Ports::Free,
             session_store: StoreKind::default(),
             redis: None,
@@ -114,6 +119,9 @@ pub enum UpError {
         /// What to do.
         fix: String,
     },
+    /// The keys of tokens cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The data directory cannot be used.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -153,7 +161,8 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
     let session_sockets = ServiceListeners::bind(&session, service::SESSION, Fix::Flags).await?;
     let statesync_sockets = ServiceListeners::bind(&statesync, service::STATESYNC, Fix::Flags).await?;
     let session = service::session(session, session_sockets, Arc::clone(&data)).await?;
-    let statesync = service::statesync(statesync, options.documents, statesync_sockets, data).await?;
+    let sessions = session.known_sessions();
+    let statesync = service::statesync(statesync, options.documents, statesync_sockets, (data, sessions)).await?;
     let metrics = |service: &RunningService| service.metrics_address.expect("it was asked for");
     Ok(Running {
         fingerprint: session.fingerprint.clone(),
@@ -180,6 +189,8 @@ impl UpOptions {
             metrics: Some(SocketAddr::new(self.bind, port(100 + offset)?)),
             metrics_path: "/metrics".to_owned(),
             allow_anonymous: self.allow_anonymous,
+            auth: self.auth.clone(),
+            session_service: String::new(),
             quantum: self.quantum.clone(),
             tls: None,
             store,
@@ -203,6 +214,15 @@ impl Running {
     /// [`StoreError`]; what was not done is done the next time.
     pub async fn purge_deleted(&self, now: clock::UnixMicros) -> Result<usize, StoreError> {
         self.statesync.server().expect("it is the service of documents").purge_deleted(now).await
+    }
+
+    /// Reads the keys of tokens again.
+    ///
+    /// # Errors
+    /// [`AuthError`]; all stays as it was in the service that has it.
+    pub fn reload_auth(&self, auth: &Auth) -> Result<(), AuthError> {
+        self.session.reload_auth(auth)?;
+        self.statesync.reload_auth(auth)
     }
 
     /// Stops: streams end, open calls finish, everything queued reaches the disk. It takes at most five seconds.

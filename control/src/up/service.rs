@@ -16,6 +16,8 @@ use super::grpc::{self, TlsFiles};
 use super::http_api::{self, Readiness, Store};
 use super::listen::{Fix, ServiceListeners};
 use super::{UpError, purge, sweep};
+use crate::auth::{AuthError, Authenticator, Sessions};
+use crate::config::Auth;
 use crate::session::{
     Connections, MeasuredSessions, MemorySessions, OnDisconnect, RedisOptions, RedisSessions, SessionServer,
     SessionStore, SqliteSessions,
@@ -48,6 +50,10 @@ pub struct ServiceOptions {
     pub metrics_path: String,
     /// Allow a non-loopback address although nobody has to authenticate.
     pub allow_anonymous: bool,
+    /// Who may call; unless it is enabled, everybody.
+    pub auth: Auth,
+    /// `host:port` of the service that knows the sessions in which documents are edited; empty: they are not checked.
+    pub session_service: String,
     /// How gRPC is served over Quantum; none: it is not.
     pub quantum: Option<EndpointOptions>,
     /// TLS on TCP; none: plain text.
@@ -81,8 +87,10 @@ pub struct RunningService {
     stop: CancellationToken,
     servers: Vec<JoinHandle<()>>,
     committer: Option<JoinHandle<()>>,
+    sessions: Option<Arc<dyn SessionStore>>,
     documents: Option<(Arc<dyn DocumentStore>, StateSyncServer)>,
-    _data: Arc<DataDir>,
+    authenticator: Option<Arc<Authenticator>>,
+    data: Arc<DataDir>,
 }
 
 /// Starts the session service; it answers when this returns.
@@ -104,12 +112,13 @@ pub async fn start_statesync(options: ServiceOptions, documents: DocumentOptions
     check(&options, Fix::File)?;
     let data = Arc::new(DataDir::open(&options.data, &["statesync"])?);
     let listeners = ServiceListeners::bind(&options, STATESYNC, Fix::File).await?;
-    statesync(options, documents, listeners, data).await
+    let sessions = Sessions::at(&options.session_service).map_err(UpError::Server)?;
+    statesync(options, documents, listeners, (data, sessions)).await
 }
 
 /// Whether a service may listen where it is to.
 pub(super) fn check(options: &ServiceOptions, fix: Fix) -> Result<(), UpError> {
-    if options.grpc.ip().is_loopback() || options.allow_anonymous {
+    if options.grpc.ip().is_loopback() || options.allow_anonymous || options.auth.enabled {
         return Ok(());
     }
     Err(UpError::PublicWithoutAuthentication { address: options.grpc.ip(), fix: fix.anonymous() })
@@ -123,32 +132,55 @@ pub(super) async fn session(
     crate::telemetry::metrics_handle();
     let (sessions, committer) = open_sessions(&options, &data).await?;
     let stop = CancellationToken::new();
+    let authenticator = authenticator(&options, &data, Sessions::Store(Arc::clone(&sessions)))?;
     let (connections, opened) = Connections::new();
     let server = SessionServer::new(Arc::clone(&sessions), Arc::clone(&connections));
     let service = SessionServiceServer::new(server);
-    let routes = grpc::routes(service, stop.clone()).await?;
+    let routes = grpc::routes(service, authenticator.clone(), stop.clone()).await?;
     let readiness = Readiness::new(Store::Sessions(Arc::clone(&sessions)), stop.clone());
     let mut running = serve(&options, listeners, data, routes, readiness)?;
     let watch = crate::session::watch(connections, opened, Arc::clone(&sessions), options.on_disconnect, stop.clone());
-    running.servers.extend([tokio::spawn(watch), tokio::spawn(sweep(sessions, stop))]);
-    Ok(RunningService { committer, ..running })
+    running.servers.extend([tokio::spawn(watch), tokio::spawn(sweep(Arc::clone(&sessions), stop))]);
+    Ok(RunningService { committer, sessions: Some(sessions), authenticator, ..running })
 }
 
 pub(super) async fn statesync(
     options: ServiceOptions,
     behaviour: DocumentOptions,
     listeners: ServiceListeners,
-    data: Arc<DataDir>,
+    (data, sessions): (Arc<DataDir>, Sessions),
 ) -> Result<RunningService, UpError> {
     crate::telemetry::metrics_handle();
+    let authenticator = authenticator(&options, &data, sessions)?;
     let (documents, committer) = open_documents(&options, &data).await?;
     let stop = CancellationToken::new();
     let server = StateSyncServer::new(Arc::clone(&documents), behaviour, stop.clone());
-    let routes = grpc::routes(StateSyncServiceServer::new(server.clone()), stop.clone()).await?;
+    let service = StateSyncServiceServer::new(server.clone());
+    let routes = grpc::routes(service, authenticator.clone(), stop.clone()).await?;
     let readiness = Readiness::new(Store::Documents(Arc::clone(&documents)), stop.clone());
     let mut running = serve(&options, listeners, data, routes, readiness)?;
     running.servers.push(tokio::spawn(purge(server.clone(), stop)));
-    Ok(RunningService { committer, documents: Some((documents, server)), ..running })
+    Ok(RunningService { committer, documents: Some((documents, server)), authenticator, ..running })
+}
+
+/// What callers prove who they are to, if they have to.
+fn authenticator(
+    options: &ServiceOptions,
+    data: &DataDir,
+    sessions: Sessions,
+) -> Result<Option<Arc<Authenticator>>, UpError> {
+    let address = options.grpc;
+    if !options.auth.enabled {
+        tracing::info!(%address, "permissions are recorded but not enforced: authentication is off");
+        return Ok(None);
+    }
+    if matches!(sessions, Sessions::Unknown) {
+        tracing::warn!(%address, "sessions are not checked: SessionService.Target is empty");
+    }
+    if options.tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(%address, "tokens travel over TCP in plain text: set Server.TLS, or let clients use Quantum");
+    }
+    Ok(Some(data.alone(|| Authenticator::new(&options.auth, data.path(), sessions))??))
 }
 
 /// Serves `routes` on all that `listeners` has.
@@ -165,7 +197,8 @@ fn serve(
     let identity = data.alone(|| Identity::load_or_create(data.path(), &names))?.map_err(failed)?;
     let mut servers = Vec::new();
     if let Some(endpoint) = &options.quantum {
-        let listener = grpc::bind_quantum(listeners.address, &identity, endpoint)?;
+        let client_ca = options.tls.as_ref().and_then(|tls| tls.client_ca.as_deref());
+        let listener = grpc::bind_quantum(listeners.address, &identity, endpoint, client_ca)?;
         crate::telemetry::watch(listener.monitor());
         readiness.add_shards(listener.monitor());
         let server = tokio::spawn(grpc::serve_quantum(listener, routes.clone(), stop.clone()));
@@ -176,7 +209,6 @@ fn serve(
     let server = tokio::spawn(grpc::serve_tcp(tcp, listeners.grpc, routes, stop.clone()));
     readiness.add_server("gRPC over TCP", server.abort_handle());
     servers.push(server);
-    tracing::info!(address = %listeners.address, "permissions are recorded but not enforced: authentication is off");
     let mut metrics_address = None;
     if let Some((listener, address)) = listeners.metrics {
         metrics_address = Some(address);
@@ -192,8 +224,10 @@ fn serve(
         stop,
         servers,
         committer: None,
+        sessions: None,
         documents: None,
-        _data: data,
+        authenticator: None,
+        data,
     })
 }
 
@@ -241,6 +275,24 @@ async fn open_documents(
 }
 
 impl RunningService {
+    /// The sessions of this process, if it is their service.
+    pub(super) fn known_sessions(&self) -> Sessions {
+        self.sessions.as_ref().map_or(Sessions::Unknown, |sessions| Sessions::Store(Arc::clone(sessions)))
+    }
+
+    /// The path of a file in the data directory.
+    pub fn data_file(&self, name: &str) -> PathBuf {
+        self.data.file(name)
+    }
+
+    /// Reads the keys of tokens again, if callers have to authenticate.
+    ///
+    /// # Errors
+    /// [`AuthError`]; all stays as it was.
+    pub fn reload_auth(&self, auth: &Auth) -> Result<(), AuthError> {
+        self.authenticator.as_ref().map_or(Ok(()), |authenticator| authenticator.reload(auth))
+    }
+
     /// What the store of documents committed so far, if it is one of documents.
     pub fn commits(&self) -> Option<&CommitterStats> {
         self.documents.as_ref().map(|(store, _)| store.commits())
@@ -263,7 +315,7 @@ impl RunningService {
         if let Some((_, server)) = &self.documents {
             server.close();
         }
-        drop(self.documents);
+        drop((self.documents, self.sessions, self.authenticator));
         let flushed = tokio::time::timeout(FLUSH_TIME, futures_util::future::join_all(self.committer)).await;
         if flushed.is_err() {
             tracing::warn!("the store was still in use; nothing acknowledged is lost");

@@ -18,10 +18,10 @@ use serde::de::DeserializeSeed;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::{AsciiMetadataKey, BinaryMetadataKey, BinaryMetadataValue, MetadataMap};
+use tonic::metadata::{AsciiMetadataKey, BinaryMetadataKey, BinaryMetadataValue, MetadataMap, MetadataValue};
 use tonic::{Request, Status};
 
-use super::{ConnectArgs, ConnectError};
+use super::{ConnectArgs, ConnectError, CredentialArgs};
 use codec::DynamicCodec;
 
 /// Bytes of one message, in either direction, at most.
@@ -43,6 +43,8 @@ pub const EXAMPLES: &str = "Examples:
       '{\"doc_id\": \"0190...\", \"user_id\": \"ada\"}'
   aetherflow call --transport tcp --tls --ca data/cert.pem example.org:9001 --timeout 2 \\
       -H 'x-session-token: TOKEN' session.SessionService/Heartbeat '{\"session_id\": \"0190...\"}'
+  aetherflow call --insecure-loopback --token-file token 127.0.0.1:9002 \\
+      aetherflow.statesync.StateSyncService/ListDocuments
   produce-json-lines | aetherflow call --insecure-loopback 127.0.0.1:9002 my.Service/Upload -
 
 Over Quantum, and over TCP with --tls, it has to know whom to trust: --pin, --ca or, on loopback, --insecure-loopback.
@@ -55,6 +57,8 @@ gRPC status code for any other status, and 2 if there was no call.";
 pub struct CallArgs {
     #[command(flatten)]
     connect: ConnectArgs,
+    #[command(flatten)]
+    credentials: CredentialArgs,
     /// Metadata sent with the call, repeatable; the value of a name that ends in -bin is base64
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -192,6 +196,12 @@ async fn call(
     let (requests, failed) = requests(args, &method, input)?;
     let mut request = Request::new(requests);
     *request.metadata_mut() = metadata(&args.headers)?;
+    if let Some(token) = args.credentials.header(&args.connect, &args.address)?
+        && !request.metadata().contains_key("authorization")
+    {
+        let token = MetadataValue::try_from(token.as_bytes()).map_err(|_| ConnectError::Token)?;
+        request.metadata_mut().insert("authorization", token);
+    }
     if let Some(deadline) = args.deadline()? {
         request.set_timeout(deadline);
     }

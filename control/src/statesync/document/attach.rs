@@ -8,6 +8,8 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::{DocumentActor, Place, Reply, Waiting, answer};
+use crate::auth::Asker;
+use crate::statesync::permission::{self, Right};
 use crate::statesync::subscription::{Attached, EventSender, Published, Subscribers};
 use crate::status::{not_found, with_info};
 
@@ -21,6 +23,8 @@ pub(in crate::statesync) struct Attach {
     pub subscriber: Uuid,
     /// Whose it is.
     pub user_id: String,
+    /// Who asked for it.
+    pub asker: Asker,
     /// For which session; may be empty.
     pub session_id: String,
     /// Whether it wants Yjs updates and states.
@@ -59,6 +63,10 @@ impl DocumentActor {
 
     pub(super) fn settle_attach(&mut self, attached: (Attach, Attached), events: EventSender, reply: Reply<Attached>) {
         let (attach, attached) = attached;
+        // Permissions may have changed while it stood in the line.
+        if let Err(status) = permission::permits(&self.record, &attach.asker, Right::Read) {
+            return answer(reply, Err(status));
+        }
         let place = Place { version: attached.version, sequence: attached.sequence + 1 };
         let joins = !attach.again && !self.subscribers.has_user(&attach.user_id);
         let event = Published::presence("user_joined", &attach, (&self.record, place));

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::apply::RowAuthor;
 use super::{Bytes, DocumentActor, Reply, answer, pb};
 use crate::statesync::content::{self, Applying, Outcome};
+use crate::statesync::permission;
 use crate::statesync::subscription::Published;
 use crate::statesync::text::{Author, Seen};
 use crate::status::invalid;
@@ -68,9 +69,14 @@ impl DocumentActor {
         if let Some(metadata) = &wanted.metadata {
             let permissions = self.record.metadata.permissions.take();
             self.record.metadata = metadata.clone();
-            if self.record.metadata.permissions.is_none() {
-                self.record.metadata.permissions = permissions;
+            match &mut self.record.metadata.permissions {
+                // Nobody could change the permissions of a document without an owner.
+                Some(given) if given.owner.is_empty() => given.owner = permissions.unwrap_or_default().owner,
+                Some(_) => {}
+                none => *none = permissions,
             }
+            let record = &self.record;
+            self.subscribers.cut_off(|attach| permission::may_read(record, &attach.asker));
         }
         self.describe(wanted.updated_by.clone(), outcome);
         Ok(())

@@ -32,9 +32,11 @@ use uuid::Uuid;
 use super::content::Content;
 use super::model::{ConflictRecord, DocumentRecord, LockRecord, LogRow, Snapshot, Submission};
 use super::order::Sessions;
+use super::permission;
 use super::registry::Shared;
 use super::store::{Batch, Durability};
 use super::subscription::{Attached, EventSender, Published, Subscribers};
+use crate::auth::Asker;
 use crate::clock::HybridTime;
 use crate::store::StoreError;
 use conflict::Conflicts;
@@ -82,6 +84,12 @@ pub(super) enum Command {
     Removed,
     /// End the stream of a subscriber, for this user.
     Unsubscribe(Uuid, String, Reply<()>),
+}
+
+/// A command and who asks for it.
+pub(super) struct Asked {
+    pub(super) asker: Asker,
+    pub(super) command: Command,
 }
 
 impl Command {
@@ -209,7 +217,7 @@ pub(super) fn yjs_client(doc_id: Uuid) -> u64 {
 
 impl DocumentActor {
     /// Serves commands until the document is idle, has to be loaded afresh, or nobody can reach it any more.
-    pub(super) async fn run(mut self, commands: &mut mpsc::Receiver<Command>) {
+    pub(super) async fn run(mut self, commands: &mut mpsc::Receiver<Asked>) {
         let mut durable = self.line.durable.subscribe();
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut used = Instant::now();
@@ -236,7 +244,7 @@ impl DocumentActor {
         !self.retired && self.line.has_room()
     }
 
-    async fn handle_batch(&mut self, first: Command, commands: &mut mpsc::Receiver<Command>) {
+    async fn handle_batch(&mut self, first: Asked, commands: &mut mpsc::Receiver<Asked>) {
         self.handle(first).await;
         for _ in 1..BATCH_MAX {
             if !self.takes_commands() {
@@ -261,7 +269,11 @@ impl DocumentActor {
         self.flush().await;
     }
 
-    async fn handle(&mut self, command: Command) {
+    async fn handle(&mut self, asked: Asked) {
+        let Asked { asker, command } = asked;
+        if let Err(status) = permission::permits(&self.record, &asker, permission::asked(&command, &self.record)) {
+            return command.refuse(status);
+        }
         match command {
             Command::Apply(submission, reply) => self.submit(submission, reply).await,
             Command::Read(reply) => {
