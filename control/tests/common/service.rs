@@ -25,15 +25,25 @@ impl ServiceProcess {
         let folder = tempfile::tempdir().unwrap();
         let [address, metrics] =
             [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()).map(|free| free.local_addr().unwrap());
-        let file = format!(
-            "Server: {{Port: {}, Data: data}}\nMetrics: {{Port: {}}}\nQuantum: {{Enable: false}}\n{store}",
-            address.port(),
-            metrics.port()
-        );
-        std::fs::write(folder.path().join("config.yaml"), file).unwrap();
+        configure(&folder, [address, metrics], store);
         let mut service = Self { process: spawn(name, &folder), name, folder, address, metrics };
         service.wait().await;
         service
+    }
+
+    /// Has it read its file again, with this in place of what it was started with.
+    pub fn reconfigure(&self, store: &str) {
+        configure(&self.folder, [self.address, self.metrics], store);
+        self.process.signal("-HUP");
+    }
+
+    /// Waits for a line of its log that has this.
+    pub async fn logs(&self, part: &str) {
+        eventually(Duration::from_secs(20), async || {
+            let logs = std::fs::read_to_string(self.folder.path().join("logs")).unwrap();
+            if logs.contains(part) { Ok(()) } else { Err(format!("it does not log {part:?}")) }
+        })
+        .await;
     }
 
     /// Ends it without any warning.
@@ -56,8 +66,18 @@ impl ServiceProcess {
     }
 }
 
+fn configure(folder: &TempDir, [address, metrics]: [SocketAddr; 2], store: &str) {
+    let file = format!(
+        "Server: {{Port: {}, Data: data}}\nMetrics: {{Port: {}}}\nQuantum: {{Enable: false}}\n{store}",
+        address.port(),
+        metrics.port()
+    );
+    std::fs::write(folder.path().join("config.yaml"), file).unwrap();
+}
+
 fn spawn(name: &str, folder: &TempDir) -> Process {
+    let logs = std::fs::File::options().create(true).append(true).open(folder.path().join("logs")).unwrap();
     let mut command = Command::new(AETHERFLOW);
     command.args([name, "-f", "config.yaml"]).current_dir(folder.path());
-    Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+    Process::start(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(logs))
 }

@@ -148,13 +148,29 @@ async fn tcp_is_encrypted_where_a_certificate_is_configured() {
 async fn clients_without_a_certificate_are_refused_where_one_is_asked_for() {
     let first = Service::start(AETHERFLOW, &["session"], FREE_PORTS).await;
     let folder = first.stop().await;
-    let tls = "Server:\n  Port: 0\n  TLS: {Cert: data/cert.pem, Key: data/key.pem, ClientCA: data/cert.pem}\n\
-               Metrics:\n  Port: 0\nQuantum:\n  Enable: false\n";
+    let stranger = Service::start(AETHERFLOW, &["session"], FREE_PORTS).await.stop().await;
+    let strangers = ["cert", "key"].map(|name| format!("--{name}={}/data/{name}.pem", stranger.path().display()));
+    let quantum = has_shards();
+    let tls = format!(
+        "Server:\n  Port: 0\n  TLS: {{Cert: data/cert.pem, Key: data/key.pem, ClientCA: data/cert.pem}}\n\
+         Metrics:\n  Port: 0\nQuantum:\n  Enable: {quantum}\n"
+    );
     std::fs::write(folder.path().join("config.yaml"), tls).unwrap();
     let running = Service::start_in(folder, AETHERFLOW, &["session"]).await;
-    let arguments = ["call", "--transport=tcp", "--tls", "--insecure-loopback", running.address(), "list"];
-    let refused = run(&arguments, running.folder.path()).await;
-    assert_eq!(refused.status.code(), Some(64 + 14), "{}", said(&refused));
+    let (address, folder) = (running.address(), running.folder.path());
+    let over_quantum = quantum.then_some(&["--transport=quantum"][..]);
+    for over in over_quantum.into_iter().chain([&["--transport=tcp", "--tls"][..]]) {
+        let call = async |own: &[&str]| {
+            let arguments = [&["call", "--insecure-loopback"][..], over, own, &[address, "list"]].concat();
+            run(&arguments, folder).await
+        };
+        for own in [&[][..], &[strangers[0].as_str(), strangers[1].as_str()]] {
+            let refused = call(own).await;
+            assert_eq!(refused.status.code(), Some(64 + 14), "{over:?}: {}", said(&refused));
+        }
+        let taken = call(&["--cert=data/cert.pem", "--key=data/key.pem"]).await;
+        assert!(taken.status.success(), "{over:?}: {}", said(&taken));
+    }
     running.stop().await;
 }
 

@@ -148,6 +148,8 @@ fn channel(world: &World) -> AnyChannel {
         ca: None,
         pin: Some(world.running.fingerprint.clone()),
         insecure_loopback: false,
+        cert: None,
+        key: None,
         allow_plain_text: false,
         qlog: None,
         early_data: false,
