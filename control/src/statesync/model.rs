@@ -6,6 +6,7 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::strategy;
+use crate::auth::Asker;
 use crate::clock::{HybridTime, UnixMicros, timestamp};
 use crate::status::{self, bounded, invalid, required};
 
@@ -189,6 +190,8 @@ pub struct LogRow {
 pub(super) struct Submission {
     /// As sent.
     pub operation: pb::Operation,
+    /// Who sent it.
+    pub asker: Asker,
     /// The document.
     pub doc_id: Uuid,
     /// Its id, minted if the client sent none.
@@ -226,7 +229,7 @@ impl Submission {
         let id_given = !operation.id.is_empty();
         let op_id = if id_given { status::uuid("operation.id", &operation.id)? } else { Uuid::now_v7() };
         let digest = digest(&operation);
-        Ok(Self { operation, doc_id, op_id, id_given, session_id, encoding, digest })
+        Ok(Self { operation, asker: Asker::default(), doc_id, op_id, id_given, session_id, encoding, digest })
     }
 
     /// Whether the client can name it when it sends it again.

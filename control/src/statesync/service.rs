@@ -372,7 +372,7 @@ async fn check_operation(operation: Option<pb::Operation>, asker: &Asker) -> Res
     asker.acts_as("operation.user_id", &mut operation.user_id)?;
     let submission = Submission::check(Some(operation))?;
     asker.acts_in("operation.session_id", &submission.operation.session_id).await?;
-    Ok(submission)
+    Ok(Submission { asker: asker.clone(), ..submission })
 }
 
 /// The answer for an operation that is kept until somebody decides, or was.

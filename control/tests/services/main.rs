@@ -1,6 +1,7 @@
 //! What both services do for whoever calls, configures or runs them.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub, reason = "a test")]
 
+mod auth;
 mod binary;
 #[path = "../common/mod.rs"]
 mod common;

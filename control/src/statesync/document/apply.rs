@@ -12,6 +12,7 @@ use crate::clock;
 use crate::statesync::content::{Applying, Outcome, Refusal, Verdict};
 use crate::statesync::model::{ConflictRecord, LogRow, Submission};
 use crate::statesync::order::Turn;
+use crate::statesync::permission::{self, Right};
 use crate::statesync::strategy::Strategy;
 use crate::statesync::subscription::Published;
 use crate::statesync::text::{Author, Seen};
@@ -102,7 +103,12 @@ impl DocumentActor {
         let mut next = Some((submission, reply));
         while let Some((submission, reply)) = next.take() {
             let sequence = submission.operation.session_sequence;
-            match self.apply(&submission, self.strategy(), None).await {
+            // Permissions may have changed while it waited for earlier ones.
+            let applied = match permission::permits(&self.record, &submission.asker, Right::Write) {
+                Ok(()) => self.apply(&submission, self.strategy(), None).await,
+                Err(status) => Err(status),
+            };
+            match applied {
                 Ok(Accepted::Applied(published, conflict)) => {
                     self.sessions.accepted(session, sequence);
                     self.wait(Waiting::Operation(published, reply));

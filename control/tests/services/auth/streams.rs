@@ -7,8 +7,8 @@ use proto::statesync as pb;
 use quantum_grpc::Transport;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::*;
 use crate::common::{end, insertion, next, next_operation, subscription};
-use crate::*;
 
 over_each_transport! {
     a_stream_ends_with_its_token_though_it_is_busy,
@@ -85,7 +85,7 @@ async fn a_stream_ends_when_its_reader_may_no_longer_read(transport: Transport) 
     let Some(mut guarded) = Guarded::start(transport, rules()).await else { return };
     let shared = pb::Permissions { viewers: vec!["bob".into(), "cy".into()], ..Default::default() };
     let document = guarded.document("ada", shared).await;
-    let bobs = opened(&mut guarded, by("bob", subscription(&document.id, "bob"))).await;
+    let mut bobs = opened(&mut guarded, by("bob", subscription(&document.id, "bob"))).await;
     let mut cys = opened(&mut guarded, by("cy", subscription(&document.id, "cy"))).await;
     let metadata = pb::Metadata {
         permissions: Some(pb::Permissions { viewers: vec!["cy".into()], ..Default::default() }),
@@ -95,7 +95,6 @@ async fn a_stream_ends_when_its_reader_may_no_longer_read(transport: Transport) 
     let changed = pb::Document { id: document.id.clone(), version: 1, metadata: Some(metadata), ..Default::default() };
     let update = pb::UpdateDocumentRequest { document: Some(changed) };
     guarded.documents.update_document(by("ada", update)).await.unwrap();
-    let mut bobs = bobs;
     let last = loop {
         match tokio::time::timeout(Duration::from_secs(30), bobs.message()).await.expect("the stream ends") {
             Ok(Some(event)) => assert!(event.document.is_none(), "he is shown no more of it: {event:?}"),

@@ -10,10 +10,10 @@ use proto::session::session_service_client::SessionServiceClient;
 use proto::statesync as pb;
 use tonic::Code;
 
+use super::*;
 use crate::common::commands::{AETHERFLOW, call, proxy, said};
 use crate::common::service::ServiceProcess;
 use crate::common::{self, documents, end, free_base, insertion, next, subscription};
-use crate::*;
 
 fn keys(keys: &[(&str, &str)]) -> String {
     let keys: Vec<_> = keys.iter().map(|(id, secret)| format!("{{Id: {id}, Secret: \"{secret}\"}}")).collect();
@@ -109,7 +109,7 @@ impl Up {
         let base = free_base();
         let file = |name| std::fs::File::create(folder.join(name)).unwrap();
         let mut command = Command::new(AETHERFLOW);
-        command.args(["up", "--auth", "--ports", &base.to_string()]).current_dir(folder);
+        command.args(["up", "--auth", "--ports", &base.to_string()]).current_dir(folder).env("NO_COLOR", "1");
         let child = command.stdin(Stdio::null()).stdout(file("said")).stderr(file("logs")).spawn().unwrap();
         documents(([127, 0, 0, 1], base + 2).into()).await;
         Self { child, base }

@@ -15,8 +15,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
+use super::*;
 use crate::common::reason;
-use crate::*;
 
 over_each_transport! {
     nobody_calls_any_method_without_credentials_and_anybody_asks_for_health,

@@ -1,9 +1,6 @@
 //! Authentication and permissions, over TCP and over Quantum: who gets in, what they may do, and when they have to go.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
 
 mod commands;
-#[path = "../common/mod.rs"]
-mod common;
 mod credentials;
 mod documents;
 mod sessions;
@@ -11,7 +8,6 @@ mod streams;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::{World, has_shards};
 use control::config::{Auth, AuthKey, RateLimit};
 use jsonwebtoken::{EncodingKey, Header};
 use proto::session as session_pb;
@@ -22,19 +18,21 @@ use quantum_grpc::{AnyChannel, AnyConfig, ClientConfig, Endpoint, Transport, Ver
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 
+use crate::common::{World, has_shards};
+
 /// The secret of the key "test".
-pub(crate) const SECRET: &str = "the secret of the tests, thirty-two bytes and more";
+pub(super) const SECRET: &str = "the secret of the tests, thirty-two bytes and more";
 
 /// A server that authenticates, as seen over one transport.
-pub(crate) struct Guarded {
-    pub(crate) world: World,
-    pub(crate) sessions: SessionServiceClient<AnyChannel>,
-    pub(crate) documents: StateSyncServiceClient<AnyChannel>,
-    pub(crate) session_channel: AnyChannel,
-    pub(crate) document_channel: AnyChannel,
+pub(super) struct Guarded {
+    _world: World,
+    pub(super) sessions: SessionServiceClient<AnyChannel>,
+    pub(super) documents: StateSyncServiceClient<AnyChannel>,
+    pub(super) session_channel: AnyChannel,
+    pub(super) document_channel: AnyChannel,
 }
 
-pub(crate) fn rules() -> Auth {
+pub(super) fn rules() -> Auth {
     let key = AuthKey { id: "test".into(), secret: SECRET.into(), ..AuthKey::default() };
     let rate_limit = RateLimit { enable: false, rate: 1, burst: 1 };
     Auth { enabled: true, keys: vec![key], leeway: Duration::ZERO, rate_limit, ..Auth::default() }
@@ -42,7 +40,7 @@ pub(crate) fn rules() -> Auth {
 
 impl Guarded {
     /// None, and the test is skipped, where this transport cannot run.
-    pub(crate) async fn start(transport: Transport, rules: Auth) -> Option<Self> {
+    pub(super) async fn start(transport: Transport, rules: Auth) -> Option<Self> {
         if transport == Transport::Quantum && !has_shards() {
             return None;
         }
@@ -59,11 +57,11 @@ impl Guarded {
             (channel(world.running.session_addr), channel(world.running.statesync_addr));
         let sessions = SessionServiceClient::new(session_channel.clone());
         let documents = StateSyncServiceClient::new(document_channel.clone());
-        Some(Self { world, sessions, documents, session_channel, document_channel })
+        Some(Self { _world: world, sessions, documents, session_channel, document_channel })
     }
 
     /// A session of this user and its token.
-    pub(crate) async fn session(&mut self, user: &str, seconds: u32) -> (session_pb::Session, String) {
+    pub(super) async fn session(&mut self, user: &str, seconds: u32) -> (session_pb::Session, String) {
         let request = session_pb::CreateSessionRequest {
             client_ip: "127.0.0.1".into(),
             timeout_seconds: seconds,
@@ -76,7 +74,7 @@ impl Guarded {
     }
 
     /// A document of this user.
-    pub(crate) async fn document(&mut self, owner: &str, permissions: pb::Permissions) -> pb::Document {
+    pub(super) async fn document(&mut self, owner: &str, permissions: pb::Permissions) -> pb::Document {
         let metadata = pb::Metadata { permissions: Some(permissions), ..Default::default() };
         let request = pb::CreateDocumentRequest {
             name: "a private name".into(),
@@ -106,42 +104,42 @@ macro_rules! over_each_transport {
         }
     };
 }
-pub(crate) use over_each_transport;
+pub(super) use over_each_transport;
 
 /// Seconds since 1970.
-pub(crate) fn unix_now() -> u64 {
+pub(super) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// A token of this user that is valid until then.
-pub(crate) fn token_until(user: &str, end: u64) -> String {
+pub(super) fn token_until(user: &str, end: u64) -> String {
     signed("test", SECRET, &serde_json::json!({"sub": user, "exp": end}))
 }
 
-pub(crate) fn token(user: &str) -> String {
+pub(super) fn token(user: &str) -> String {
     token_until(user, unix_now() + 600)
 }
 
 /// A token signed by HS256.
-pub(crate) fn signed(key_id: &str, secret: &str, claims: &serde_json::Value) -> String {
+pub(super) fn signed(key_id: &str, secret: &str, claims: &serde_json::Value) -> String {
     let header = Header { kid: Some(key_id.into()), ..Header::default() };
     jsonwebtoken::encode(&header, claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }
 
 /// A request with this bearer token.
-pub(crate) fn bearing<T>(token: &str, message: T) -> Request<T> {
+pub(super) fn bearing<T>(token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 
 /// A request of this user.
-pub(crate) fn by<T>(user: &str, message: T) -> Request<T> {
+pub(super) fn by<T>(user: &str, message: T) -> Request<T> {
     bearing(&token(user), message)
 }
 
 /// A request with a session's token.
-pub(crate) fn in_session<T>(session_id: &str, token: &str, message: T) -> Request<T> {
+pub(super) fn in_session<T>(session_id: &str, token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("x-session-id", session_id.parse().unwrap());
     request.metadata_mut().insert("x-session-token", token.parse().unwrap());
@@ -149,7 +147,7 @@ pub(crate) fn in_session<T>(session_id: &str, token: &str, message: T) -> Reques
 }
 
 /// What a call was refused with: the code and the reason. `secrets` may not be in it.
-pub(crate) fn refused<T: std::fmt::Debug>(result: Result<Response<T>, Status>, secrets: &[&str]) -> (Code, String) {
+pub(super) fn refused<T: std::fmt::Debug>(result: Result<Response<T>, Status>, secrets: &[&str]) -> (Code, String) {
     let status = result.expect_err("the call is refused");
     let headers = status.metadata().clone().into_headers();
     let values: Vec<_> = headers.values().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -161,6 +159,6 @@ pub(crate) fn refused<T: std::fmt::Debug>(result: Result<Response<T>, Status>, s
     (status.code(), reason)
 }
 
-pub(crate) fn is(code: Code, reason: &str) -> (Code, String) {
+pub(super) fn is(code: Code, reason: &str) -> (Code, String) {
     (code, reason.to_owned())
 }

@@ -5,8 +5,8 @@ use quantum_grpc::Transport;
 use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
+use super::*;
 use crate::common::{insertion, subscription};
-use crate::*;
 
 over_each_transport! {
     everybody_may_do_what_the_permissions_say_and_no_more,

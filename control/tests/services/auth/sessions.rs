@@ -7,7 +7,7 @@ use quantum_grpc::Transport;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
-use crate::*;
+use super::*;
 
 over_each_transport! {
     another_users_session_looks_like_none_at_all,
@@ -15,10 +15,7 @@ over_each_transport! {
 }
 
 /// What each RPC for one session says, told apart from nothing else.
-async fn every_call<M>(guarded: &mut Guarded, id: &str, with: M) -> Vec<(Code, String)>
-where
-    M: Credentials,
-{
+async fn every_call(guarded: &mut Guarded, id: &str, with: &impl Credentials) -> Vec<(Code, String)> {
     let client = &mut guarded.sessions;
     let session_id = || id.to_owned();
     let said = |result: Result<(), Status>| {
@@ -59,8 +56,8 @@ impl Credentials for InSession {
 async fn another_users_session_looks_like_none_at_all(transport: Transport) {
     let Some(mut guarded) = Guarded::start(transport, rules()).await else { return };
     let (session, session_token) = guarded.session("ada", 600).await;
-    let foreign = every_call(&mut guarded, &session.session_id, User("bob")).await;
-    let missing = every_call(&mut guarded, &Uuid::now_v7().to_string(), User("bob")).await;
+    let foreign = every_call(&mut guarded, &session.session_id, &User("bob")).await;
+    let missing = every_call(&mut guarded, &Uuid::now_v7().to_string(), &User("bob")).await;
     assert_eq!(foreign, missing);
     assert!(foreign.iter().all(|(code, said)| *code == Code::NotFound && !said.contains("ada")), "{foreign:?}");
 
@@ -95,7 +92,7 @@ async fn a_sessions_token_speaks_for_its_session_while_that_lives(transport: Tra
         guarded.sessions.get_session(own.put(pb::GetSessionRequest { session_id: long.session_id.clone() })).await;
     assert_eq!(got.unwrap().into_inner().session.unwrap(), long);
     // Of no other session, be it the same user's; and it opens none.
-    let other = every_call(&mut guarded, &short.session_id, own).await;
+    let other = every_call(&mut guarded, &short.session_id, &own).await;
     assert!(other.iter().all(|(code, _)| *code == Code::NotFound), "{other:?}");
     let create = pb::CreateSessionRequest { client_ip: "127.0.0.1".into(), ..Default::default() };
     let said = refused(guarded.sessions.create_session(in_session(&long.session_id, &long_token, create)).await, &[]);
