@@ -22,7 +22,7 @@ const EXAMPLES: &str = "Examples:
   aetherflow up                                    both services on loopback, data in ./data
   aetherflow session -f configs/session.yaml       one service, as its file says
   aetherflow config check configs/session.yaml     what is wrong with a file
-  aetherflow token --key-file data/auth.key --sub ada   a token for a user, after `up --auth`
+  aetherflow token --key-file data/auth.key --sub ada
   aetherflow call --insecure-loopback 127.0.0.1:9002 list
   aetherflow proxy --listen 127.0.0.1:7002 --to 127.0.0.1:9002 --insecure-loopback
   aetherflow COMMAND --help                        more examples of a command
@@ -34,6 +34,7 @@ const UP_EXAMPLES: &str = "Examples:
   aetherflow up --data /var/lib/aetherflow         data elsewhere
   aetherflow up --ports 19000                      on ports 19001, 19002, 19101 and 19102
   aetherflow up --bind 0.0.0.0 --allow-anonymous   for everybody on the network, unauthenticated
+  aetherflow up --auth                             callers need a token, permissions are enforced
   RUST_LOG=debug aetherflow up --qlog /tmp/qlog    with more logs, and what connections do
 
 Data is kept in SQLite, synced to disk before it is acknowledged. Another store, TLS on TCP and everything else is set in the \

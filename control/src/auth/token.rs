@@ -13,9 +13,12 @@ use crate::clock;
 /// Help with examples.
 pub const EXAMPLES: &str = "Examples:
   aetherflow token --key-file data/auth.key --sub ada
-  AETHERFLOW_TOKEN=$(aetherflow token --key-file data/auth.key --sub ada --ttl 8h)
-  openssl genpkey -algorithm ed25519 -out issuer.pem && openssl pkey -in issuer.pem -pubout -out issuer.pub
-  aetherflow token --key-file issuer.pem --key-id issuer-1 --sub ada    with Auth.Keys: [{Id: issuer-1, Algorithm: EdDSA, PublicKeyFile: issuer.pub}]";
+  export AETHERFLOW_TOKEN=$(aetherflow token --key-file data/auth.key --sub ada --ttl 8h)
+  aetherflow token --key-file issuer.pem --key-id issuer-1 --sub ada
+
+The last one is for services that have the issuer's public key in their files, and no secret: \
+Auth.Keys: [{Id: issuer-1, Algorithm: EdDSA, PublicKeyFile: issuer.pub}]. `openssl genpkey -algorithm ed25519 -out issuer.pem` \
+makes the private key, `openssl pkey -in issuer.pem -pubout -out issuer.pub` the public one.";
 
 /// Arguments of `aetherflow token`.
 #[derive(Args, Clone, Debug)]

@@ -6,7 +6,7 @@ use crate::common::commands::{AETHERFLOW, said};
 
 /// What clap wraps at where there is no terminal; a longer example would be broken.
 const COLUMNS: usize = 100;
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "",
     "up",
     "session",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 12] = [
     "config check",
     "call",
     "proxy",
+    "token",
 ];
 
 fn run(program: &str, arguments: &[&str]) -> String {

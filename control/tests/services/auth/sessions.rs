@@ -67,7 +67,7 @@ async fn another_users_session_looks_like_none_at_all(transport: Transport) {
     let all = guarded.sessions.list_sessions(listed("bob", "")).await.unwrap().into_inner();
     assert_eq!((all.sessions.len(), all.total), (0, 0), "bob has none, and sees none");
     let own = guarded.sessions.list_sessions(listed("ada", "ada")).await.unwrap().into_inner();
-    assert_eq!(own.sessions, [session.clone()]);
+    assert_eq!(own.sessions.iter().map(|own| &own.session_id).collect::<Vec<_>>(), [&session.session_id]);
     let said = refused(guarded.sessions.list_sessions(listed("bob", "ada")).await, &[&session_token]);
     assert_eq!(said, is(Code::PermissionDenied, "ANOTHER_USER"));
     let as_ada =
@@ -88,9 +88,9 @@ async fn a_sessions_token_speaks_for_its_session_while_that_lives(transport: Tra
     let (long, long_token) = guarded.session("ada", 600).await;
     let (_, bobs_token) = guarded.session("bob", 600).await;
     let own = InSession(long.session_id.clone(), long_token.clone());
-    let got =
-        guarded.sessions.get_session(own.put(pb::GetSessionRequest { session_id: long.session_id.clone() })).await;
-    assert_eq!(got.unwrap().into_inner().session.unwrap(), long);
+    let request = pb::GetSessionRequest { session_id: long.session_id.clone() };
+    let got = guarded.sessions.get_session(own.put(request)).await.unwrap().into_inner().session.unwrap();
+    assert_eq!((got.session_id, got.user_id), (long.session_id.clone(), "ada".to_owned()));
     // Of no other session, be it the same user's; and it opens none.
     let other = every_call(&mut guarded, &short.session_id, &own).await;
     assert!(other.iter().all(|(code, _)| *code == Code::NotFound), "{other:?}");
@@ -113,7 +113,16 @@ async fn a_sessions_token_speaks_for_its_session_while_that_lives(transport: Tra
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(refused(ended, &[&short_token, "ada"]), is(Code::Unauthenticated, "SESSION_TOKEN_INVALID"));
-    // Each heartbeat lets it live on.
+    // Each heartbeat lets it live on; a token that was rotated is none any more.
     let beat = pb::HeartbeatRequest { session_id: long.session_id.clone(), ..Default::default() };
     guarded.sessions.heartbeat(in_session(&long.session_id, &long_token, beat)).await.unwrap();
+    let rotate = pb::RotateTokenRequest { session_id: long.session_id.clone() };
+    let rotated = guarded.sessions.rotate_token(in_session(&long.session_id, &long_token, rotate)).await;
+    let rotated = rotated.unwrap().into_inner().token;
+    guarded.sessions.list_sessions(in_session(&long.session_id, &rotated, list())).await.unwrap();
+    let said = refused(
+        guarded.sessions.list_sessions(in_session(&long.session_id, &long_token, list())).await,
+        &[&rotated, &long_token],
+    );
+    assert_eq!(said, is(Code::Unauthenticated, "SESSION_TOKEN_INVALID"));
 }
