@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use proto::session as pb;
 use proto::session::session_service_client::SessionServiceClient;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
@@ -158,7 +158,7 @@ async fn ask_service(
 ) -> Result<Option<Known>, Status> {
     let mut request = Request::new(pb::GetSessionRequest { session_id: id.to_string() });
     let metadata = request.metadata_mut();
-    let ascii = |value: &HeaderValue| MetadataValue::try_from(value.as_bytes()).ok();
+    let ascii = |value: &HeaderValue| AsciiMetadataValue::try_from(value.as_bytes()).ok();
     if let Some(bearer) = credentials.bearer.as_ref().and_then(ascii) {
         metadata.insert("authorization", bearer);
     }

@@ -94,8 +94,8 @@ impl Default for Auth {
 
 impl fmt::Debug for AuthKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = formatter.debug_struct("AuthKey").field("id", &self.id).field("algorithm", &self.algorithm).finish();
-        key
+        let mut key = formatter.debug_struct("AuthKey");
+        key.field("id", &self.id).field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
 

@@ -30,6 +30,11 @@ pub(super) struct History {
 }
 
 impl History {
+    /// Of these calls.
+    pub(super) fn of(calls: Calls) -> Self {
+        Self { calls, ..Self::default() }
+    }
+
     /// Applies an operation, however often it is refused; gives its version.
     async fn apply(&self, client: &Documents, operation: pb::Operation) -> u64 {
         let doc_id = operation.doc_id.clone();
@@ -100,7 +105,7 @@ async fn what_was_acknowledged_is_there_once_after_postgres_was_killed_in_the_mi
 async fn what_was_acknowledged_is_there_once_after_the_service_was_killed_in_the_middle_of_writes() {
     let Some(postgres) = PostgresServer::start().await else { return };
     let mut service = ServiceProcess::start("statesync", &postgres.section()).await;
-    let history = Arc::new(History { calls: Calls::of_dying_service(), ..History::default() });
+    let history = Arc::new(History::of(Calls::of_dying_service()));
     let writers = writers(service.address, &history).await;
     history.calls.outlive(&mut service).await;
     history.calls.end(writers).await;

@@ -49,7 +49,7 @@ async fn recovers(client: &mut Documents) {
 async fn outlives(fault: Fault) {
     let Some((mut world, network)) = behind_a_network().await else { return };
     let (address, metrics) = (world.running.statesync_addr, world.running.statesync_metrics_addr);
-    let history = Arc::new(History { calls: Calls::of_bad_network(), ..History::default() });
+    let history = Arc::new(History::of(Calls::of_bad_network()));
     let writers = writers(address, &history).await;
     let works = async || recovers(&mut world.documents).await;
     history.calls.outlive_fault((&network, fault), metrics, works).await;

@@ -25,7 +25,7 @@ async fn behind_a_network() -> Option<(World, FaultProxy)> {
 async fn outlives(fault: Fault) {
     let Some((mut world, network)) = behind_a_network().await else { return };
     let (address, metrics) = (world.running.session_addr, world.running.session_metrics_addr);
-    let history = Arc::new(History { calls: Calls::of_bad_network(), ..History::default() });
+    let history = Arc::new(History::of(Calls::of_bad_network()));
     let created = world.sessions.create_session(create("ada", 0)).await.unwrap().into_inner().session.unwrap();
     history.knows(&created.session_id);
     let writers = writers(address, &history).await;

@@ -37,6 +37,11 @@ pub(super) struct History {
 }
 
 impl History {
+    /// Of these calls.
+    pub(super) fn of(calls: Calls) -> Self {
+        Self { calls, ..Self::default() }
+    }
+
     /// A session that nobody writes.
     pub(super) fn knows(&self, session_id: &str) {
         self.sessions.lock().unwrap().insert(session_id.to_owned(), Some(BTreeSet::new()));
@@ -151,7 +156,7 @@ async fn what_was_acknowledged_is_there_once_after_redis_was_killed_in_the_middl
 async fn what_was_acknowledged_is_there_once_after_the_service_was_killed_in_the_middle_of_writes() {
     let Some(redis) = RedisServer::start().await else { return };
     let mut service = ServiceProcess::start("session", &redis.section()).await;
-    let history = Arc::new(History { calls: Calls::of_dying_service(), ..History::default() });
+    let history = Arc::new(History::of(Calls::of_dying_service()));
     let writers = writers(service.address, &history).await;
     history.calls.outlive(&mut service).await;
     history.calls.end(writers).await;

@@ -18,7 +18,7 @@ use serde::de::DeserializeSeed;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::{AsciiMetadataKey, BinaryMetadataKey, BinaryMetadataValue, MetadataMap, MetadataValue};
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, BinaryMetadataKey, BinaryMetadataValue, MetadataMap};
 use tonic::{Request, Status};
 
 use super::{ConnectArgs, ConnectError, CredentialArgs};
@@ -199,7 +199,7 @@ async fn call(
     if let Some(token) = args.credentials.header(&args.connect, &args.address)?
         && !request.metadata().contains_key("authorization")
     {
-        let token = MetadataValue::try_from(token.as_bytes()).map_err(|_| ConnectError::Token)?;
+        let token = AsciiMetadataValue::try_from(token.as_bytes()).map_err(|_| ConnectError::Token)?;
         request.metadata_mut().insert("authorization", token);
     }
     if let Some(deadline) = args.deadline()? {
