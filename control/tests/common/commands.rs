@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use private_stores::Programs;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -22,6 +23,11 @@ pub fn path() -> OsString {
     let first = [build, tools.join("python/bin"), tools.join("bin"), tools.join("usr/bin")];
     let inherited = std::env::var_os("PATH").unwrap_or_default();
     std::env::join_paths(first.into_iter().chain(std::env::split_paths(&inherited))).expect("no folder has a colon")
+}
+
+/// Where servers of stores are looked for.
+pub fn programs() -> Programs {
+    Programs::new([], std::env::split_paths(&path()))
 }
 
 /// Whether a program is there and says that all is well.

@@ -1,34 +1,34 @@
 //! A real Redis server of a test's own.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use control::session::RedisOptions;
-use tempfile::TempDir;
+use private_stores::{Redis, StartError};
 
-use super::commands::{path, skip};
+use super::commands::{programs, skip};
 use super::eventually;
-use super::process::Process;
 
 /// Ends with this.
 pub struct RedisServer {
-    process: Process,
+    server: Redis,
     pub address: SocketAddr,
-    data: TempDir,
 }
 
 impl RedisServer {
     /// One with an append-only file; none if `redis-server` is not installed, which is a failure where everything has to be tested.
     pub async fn start() -> Option<Self> {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let data = tempfile::tempdir().unwrap();
-        let Some(process) = spawn(address, &data) else {
-            skip("no redis-server (Debian: redis-server): .ci/tools.sh fetches it");
-            return None;
+        let server = match Redis::start(&programs(), &std::env::temp_dir()) {
+            Err(missing @ StartError::Missing { .. }) => {
+                skip(&missing.to_string());
+                return None;
+            }
+            started => started.unwrap(),
         };
-        let mut server = Self { process, address, data };
+        let address = server.address();
+        let mut server = Self { server, address };
         server.wait().await;
         Some(server)
     }
@@ -73,26 +73,23 @@ impl RedisServer {
 
     /// Stops it, or lets it go on.
     pub fn signal(&self, name: &str) {
-        self.process.signal(name);
+        assert!(Command::new("kill").args([name, &self.server.id().to_string()]).status().unwrap().success());
     }
 
     /// Ends it without any warning.
     pub fn kill(&mut self) {
-        self.process.kill();
+        self.server.kill();
     }
 
     /// Starts it again with what it had.
     pub async fn restart(&mut self) {
-        self.process = spawn(self.address, &self.data).expect("it was there before");
+        self.server.restart().unwrap();
         self.wait().await;
     }
 
     /// Waits until it answers, with what it had.
     async fn wait(&mut self) {
-        let look = async || {
-            assert!(self.process.0.try_wait().unwrap().is_none(), "redis-server has ended: is its port taken?");
-            if answers(self.address) { Ok(()) } else { Err("redis-server does not answer") }
-        };
+        let look = async || if self.server.is_up().unwrap() { Ok(()) } else { Err("redis-server does not answer") };
         eventually(Duration::from_mins(1), look).await;
     }
 }
@@ -103,28 +100,4 @@ fn answer(stream: &mut TcpStream, command: &str) -> std::io::Result<String> {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
     if line.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(line.trim_end().to_owned()) }
-}
-
-/// Whether it is there and has read what it had: until then it answers with an error.
-fn answers(address: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect(address) else { return false };
-    let mut answer = [0; 7];
-    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"+PONG\r\n"
-}
-
-fn spawn(address: SocketAddr, data: &TempDir) -> Option<Process> {
-    // What is acknowledged is in its file: with everysec a write may stay in its memory while it syncs.
-    let durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
-    Command::new("redis-server")
-        .env("PATH", path())
-        .args(["--bind", "127.0.0.1", "--port", &address.port().to_string()])
-        .args(durable)
-        .arg("--dir")
-        .arg(data.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .ok()
-        .map(Process)
 }
