@@ -185,6 +185,24 @@ pub struct LogRow {
     pub(super) sent: Option<(u64, Bytes)>,
 }
 
+impl LogRow {
+    /// The row of an operation that is given out as its client sent it and changes no mergeable content.
+    pub fn new(operation: pb::Operation, op_id: Uuid, session_id: Uuid, time: HybridTime) -> Self {
+        Self {
+            digest: digest(&operation),
+            sequence: operation.version,
+            op_id,
+            session_id,
+            idempotency_key: String::new(),
+            time,
+            update: Bytes::new(),
+            quiet: false,
+            sent: None,
+            operation,
+        }
+    }
+}
+
 /// An operation of a client that passed the checks that need no document.
 #[derive(Debug)]
 pub(super) struct Submission {
