@@ -1,16 +1,30 @@
 //! `aetherflow-bench services` as a user runs it, for a moment and with few clients: is everything answered, and right?
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use private_stores::{Programs, StartError};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_aetherflow-bench");
-const CALLS: [&str; 6] =
-    ["session-create", "session-get", "session-heartbeat", "document-create", "apply-1", "apply-100"];
+const SESSION_CALLS: [&str; 6] =
+    ["session-create", "session-get", "session-heartbeat", "session-update", "session-delete", "session-list"];
+const DOCUMENT_CALLS: [&str; 8] = [
+    "document-create",
+    "document-get",
+    "document-list",
+    "document-update",
+    "document-lock",
+    "apply-single",
+    "apply-1",
+    "apply-100",
+];
 
 /// What can carry calls here; nothing if the services' program is not there, which Cargo builds for the tests of the
 /// workspace, but not for those of this package alone.
@@ -26,6 +40,18 @@ fn transports() -> Vec<&'static str> {
         return vec!["tcp-grpc"];
     }
     vec!["tcp-grpc", "quantum-grpc"]
+}
+
+/// Where `.ci/tools.sh` puts what tests use and a machine may lack: beside the build.
+fn tools() -> PathBuf {
+    Path::new(BENCH).ancestors().nth(2).unwrap().join("tools")
+}
+
+/// A folder that the user whom PostgreSQL runs as can reach.
+fn data() -> TempDir {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(data.path(), Permissions::from_mode(0o755)).unwrap();
+    data
 }
 
 fn services(data: &Path, flags: &[&str]) -> Command {
@@ -57,35 +83,43 @@ fn ordered(value: &Value) -> bool {
     latencies[0] > 1.0 && latencies.is_sorted()
 }
 
+/// What is true of every measurement of calls for 0.4 s.
+fn check_cell(cell: &Value) {
+    assert!(cell["errors"] == 0 && cell["failure"].is_null(), "{cell}");
+    let (answered, per_s) = (number(cell, "answered"), number(cell, "per_s"));
+    assert!(answered >= 4.0 && (per_s - answered / 0.4).abs() < 1.0, "{cell}");
+    assert!(ordered(cell), "{cell}");
+    // Half of the calls took the median at least, and all had to fit into the callers' time.
+    let callers = number(cell, "connections") * number(cell, "in_flight");
+    let least_us = answered / 2.0 * number(cell, "p50_us");
+    assert!(least_us < 1.01 * callers * (0.4e6 + number(cell, "max_us")), "{cell}");
+    let resident_bytes = number(cell, "server_resident_bytes");
+    assert!(resident_bytes > 1e6 && number(cell, "server_cpu_s") < 10.0, "{cell}");
+}
+
+/// Without a warm-up the first call of every caller counts, however slow the disk is.
+const SHORT: [&str; 7] = ["--seconds", "0.4", "--warmup", "0", "--spread", "50", "--json"];
+
 #[test]
-fn every_call_is_answered_and_right_on_both_stores_over_both_transports() {
+fn every_call_is_answered_and_right_on_both_embedded_stores_over_both_transports() {
     let transports = transports();
     if transports.is_empty() {
         return;
     }
+    let calls = [&SESSION_CALLS[..], &DOCUMENT_CALLS].concat();
     for store in ["memory", "sqlite"] {
-        let data = tempfile::tempdir().unwrap();
-        let (only, carried) = (CALLS.join(","), transports.join(","));
+        let data = data();
+        let (only, carried) = (calls.join(","), transports.join(","));
         let connections = if store == "memory" { "1,3" } else { "3" };
         let flags = ["--only", &only, "--transport", &carried, "--store", store, "--connections", connections];
-        // Without a warm-up the first call of every caller counts, however slow the disk is.
-        let short = ["--seconds", "0.4", "--warmup", "0", "--in-flight", "4", "--spread", "50", "--json"];
-        let result = measured(data.path(), &[&flags[..], &short].concat());
-        assert!(result["store"] == store && result["failed"] == 0, "{result}");
+        let result = measured(data.path(), &[&flags[..], &SHORT, &["--in-flight", "4"]].concat());
+        assert!(result["stores"][0] == store && result["failed"] == 0, "{result}");
         assert!(!result["file_system"].as_str().unwrap().is_empty(), "{result}");
         let cells = result["cells"].as_array().unwrap();
-        assert_eq!(cells.len(), transports.len() * CALLS.len() * connections.split(',').count(), "{result}");
+        assert_eq!(cells.len(), transports.len() * calls.len() * connections.split(',').count(), "{result}");
         for cell in cells {
-            assert!(cell["errors"] == 0 && cell["failure"].is_null(), "{cell}");
-            let (answered, per_s) = (number(cell, "answered"), number(cell, "per_s"));
-            assert!(answered >= 4.0 && (per_s - answered / 0.4).abs() < 1.0, "{cell}");
-            assert!(ordered(cell), "{cell}");
-            // Half of the calls took the median at least, and all had to fit into the callers' time.
-            let callers = number(cell, "connections") * number(cell, "in_flight");
-            let least_us = answered / 2.0 * number(cell, "p50_us");
-            assert!(least_us < 1.01 * callers * (0.4e6 + number(cell, "max_us")), "{cell}");
-            let resident_bytes = number(cell, "server_resident_bytes");
-            assert!(resident_bytes > 1e6 && number(cell, "server_cpu_s") < 10.0, "{cell}");
+            assert!(cell["store"] == store && cell["store_cpu_s"].is_null(), "{cell}");
+            check_cell(cell);
         }
         let targets = result["targets"].as_array().unwrap();
         let expected = if store == "sqlite" { transports.len() * 2 } else { 0 };
@@ -95,10 +129,145 @@ fn every_call_is_answered_and_right_on_both_stores_over_both_transports() {
     }
 }
 
+/// On a server that the bench starts; none if it is not installed.
+fn on_a_server(store: &str, calls: &[&str], programs: Result<PathBuf, StartError>) {
+    let transports = transports();
+    if transports.is_empty() {
+        return;
+    }
+    if let Err(missing) = programs {
+        assert!(std::env::var_os("CI").is_none(), "{missing}");
+        println!("SKIPPED: services on {store}: {missing}");
+        return;
+    }
+    let data = data();
+    let (only, carried, tools) = (calls.join(","), transports.join(","), tools());
+    let flags = ["--only", &only, "--transport", &carried, "--store", store, "--connections", "1"];
+    let found = ["--tools", tools.to_str().unwrap()];
+    let result = measured(data.path(), &[&flags[..], &found, &SHORT].concat());
+    let cells = result["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), transports.len() * calls.len(), "{result}");
+    for cell in cells {
+        assert!(cell["store"] == store && number(cell, "store_cpu_s") < 10.0, "{cell}");
+        check_cell(cell);
+    }
+    let targets = result["targets"].as_array().unwrap();
+    assert!(targets.len() >= transports.len() * 5, "the table of {store} is judged: {result}");
+}
+
+#[test]
+fn sessions_are_kept_by_a_redis_server_of_its_own() {
+    on_a_server("redis", &SESSION_CALLS, programs().redis_server());
+}
+
+#[test]
+fn documents_are_kept_by_a_postgresql_server_of_its_own() {
+    on_a_server("postgres", &DOCUMENT_CALLS, programs().postgres_folder());
+}
+
+/// As the bench looks for them.
+fn programs() -> Programs {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Programs::new([tools().join("bin")], std::env::split_paths(&path))
+}
+
+#[test]
+fn a_run_of_several_stores_beside_the_floor_writes_lines_and_a_summary() {
+    if transports().is_empty() {
+        return;
+    }
+    let (data, out) = (data(), tempfile::tempdir().unwrap());
+    let stores = ["--store", "tonic-floor,memory", "--only", "session-get,document-get", "--transport", "tcp"];
+    let files = ["--connections", "2", "--out", out.path().to_str().unwrap()];
+    let result = measured(data.path(), &[&stores[..], &files, &SHORT].concat());
+    let of: Vec<_> =
+        result["cells"].as_array().unwrap().iter().map(|cell| (&cell["store"], &cell["scenario"])).collect();
+    assert_eq!(of.len(), 3, "the floor has no documents: {result}");
+    assert!(of[0] == (&"tonic-floor".into(), &"session-get".into()) && of[1].0 == "memory", "{result}");
+    let targets = result["targets"].as_array().unwrap();
+    let share = number(&result["cells"][1], "per_s") / number(&result["cells"][0], "per_s");
+    assert!(targets.len() == 1 && (number(&targets[0], "measured") - share).abs() < 1e-9, "{result}");
+    let lines = std::fs::read_to_string(out.path().join("results.jsonl")).unwrap();
+    let kinds: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(kinds.len() == 3 && kinds.iter().all(|line| line["kind"] == "cell"), "{lines}");
+    let summary = std::fs::read_to_string(out.path().join("summary.md")).unwrap();
+    for part in ["## Targets", "1 of 1 are met", "| document-get | memory | tcp-grpc | 2 |", "plain tonic floor"] {
+        let part = if share < 0.85 { part.replace("1 of 1", "0 of 1") } else { part.to_owned() };
+        assert!(summary.contains(&part), "{part:?} is missing in {summary}");
+    }
+}
+
+#[test]
+fn paced_operations_are_as_many_as_were_due() {
+    if transports().is_empty() {
+        return;
+    }
+    let data = data();
+    let flags = ["--only", "apply-paced", "--transport", "tcp", "--connections", "4", "--seconds", "0.5"];
+    let result = measured(data.path(), &[&flags[..], &["--warmup", "0.2", "--spread", "50", "--json"]].concat());
+    let cell = &result["cells"][0];
+    assert!(cell["errors"] == 0 && cell["failure"].is_null() && number(cell, "rate") > 9_999.0, "{cell}");
+    // Half a second at 10,000/s, whatever the machine takes: who is late is counted with the time that it waited.
+    let answered = number(cell, "answered");
+    assert!((answered - 5000.0).abs() <= 64.0, "{cell}");
+    assert_eq!(result["targets"].as_array().unwrap().len(), 1, "the latency is judged: {result}");
+}
+
+#[test]
+fn an_edit_comes_to_other_subscribers_over_a_link() {
+    let transports = transports();
+    let has_link = geteuid().is_root() && Path::new("/dev/net/tun").exists();
+    if transports.is_empty() || !has_link {
+        assert!(has_link || std::env::var_os("CI").is_none(), "no root, or no TUN devices");
+        println!("SKIPPED: edits over a link: no root, or no TUN devices");
+        return;
+    }
+    let (data, carried) = (data(), transports.join(","));
+    let flags = ["--only", "edit-to-subscriber", "--transport", &carried, "--store", "memory"];
+    let result = measured(data.path(), &[&flags[..], &["--seconds", "1", "--warmup", "0.2", "--json"]].concat());
+    let edits = result["edits"].as_array().unwrap();
+    assert_eq!(edits.len(), transports.len(), "{result}");
+    for edit in edits {
+        assert!(edit["errors"] == 0 && edit["failure"].is_null() && edit["lagged"] == 0, "{edit}");
+        assert_eq!(edit["delivered"].as_u64(), Some(4 * 60), "{edit}");
+        assert!(ordered(edit) && number(edit, "p50_us") > 20_000.0, "nothing is faster than the link: {edit}");
+    }
+    assert_eq!(result["targets"].as_array().unwrap().len(), transports.len(), "{result}");
+}
+
+#[test]
+fn a_soak_of_half_of_the_load_watches_the_process() {
+    if transports().is_empty() {
+        return;
+    }
+    let data = data();
+    let flags = ["--soak", "6s", "--only", "session-heartbeat", "--transport", "tcp", "--connections", "4"];
+    let output = services(data.path(), &[&flags[..], &["--seconds", "0.5", "--warmup", "0.1"]].concat()).output();
+    let output = output.unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success(), "{} {text}", said(&output));
+    let result: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let soak = &result["soaks"][0];
+    let share = number(&soak["load"], "per_s") / number(&soak["greatest"], "per_s");
+    assert!((0.45..0.55).contains(&share), "half of the greatest load: {soak}");
+    let samples = soak["samples"].as_array().unwrap();
+    assert!(samples.len() >= 5, "{soak}");
+    for sample in samples {
+        assert!(number(sample, "resident_bytes") > 1e6 && number(sample, "threads") > 1.0, "{sample}");
+        assert!(number(sample, "descriptors") > 4.0 && sample["store_connections"] == 0, "{sample}");
+    }
+    let growth = soak["growth"].as_array().unwrap();
+    let bounded = |growth: &Value| number(growth, "growth") <= number(growth, "growth_max");
+    assert!(growth.len() == 4 && growth.iter().all(bounded), "{soak}");
+    for line in ["MiB resident", "resident bytes: ", "connections to the store: "] {
+        assert!(said(&output).contains(line), "{line:?} is missing in {}", said(&output));
+    }
+}
+
 #[test]
 fn every_event_comes_to_every_subscriber_also_beside_those_that_never_read() {
     for transport in transports() {
-        let data = tempfile::tempdir().unwrap();
+        let data = data();
         let flags = ["--only", "fan-out", "--transport", transport, "--store", "memory", "--json", "--rounds", "1"];
         let size = ["--subscribers", "30", "--subscriber-connections", "3", "--stalled", "20", "--rate", "50"];
         let short = ["--seconds", "1", "--warmup", "0.2"];
@@ -113,9 +282,11 @@ fn every_event_comes_to_every_subscriber_also_beside_those_that_never_read() {
             assert!(ordered(part), "{part}");
         }
         let targets = result["targets"].as_array().unwrap();
-        assert_eq!(targets.len(), 1, "only the two parts are compared, as the size is another one: {result}");
-        let ratio = number(&parts[1], "p99_us") / number(&parts[0], "p99_us");
-        assert!((number(&targets[0], "measured") - ratio).abs() < 1e-9, "{result}");
+        assert_eq!(targets.len(), 2, "only the two parts are compared, as the size is another one: {result}");
+        for (target, quantile) in targets.iter().zip(["p50_us", "p99_us"]) {
+            let ratio = number(&parts[1], quantile) / number(&parts[0], quantile);
+            assert!((number(target, "measured") - ratio).abs() < 1e-9, "{result}");
+        }
     }
 }
 
@@ -129,10 +300,10 @@ fn people_see_a_table_and_each_measurement_as_it_is_done() {
     let output = services(data.path(), &[&flags[..], &["--warmup", "0"]].concat()).output().unwrap();
     let said = said(&output);
     assert!(output.status.success(), "{said}");
-    for line in ["[1/2] session-get over tcp-grpc", "[2/2] apply-1 over tcp-grpc", "store sqlite, data in ", "p99 ms"] {
+    for line in ["[1/2] session-get over tcp-grpc", "[2/2] apply-1 over tcp-grpc, sqlite", "data in ", "p99 ms"] {
         assert!(said.contains(line), "{line:?} is missing in {said}");
     }
-    assert!(said.contains("apply-1 over tcp-grpc, durable: "), "{said}");
+    assert!(said.contains("apply-1 over tcp-grpc, durable on sqlite: "), "{said}");
 }
 
 #[test]
@@ -162,8 +333,14 @@ fn an_interrupted_run_ends_early_and_leaves_nothing() {
 
 #[test]
 fn flags_that_make_no_sense_are_refused() {
-    let cases: [(&[&str], &str); 9] = [
-        (&["--store", "redis"], "possible values: memory, sqlite"),
+    let cases: [(&[&str], &str); 15] = [
+        (&["--store", "etcd"], "possible values: memory, sqlite"),
+        (&["--store", "redis", "--redis-url", "localhost"], "--redis-url: it begins with redis://"),
+        (&["--store", "postgres", "--postgres-url", "postgres://h:1"], "has to name a user"),
+        (&["--store", "memory", "--matrix"], "cannot be used with"),
+        (&["--soak", "1s"], "--soak must be 5 s to 24 h"),
+        (&["--soak", "1m", "--only", "fan-out"], "neither streams nor lists"),
+        (&["--store", "tonic-floor", "--only", "document-get"], "there is nothing to measure"),
         (&["--only", "apply-2"], "possible values: session-create"),
         (&["--connections", "0"], "--connections must be 1 to 1000"),
         (&["--in-flight", "0"], "--in-flight must be 1 to 512"),

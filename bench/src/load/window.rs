@@ -26,10 +26,16 @@ impl Window {
     /// Reads the meters at both ends, from a thread of its own: the runtime's are busy.
     pub(crate) fn metered(self, meters: Meters) -> std::thread::JoinHandle<Meter> {
         std::thread::spawn(move || {
-            std::thread::sleep(self.begin.saturating_duration_since(Instant::now()));
-            let before = meters.read();
-            std::thread::sleep(self.end.saturating_duration_since(Instant::now()));
-            meters.read().since(&before)
+            let (before, after) = self.read(|| meters.read());
+            after.since(&before)
         })
+    }
+
+    /// Blocks until the end; gives what was read at the beginning and then.
+    pub(crate) fn read<T>(self, read: impl Fn() -> T) -> (T, T) {
+        std::thread::sleep(self.begin.saturating_duration_since(Instant::now()));
+        let before = read();
+        std::thread::sleep(self.end.saturating_duration_since(Instant::now()));
+        (before, read())
     }
 }

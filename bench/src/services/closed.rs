@@ -1,4 +1,4 @@
-//! The closed loop: callers that each send when their last call was answered, and what became of the calls.
+//! Callers that each send when their last call was answered, or at the times of a schedule, and what became of the calls.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,8 @@ use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::load::{Meter, Meters, PAUSE_AFTER_FAILURE, Window, histogram};
+use super::watch::{Spent, Watch};
+use crate::load::{PAUSE_AFTER_FAILURE, Window, histogram};
 use crate::replay::wire::Wire;
 
 /// How long after the measured time an answer may come; then the call has failed.
@@ -24,6 +25,16 @@ pub(super) trait Workload: Send + Sync + 'static {
 
     /// A client on a connection.
     fn client(&self, wire: Wire) -> Self::Client;
+
+    /// What the next call needs and no time is counted for; it is the caller's `subject` then.
+    fn arrange(
+        &self,
+        client: &mut Self::Client,
+        caller: &Caller,
+    ) -> impl Future<Output = anyhow::Result<String>> + Send {
+        let _ = (client, caller);
+        std::future::ready(Ok(String::new()))
+    }
 
     /// Makes one call and checks its answer.
     fn call(&self, client: &mut Self::Client, caller: &Caller) -> impl Future<Output = anyhow::Result<()>> + Send;
@@ -40,6 +51,8 @@ pub(super) struct Caller {
     pub(super) calls: u64,
     /// A session id of its own.
     pub(super) session: String,
+    /// What was arranged for this call.
+    pub(super) subject: String,
 }
 
 /// How hard and how long.
@@ -51,6 +64,8 @@ pub(super) struct Pace {
     pub(super) warmup: Duration,
     /// The measured time.
     pub(super) measured: Duration,
+    /// Calls in a second of all callers, at even distances, whatever became of those before; none: each when the last was answered.
+    pub(super) rate: Option<f64>,
 }
 
 /// What happened in the measured time.
@@ -62,7 +77,7 @@ pub(super) struct Measured {
     /// What the first of them said.
     pub(super) first_error: Option<String>,
     /// Processor time.
-    pub(super) spent: Meter,
+    pub(super) spent: Spent,
 }
 
 /// Latencies and failures, from many tasks.
@@ -107,16 +122,42 @@ impl Recorder {
     }
 }
 
+/// When the calls of one caller are due.
+#[derive(Clone, Copy)]
+struct Schedule {
+    first: Instant,
+    interval: Duration,
+}
+
+impl Schedule {
+    /// Of one of so many callers, who take turns.
+    fn new(start: Instant, rate: f64, number: usize, callers: usize) -> Self {
+        let turn = Duration::from_secs_f64(1.0 / rate);
+        Self { first: start + turn * number as u32, interval: turn * callers as u32 }
+    }
+
+    fn due(&self, call: u64) -> Instant {
+        self.first + Duration::from_nanos(self.interval.as_nanos() as u64 * call)
+    }
+}
+
 /// Calls over `wires` for as long as `pace` says.
-pub(super) async fn run<W: Workload>(workload: &Arc<W>, wires: &[Wire], pace: &Pace, meters: Meters) -> Measured {
+pub(super) async fn run<W: Workload>(workload: &Arc<W>, wires: &[Wire], pace: &Pace, watch: Watch) -> Measured {
     let window = Window::new(pace.warmup, pace.measured);
-    let spent = window.metered(meters);
+    let start = window.begin - pace.warmup;
+    let spent = std::thread::spawn(move || {
+        let (before, after) = window.read(|| watch.read());
+        after.since(&before)
+    });
     let recorder = Arc::new(Recorder::new());
     let mut callers = JoinSet::new();
-    for number in 0..wires.len() * pace.in_flight {
+    let count = wires.len() * pace.in_flight;
+    for number in 0..count {
         let client = workload.client(wires[number % wires.len()].clone());
-        let caller = Caller { number: number as u64, calls: 0, session: Uuid::now_v7().to_string() };
-        callers.spawn(keep_calling(Arc::clone(workload), client, caller, window, Arc::clone(&recorder)));
+        let session = Uuid::now_v7().to_string();
+        let caller = Caller { number: number as u64, calls: 0, session, subject: String::new() };
+        let times = Times { window, schedule: pace.rate.map(|rate| Schedule::new(start, rate, number, count)) };
+        callers.spawn(keep_calling(Arc::clone(workload), client, caller, times, Arc::clone(&recorder)));
     }
     let all_ended = async {
         while let Some(ended) = callers.join_next().await {
@@ -135,20 +176,50 @@ pub(super) async fn run<W: Workload>(workload: &Arc<W>, wires: &[Wire], pace: &P
     Measured { histogram: recorder.latencies(), errors, first_error, spent }
 }
 
+/// When a caller calls.
+#[derive(Clone, Copy)]
+struct Times {
+    window: Window,
+    schedule: Option<Schedule>,
+}
+
+impl Times {
+    /// Waits until a call is to be made; gives when that was to be, or nothing once the time is over. Calls that were due and are
+    /// late are made: they count with the time that they waited.
+    async fn next(&self, call: u64) -> Option<Instant> {
+        let due = match self.schedule {
+            Some(schedule) => schedule.due(call),
+            None => Instant::now(),
+        };
+        if due >= self.window.end {
+            return None;
+        }
+        if due > Instant::now() {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        Some(due)
+    }
+}
+
 async fn keep_calling<W: Workload>(
     workload: Arc<W>,
     mut client: W::Client,
     mut caller: Caller,
-    window: Window,
+    times: Times,
     recorder: Arc<Recorder>,
 ) {
     loop {
-        let sent = Instant::now();
-        if sent >= window.end {
-            return;
-        }
-        match workload.call(&mut client, &caller).await {
-            Ok(()) if sent >= window.begin => recorder.took(caller.number, sent.elapsed().as_nanos() as u64),
+        let arranged = workload.arrange(&mut client, &caller).await;
+        let Some(due) = times.next(caller.calls).await else { return };
+        let called = match arranged {
+            Ok(subject) => {
+                caller.subject = subject;
+                workload.call(&mut client, &caller).await
+            }
+            Err(error) => Err(error),
+        };
+        match called {
+            Ok(()) if due >= times.window.begin => recorder.took(caller.number, due.elapsed().as_nanos() as u64),
             Ok(()) => {}
             Err(error) => {
                 recorder.failed(&error);
@@ -161,7 +232,20 @@ async fn keep_calling<W: Workload>(
 
 #[cfg(test)]
 mod tests {
-    use super::Recorder;
+    use std::time::{Duration, Instant};
+
+    use super::{Recorder, Schedule};
+
+    #[test]
+    fn callers_take_turns_at_even_distances() {
+        let start = Instant::now();
+        let mut due: Vec<_> = (0..4).map(|number| Schedule::new(start, 1000.0, number, 4)).collect();
+        due.rotate_left(1);
+        let mut times: Vec<Instant> = due.iter().flat_map(|schedule| [schedule.due(0), schedule.due(1)]).collect();
+        times.sort();
+        let expected: Vec<Instant> = (0..8).map(|call| start + Duration::from_millis(call)).collect();
+        assert_eq!(times, expected);
+    }
 
     #[test]
     fn latencies_of_all_are_put_together_and_the_first_failure_is_kept() {

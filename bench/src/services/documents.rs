@@ -26,13 +26,18 @@ pub(super) type Client = StateSyncServiceClient<Wire>;
 
 /// Documents that are created and left alone.
 pub(super) struct Creations {
+    /// How many there were at the beginning.
+    before: u64,
     created: AtomicU64,
 }
 
 impl Creations {
-    /// Of a service that has no documents.
-    pub(super) fn new() -> Self {
-        Self { created: AtomicU64::new(0) }
+    /// Beside the documents that there are.
+    ///
+    /// # Errors
+    /// If the service refuses.
+    pub(super) async fn prepare(wire: &Wire) -> anyhow::Result<Self> {
+        Ok(Self { before: total(&mut Client::new(wire.clone())).await?, created: AtomicU64::new(0) })
     }
 }
 
@@ -53,13 +58,9 @@ impl Workload for Creations {
     }
 
     async fn check(&self, wire: Wire) -> anyhow::Result<()> {
-        let expected = self.created.load(Ordering::Relaxed);
-        let answer = Client::new(wire).get_stats(GetStatsRequest {}).await?.into_inner();
-        let found = answer.stats.context("the answer has no statistics")?.total_documents;
-        ensure!(
-            u64::try_from(found) == Ok(expected),
-            "the service has {found} documents of {expected} that it acknowledged"
-        );
+        let expected = self.before + self.created.load(Ordering::Relaxed);
+        let found = total(&mut Client::new(wire)).await?;
+        ensure!(found == expected, "the service has {found} documents of {expected} that it acknowledged");
         Ok(())
     }
 }
@@ -132,7 +133,8 @@ impl Operations {
     /// If the service refuses.
     pub(super) async fn prepare(documents: usize, spread: usize, pace: Pace, wire: &Wire) -> anyhow::Result<Self> {
         let mut client = Client::new(wire.clone());
-        let most = OPERATIONS_PER_S_MAX * (pace.warmup + pace.measured).as_secs_f64() / documents as f64;
+        let per_s = pace.rate.unwrap_or(OPERATIONS_PER_S_MAX);
+        let most = per_s * (pace.warmup + pace.measured).as_secs_f64() / documents as f64;
         let generations = 1 + (most / GENERATION_OPERATIONS as f64).ceil() as usize;
         let content = Bytes::from(vec![b'.'; spread]);
         let mut slots = Vec::with_capacity(documents);
@@ -198,6 +200,13 @@ pub(super) async fn create(client: &mut Client, name: String, content: Bytes) ->
     };
     let answer = client.create_document(request).await?.into_inner();
     answer.document.context("the answer has no document")
+}
+
+/// How many documents there are.
+async fn total(client: &mut Client) -> anyhow::Result<u64> {
+    let answer = client.get_stats(GetStatsRequest {}).await?.into_inner();
+    let total = answer.stats.context("the answer has no statistics")?.total_documents;
+    u64::try_from(total).context("the service has a negative number of documents")
 }
 
 /// An operation on a text with an id of its own, as a client sends that may have to send it again.

@@ -13,12 +13,11 @@ use tokio::task::JoinSet;
 use tonic::Streaming;
 use uuid::Uuid;
 
-use super::args::ServicesArgs;
 use super::closed::Recorder;
-use super::dial::Dialer;
+use super::dial::{Dialer, Target};
 use super::documents::{self, Client};
-use super::server::Server;
-use crate::load::{self, Meter, Meters, pace};
+use super::watch::{Spent, Watch};
+use crate::load::pace;
 use crate::replay::wire::Wire;
 
 /// How long after the last operation its events may come.
@@ -35,11 +34,27 @@ const AHEAD: Duration = Duration::from_millis(20);
 /// Characters of the document while it is measured.
 const CHARACTERS: usize = 100;
 
+/// How many read what comes how often.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) subscribers: usize,
+    /// That carry the streams.
+    pub(super) connections: usize,
+    /// Operations per second.
+    pub(super) rate: f64,
+    /// Seconds.
+    pub(super) warmup: f64,
+    pub(super) seconds: f64,
+    /// Whether so much is sent before that streams that are not read are full.
+    pub(super) is_filled: bool,
+}
+
 /// What every round has in common.
 pub(super) struct Site<'a> {
-    pub(super) args: &'a ServicesArgs,
+    pub(super) shape: Shape,
     pub(super) dialer: &'a Dialer,
-    pub(super) server: &'a Server,
+    pub(super) target: &'a Target,
+    pub(super) watch: Watch,
 }
 
 /// What a round came to, or several together.
@@ -55,6 +70,7 @@ pub(super) struct Round {
     pub(super) first_error: Option<String>,
     pub(super) client_cpu_s: f64,
     pub(super) server_cpu_s: Option<f64>,
+    pub(super) store_cpu_s: Option<f64>,
 }
 
 impl Round {
@@ -67,7 +83,9 @@ impl Round {
         self.errors += other.errors;
         self.first_error = self.first_error.or(other.first_error);
         self.client_cpu_s += other.client_cpu_s;
-        self.server_cpu_s = self.server_cpu_s.zip(other.server_cpu_s).map(|(one, other)| one + other);
+        let sum = |one: Option<f64>, other: Option<f64>| one.zip(other).map(|(one, other)| one + other);
+        self.server_cpu_s = sum(self.server_cpu_s, other.server_cpu_s);
+        self.store_cpu_s = sum(self.store_cpu_s, other.store_cpu_s);
         self
     }
 }
@@ -88,13 +106,13 @@ struct Edits {
 }
 
 impl Edits {
-    fn new(args: &ServicesArgs, version: u64) -> Self {
-        let rate = args.fan_out.rate;
-        let warmup = (rate * args.warmup).round() as usize;
+    fn new(shape: &Shape, version: u64) -> Self {
+        let rate = shape.rate;
+        let warmup = (rate * shape.warmup).round() as usize;
         Self {
             start: Instant::now() + AHEAD,
             rate,
-            count: warmup + ((rate * args.seconds).round() as usize).max(1),
+            count: warmup + ((rate * shape.seconds).round() as usize).max(1),
             warmup,
             version,
             recorder: Recorder::new(),
@@ -116,7 +134,7 @@ impl Edits {
         }
     }
 
-    fn came_to(&self, readers: usize, spent: &Meter) -> Round {
+    fn came_to(&self, readers: usize, spent: &Spent) -> Round {
         let (errors, first_error) = self.recorder.errors();
         Round {
             latencies: self.recorder.latencies(),
@@ -125,8 +143,9 @@ impl Edits {
             lagged: self.lagged.load(Ordering::Relaxed),
             errors,
             first_error,
-            client_cpu_s: spent.cpu_s,
-            server_cpu_s: spent.server_cpu_s,
+            client_cpu_s: spent.meter.cpu_s,
+            server_cpu_s: spent.meter.server_cpu_s,
+            store_cpu_s: spent.store_cpu_s,
         }
     }
 }
@@ -136,29 +155,32 @@ impl Edits {
 /// # Errors
 /// If it cannot begin. What fails later is in the round.
 pub(super) async fn measure(site: &Site<'_>, stalled: usize) -> anyhow::Result<Round> {
-    let args = &site.args.fan_out;
-    let wires = site.dialer.wires(site.server, args.subscriber_connections).await?;
-    let writer = site.dialer.wires(site.server, 1).await?.remove(0);
+    let shape = &site.shape;
+    let wires = site.dialer.wires(site.target, shape.connections).await?;
+    let writer = site.dialer.wires(site.target, 1).await?.remove(0);
     let mut writer = Client::new(writer);
     let content = Bytes::from(vec![b'.'; CHARACTERS]);
-    let document = documents::create(&mut writer, "read by many".to_owned(), content).await?.id;
+    let created = documents::create(&mut writer, "read by many".to_owned(), content).await?;
+    let document = created.id;
     let wire = |number: usize| wires[number % wires.len()].clone();
     // Kept until the end, and never read.
     let mut unread = Vec::with_capacity(stalled);
     for number in 0..stalled {
         unread.push(subscribe(wire(number), &document).await?);
     }
-    let version = fill(&mut writer, &document).await.context("the streams that are not read cannot be filled")?;
-    let mut streams = Vec::with_capacity(args.subscribers - stalled);
-    for number in stalled..args.subscribers {
+    let mut version = created.version;
+    if shape.is_filled {
+        version = fill(&mut writer, &document).await.context("the streams that are not read cannot be filled")?;
+    }
+    let mut streams = Vec::with_capacity(shape.subscribers - stalled);
+    for number in stalled..shape.subscribers {
         let mut events = subscribe(wire(number), &document).await?;
         let first = events.message().await?.context("the stream ended at once")?;
         ensure!(first.version == version, "a stream began at version {} of {version}", first.version);
         streams.push(events);
     }
-    let meters = Meters::new(load::Wire::of_interfaces(site.server.address.ip()), Some(site.server.id()));
-    let before = meters.read();
-    let edits = Arc::new(Edits::new(site.args, version));
+    let before = site.watch.read();
+    let edits = Arc::new(Edits::new(shape, version));
     let count = streams.len();
     let mut readers = JoinSet::new();
     for (number, events) in streams.into_iter().enumerate() {
@@ -171,7 +193,7 @@ pub(super) async fn measure(site: &Site<'_>, stalled: usize) -> anyhow::Result<R
         }
     };
     let in_time = tokio::time::timeout(LATE_EVENTS, all_read).await;
-    let spent = meters.read().since(&before);
+    let spent = site.watch.read().since(&before);
     if in_time.is_err() {
         for _ in 0..readers.len() {
             let late = LATE_EVENTS.as_secs();
@@ -289,8 +311,8 @@ mod tests {
         let mut latencies = histogram();
         latencies.saturating_record(latency_ns);
         let (expected, lagged, errors, first_error) = (delivered, 1, 0, None);
-        let (client_cpu_s, server_cpu_s) = (0.25, Some(0.5));
-        Round { latencies, expected, delivered, lagged, errors, first_error, client_cpu_s, server_cpu_s }
+        let (client_cpu_s, server_cpu_s, store_cpu_s) = (0.25, Some(0.5), None);
+        Round { latencies, expected, delivered, lagged, errors, first_error, client_cpu_s, server_cpu_s, store_cpu_s }
     }
 
     #[test]

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::args::{Scenario, ServicesArgs};
-
 /// How often the bar moves.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -20,16 +18,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of everything that is asked for.
-    pub(super) fn new(args: &ServicesArgs) -> Self {
-        let parts = 1 + usize::from(args.fan_out.stalled_streams() > 0);
-        let of = |scenario: &Scenario| match scenario {
-            Scenario::FanOut => args.fan_out.rounds * parts,
-            _ => args.connections.len(),
-        };
-        let total = args.transport.len() * args.scenarios().iter().map(of).sum::<usize>();
+    /// Of so many measurements.
+    pub(super) fn new(total: usize, is_silent: bool) -> Self {
         let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        let bar = if is_terminal && !args.json {
+        let bar = if is_terminal && !is_silent {
             let bar = ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len}, {eta} left: {msg}");
             bar.set_style(style.expect("the template is constant and valid"));
@@ -38,7 +30,7 @@ impl Progress {
         } else {
             ProgressBar::hidden()
         };
-        Self { bar, is_silent: args.json, is_terminal, done: 0, total }
+        Self { bar, is_silent, is_terminal, done: 0, total }
     }
 
     /// A measurement begins.
@@ -53,6 +45,14 @@ impl Progress {
         if !self.is_silent && !self.is_terminal {
             eprintln!("[{}/{}] {result}", self.done, self.total);
         }
+    }
+
+    /// Something that is not measured, or not as asked for.
+    pub(super) fn note(&self, note: &str) {
+        if self.is_silent {
+            return;
+        }
+        if self.is_terminal { self.bar.println(note) } else { eprintln!("{note}") }
     }
 
     /// Takes the bar away.

@@ -2,96 +2,123 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use control::launch::Service;
 
-use super::args::Store;
+use super::dial::Target;
+use super::store::Store;
+use super::stores::Space;
 
 /// Environment variables that begin so would override the configuration.
 const OVERRIDES: &str = "AETHERFLOW_";
 
+/// How a service is started.
+pub(super) struct Setup<'a> {
+    pub(super) service: Service,
+    pub(super) space: &'a Space,
+    /// A network namespace and the address there; none: loopback, here.
+    pub(super) namespace: Option<(&'a str, IpAddr)>,
+    /// Further sections of the configuration.
+    pub(super) sections: &'a str,
+}
+
+impl<'a> Setup<'a> {
+    /// On loopback.
+    pub(super) fn new(service: Service, space: &'a Space) -> Self {
+        Self { service, space, namespace: None, sections: "" }
+    }
+}
+
 /// A running service, which ends with this.
 pub(super) struct Server {
     process: Process,
-    /// gRPC, over TCP and over Quantum.
-    pub(super) address: SocketAddr,
-    /// SHA-256 of its public key, in hexadecimal.
-    pub(super) fingerprint: String,
+    pub(super) target: Target,
 }
 
 impl Server {
-    /// Starts a service on a free port of loopback with its data in `data`, and waits until it says that it is up.
+    /// Starts a service on a free port with its data in `data`, and waits until it says that it is up.
     ///
     /// # Errors
     /// If the program is missing, or ends before it is up.
-    pub(super) fn start(service: Service, store: Store, data: &Path) -> anyhow::Result<Self> {
+    pub(super) fn start(setup: &Setup<'_>, data: &Path) -> anyhow::Result<Self> {
+        if setup.space.store == Store::TonicFloor {
+            let mut floor = Command::new(std::env::current_exe()?);
+            floor.args(["services", "--serve-floor"]);
+            return Self::spawn(floor, "the floor", data);
+        }
         let program = std::env::current_exe()?.with_file_name("aetherflow");
         ensure!(program.exists(), "{} is missing: build the package aetherflow", program.display());
-        let name = match service {
+        let name = match setup.service {
             Service::Session => "session",
             Service::Statesync => "statesync",
         };
-        let (file, log) = (data.join(format!("{name}.yaml")), data.join(format!("{name}.log")));
-        std::fs::write(&file, configuration(store, data)?).context("cannot write the service's configuration")?;
-        let mut command = Command::new(program);
-        command.arg(name).arg("-f").arg(&file).stdin(Stdio::null()).stdout(Stdio::piped());
+        let file = data.join(format!("{name}.yaml"));
+        std::fs::write(&file, configuration(setup, data)?).context("cannot write the service's configuration")?;
+        let mut command = match setup.namespace {
+            Some((namespace, _)) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.arg(name).arg("-f").arg(&file);
+        Self::spawn(command, name, data)
+    }
+
+    fn spawn(mut command: Command, name: &str, data: &Path) -> anyhow::Result<Self> {
+        let log = data.join("service.log");
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(&log).context("cannot write the service's log")?);
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with(OVERRIDES) {
                 command.env_remove(variable);
             }
         }
-        let mut process = Process(command.spawn().context("cannot start aetherflow")?);
+        let mut process = Process(command.spawn().with_context(|| format!("cannot start {name}"))?);
         let output = process.0.stdout.take().expect("standard output is a pipe");
-        let Some((address, fingerprint)) = announced(BufReader::new(output)) else {
+        let Some(target) = announced(BufReader::new(output)) else {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
-            bail!("aetherflow {name} ended before it was up: {}", said.trim());
+            bail!("{name} ended before it was up: {}", said.trim());
         };
-        Ok(Self { process, address, fingerprint })
+        Ok(Self { process, target })
     }
 
     /// Its process id.
     pub(super) fn id(&self) -> u32 {
         self.process.0.id()
     }
-
-    /// The memory that it has resident, in bytes.
-    pub(super) fn resident_bytes(&self) -> Option<u64> {
-        resident_bytes(&std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?)
-    }
 }
 
 /// The keys that are not the defaults. Text in JSON's quotes is text in YAML's.
-fn configuration(store: Store, data: &Path) -> anyhow::Result<String> {
+fn configuration(setup: &Setup<'_>, data: &Path) -> anyhow::Result<String> {
     let data = serde_json::to_string(data).context("the data folder's name is not UTF-8")?;
+    let host = setup.namespace.map_or(Ipv4Addr::LOCALHOST.into(), |(_, address)| address);
     Ok(format!(
-        "Server:\n  Port: 0\n  Data: {data}\nStore:\n  Type: {}\nMetrics:\n  Port: 0\nLog:\n  Level: warn\n",
-        store.name()
+        "Server:\n  Host: \"{host}\"\n  Port: 0\n  Data: {data}\n{}Auth:\n  AllowAnonymous: {}\nMetrics:\n  Port: 0\nLog:\n  \
+         Level: warn\n{}",
+        setup.space.section,
+        !host.is_loopback(),
+        setup.sections
     ))
 }
 
 /// The address and the fingerprint that a service tells when it is up; what it says later is read and dropped.
-fn announced(output: impl BufRead + Send + 'static) -> Option<(SocketAddr, String)> {
+fn announced(output: impl BufRead + Send + 'static) -> Option<Target> {
     let mut lines = output.lines().map_while(Result::ok);
-    let mut address: Option<SocketAddr> = None;
+    let mut address = None;
     let fingerprint = lines.by_ref().find_map(|line| {
         // The first is gRPC; readiness and metrics follow.
         address = address.or_else(|| line.split_once("http://")?.1.trim().parse().ok());
         line.contains("fingerprint").then(|| line.split_whitespace().next_back().map(str::to_owned))?
     });
-    let announced = (address?, fingerprint?);
+    let announced = Target { address: address?, fingerprint: fingerprint? };
     std::thread::spawn(move || lines.for_each(drop));
     Some(announced)
-}
-
-/// Resident memory in bytes in `proc_pid_status(5)`, which has it in KiB.
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// A process that does not outlive this.
@@ -107,8 +134,13 @@ impl Drop for Process {
 
 #[cfg(test)]
 mod tests {
-    use super::{announced, configuration, resident_bytes};
-    use crate::services::args::Store;
+    use std::path::Path;
+
+    use control::launch::Service;
+
+    use super::{Setup, Target, announced, configuration};
+    use crate::services::store::Store;
+    use crate::services::stores::Space;
 
     #[test]
     fn a_service_tells_its_address_and_its_fingerprint() {
@@ -116,16 +148,21 @@ mod tests {
                     \x20 gRPC over TCP  http://127.0.0.1:4001\n  over Quantum   quantum://127.0.0.1:4001\n\
                     \x20 readiness      http://127.0.0.1:4002/readyz\n\
                     \x20 fingerprint (SHA-256 of the public key)  abcd\n";
-        let (address, fingerprint) = announced(said.as_bytes()).unwrap();
-        assert_eq!((address.port(), fingerprint.as_str()), (4001, "abcd"));
+        let target = announced(said.as_bytes()).unwrap();
+        let expected: Target = "127.0.0.1:4001,abcd".parse().unwrap();
+        assert_eq!(target, expected);
         assert!(announced("It is not up.\n".as_bytes()).is_none());
     }
 
     #[test]
-    fn the_folder_is_quoted_and_resident_memory_is_found() {
-        let text = configuration(Store::Memory, std::path::Path::new("/a \"b\"")).unwrap();
+    fn the_folder_is_quoted_and_only_loopback_needs_no_leave() {
+        let space = Space::embedded(Store::Memory);
+        let here = Setup::new(Service::Session, &space);
+        let text = configuration(&here, Path::new("/a \"b\"")).unwrap();
         assert!(text.contains("Data: \"/a \\\"b\\\"\"\n") && text.contains("Type: memory\n"), "{text}");
-        assert_eq!(resident_bytes("Name:\ta\nVmRSS:\t    12 kB\n"), Some(12_288));
-        assert_eq!(resident_bytes("Name:\ta\n"), None);
+        assert!(text.contains("AllowAnonymous: false"), "{text}");
+        let there = Setup { namespace: Some(("a", "10.77.0.2".parse().unwrap())), ..here };
+        let text = configuration(&there, Path::new("a")).unwrap();
+        assert!(text.contains("Host: \"10.77.0.2\"\n") && text.contains("AllowAnonymous: true"), "{text}");
     }
 }

@@ -1,17 +1,24 @@
-//! Sessions: opening them, reading them, keeping them alive.
+//! Sessions: opening them, reading them, keeping them alive, changing, closing and listing them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use proto::session::session_service_client::SessionServiceClient;
-use proto::session::{CreateSessionRequest, GetSessionRequest, GetStatsRequest, HeartbeatRequest};
+use proto::session::{
+    CreateSessionRequest, DeleteSessionRequest, GetSessionRequest, GetStatsRequest, HeartbeatRequest,
+    ListSessionsRequest, UpdateSessionRequest,
+};
 
 use super::closed::{Caller, Workload};
 use crate::replay::wire::Wire;
 
 /// Sessions that are read and kept alive.
 const KEPT: usize = 1000;
+/// So many of them are one user's.
+const KEPT_OF_USER: usize = 10;
+/// What is attached to them by changing them.
+const ATTACHED: &str = "seen";
 /// That are opened at once before the measurement.
 const OPENED_AT_ONCE: usize = 32;
 /// 32 random bytes in padded base64.
@@ -28,6 +35,12 @@ pub(super) enum SessionCall {
     Get,
     /// `Heartbeat`
     Heartbeat,
+    /// `UpdateSession`
+    Update,
+    /// `DeleteSession`
+    Delete,
+    /// `ListSessions`
+    List,
 }
 
 /// Calls of one kind.
@@ -38,6 +51,7 @@ pub(super) struct Sessions {
     /// How many there were in all at the beginning.
     before: u64,
     created: AtomicU64,
+    deleted: AtomicU64,
 }
 
 impl Sessions {
@@ -47,15 +61,30 @@ impl Sessions {
     /// If the service refuses.
     pub(super) async fn prepare(call: SessionCall, wire: &Wire) -> anyhow::Result<Self> {
         let mut client = Client::new(wire.clone());
-        let count = if call == SessionCall::Create { 0 } else { KEPT };
+        let count = if matches!(call, SessionCall::Create | SessionCall::Delete) { 0 } else { KEPT };
+        let earlier = total(&mut client).await?;
         let opened = stream::iter(0..count).map(|number| {
             let mut client = client.clone();
-            async move { create(&mut client, &format!("kept-{number}")).await }
+            async move { create(&mut client, &user(number)).await }
         });
         let kept = opened.buffer_unordered(OPENED_AT_ONCE).try_collect::<Vec<String>>().await?;
         let before = total(&mut client).await?;
-        ensure!(before == count as u64, "the service has {before} sessions of {count} that were opened");
-        Ok(Self { call, kept, before, created: AtomicU64::new(0) })
+        ensure!(
+            before == earlier + count as u64,
+            "the service has {before} sessions, {earlier} and {count} were opened"
+        );
+        Ok(Self { call, kept, before, created: AtomicU64::new(0), deleted: AtomicU64::new(0) })
+    }
+
+    async fn update(&self, client: &mut Client, caller: &Caller) -> anyhow::Result<()> {
+        let (session_id, value) = (self.kept(caller), format!("{} by {}", caller.calls, caller.number));
+        let metadata = [(ATTACHED.to_owned(), value.clone())].into();
+        let request = UpdateSessionRequest { session_id: session_id.clone(), metadata, ..Default::default() };
+        let answer = client.update_session(request).await?.into_inner();
+        let updated = answer.session.context("the answer has no session")?;
+        ensure!(updated.session_id == session_id, "session {} came for {session_id}", updated.session_id);
+        ensure!(updated.metadata.get(ATTACHED) == Some(&value), "session {session_id} has not what was attached to it");
+        Ok(())
     }
 
     /// One of those that are there from the beginning, another one each time.
@@ -69,6 +98,15 @@ impl Workload for Sessions {
 
     fn client(&self, wire: Wire) -> Client {
         Client::new(wire)
+    }
+
+    async fn arrange(&self, client: &mut Client, caller: &Caller) -> anyhow::Result<String> {
+        if self.call != SessionCall::Delete {
+            return Ok(String::new());
+        }
+        let opened = create(client, &format!("user-{}", caller.number)).await?;
+        self.created.fetch_add(1, Ordering::Relaxed);
+        Ok(opened)
     }
 
     async fn call(&self, client: &mut Client, caller: &Caller) -> anyhow::Result<()> {
@@ -88,12 +126,19 @@ impl Workload for Sessions {
                 let answer = client.heartbeat(request).await?.into_inner();
                 ensure!(answer.success && answer.remaining_seconds > 0, "a heartbeat did not keep its session alive");
             }
+            SessionCall::Update => self.update(client, caller).await?,
+            SessionCall::Delete => {
+                let request = DeleteSessionRequest { session_id: caller.subject.clone(), ..Default::default() };
+                ensure!(client.delete_session(request).await?.into_inner().success, "a session was not closed");
+                self.deleted.fetch_add(1, Ordering::Relaxed);
+            }
+            SessionCall::List => list(client, &user(caller.number as usize + caller.calls as usize)).await?,
         }
         Ok(())
     }
 
     async fn check(&self, wire: Wire) -> anyhow::Result<()> {
-        let expected = self.before + self.created.load(Ordering::Relaxed);
+        let expected = self.before + self.created.load(Ordering::Relaxed) - self.deleted.load(Ordering::Relaxed);
         let found = total(&mut Client::new(wire)).await?;
         ensure!(found == expected, "the service has {found} sessions of {expected} that it acknowledged");
         Ok(())
@@ -112,6 +157,22 @@ async fn create(client: &mut Client, user_id: &str) -> anyhow::Result<String> {
     ensure!(session.user_id == user_id, "a session of {} came for {user_id}", session.user_id);
     ensure!(answer.token.len() == TOKEN_CHARACTERS, "the token has {} characters", answer.token.len());
     Ok(session.session_id)
+}
+
+/// Whose a session is that is there from the beginning.
+fn user(number: usize) -> String {
+    format!("kept-{}", number % (KEPT / KEPT_OF_USER))
+}
+
+/// Lists a user's sessions.
+async fn list(client: &mut Client, user_id: &str) -> anyhow::Result<()> {
+    let request = ListSessionsRequest { user_id: user_id.to_owned(), ..ListSessionsRequest::default() };
+    let answer = client.list_sessions(request).await?.into_inner();
+    let is_theirs = answer.sessions.iter().all(|session| session.user_id == user_id);
+    let count = answer.sessions.len();
+    ensure!(is_theirs && count == KEPT_OF_USER, "{count} sessions were listed of {KEPT_OF_USER} of {user_id}");
+    ensure!(answer.total as usize == KEPT_OF_USER, "{user_id} has {} sessions of {KEPT_OF_USER}", answer.total);
+    Ok(())
 }
 
 /// How many sessions there are.
