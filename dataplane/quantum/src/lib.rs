@@ -35,7 +35,7 @@ mod security_tests;
 
 pub use config::{Alpn, ConnectOptions, DatagramConfig, EndpointConfig, SecurityConfig};
 pub use congestion::CongestionControl;
-pub use connection::DatagramError;
+pub use connection::{DatagramError, connection_part_sizes};
 pub use crypto::session;
 pub use endpoint::{
     ConnectError, ConnectionHandle, ConnectionRef, Endpoint, OpenError, Read, Received, Transmit, WriteError,

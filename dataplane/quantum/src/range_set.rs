@@ -109,6 +109,11 @@ impl RangeSet {
         self.ranges.iter().rev().copied()
     }
 
+    /// Frees memory that holds nothing.
+    pub(crate) fn shrink(&mut self) {
+        self.ranges.shrink_to_fit();
+    }
+
     /// How many ranges there are.
     pub(crate) fn len(&self) -> usize {
         self.ranges.len()

@@ -12,6 +12,9 @@ use crate::stats::CongestionStats;
 use bbr::Bbr;
 use cubic::Cubic;
 
+/// Bytes of BBR's state.
+pub(crate) const BBR_SIZE: usize = size_of::<Bbr>();
+
 /// Which controller the connections of an endpoint use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CongestionControl {

@@ -98,7 +98,7 @@ impl Connection {
         self.tell_closed(reason);
         let until = now + self.recovery.probe_timeout() * 3;
         let due = if frame.is_some() { self.epochs_for_close() } else { Epochs::new() };
-        self.state = State::Closing(Closing { until, frame, due, packets: 0 });
+        self.state = State::Closing(Box::new(Closing { until, frame, due, packets: 0 }));
     }
 
     /// The newest epoch that the peer surely has keys for. It may have newer ones, and have dropped these: then the close goes

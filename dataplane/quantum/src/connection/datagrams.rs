@@ -48,6 +48,10 @@ impl Queue {
         dropped
     }
 
+    fn shrink(&mut self) {
+        self.waiting.shrink_to_fit();
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         let data = self.waiting.pop_front()?;
         self.bytes -= data.len() + ENTRY_BYTES;
@@ -81,6 +85,12 @@ impl Datagrams {
             was_first: false,
             stats: DatagramStats::default(),
         }
+    }
+
+    /// Frees memory that holds nothing.
+    pub(super) fn shrink(&mut self) {
+        self.outgoing.shrink();
+        self.incoming.shrink();
     }
 
     /// The peer takes frames of so many bytes.

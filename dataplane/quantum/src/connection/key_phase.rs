@@ -43,7 +43,9 @@ struct Progress {
 pub(super) struct KeyPhases {
     epoch: Epoch,
     current: KeyPair,
-    /// Made beforehand, so that the time a packet takes does not tell whether it began a phase (RFC 9001 section 6.3).
+    /// Made when it is needed first, so that a connection which never changes its keys does not hold twice as many. That a
+    /// packet takes longer then tells nothing: the phase is in the clear, unlike the bit for whose sake RFC 9001 section 6.3 has
+    /// keys made beforehand.
     next: Option<KeyPair>,
     previous: Option<Previous>,
     source: Option<Box<dyn KeyUpdates>>,
@@ -66,9 +68,14 @@ impl KeyPhases {
     }
 
     /// Where the keys of the next phases come from.
-    pub(super) fn set_source(&mut self, mut source: Box<dyn KeyUpdates>) {
-        self.next = Some(source.next_keys());
+    pub(super) fn set_source(&mut self, source: Box<dyn KeyUpdates>) {
         self.source = Some(source);
+    }
+
+    fn make_next(&mut self) {
+        if self.next.is_none() {
+            self.next = self.source.as_mut().map(|source| source.next_keys());
+        }
     }
 
     /// The epoch that packets are sealed in.
@@ -88,6 +95,9 @@ impl KeyPhases {
             return Some((&*self.current.remote, Phase::Current));
         }
         let is_late = self.progress.first_received.is_none_or(|first| number < first);
+        if !is_late || self.previous.is_none() {
+            self.make_next();
+        }
         match &self.previous {
             Some(previous) if is_late => Some((&*previous.remote, Phase::Previous)),
             _ => Some((&*self.next.as_ref()?.remote, Phase::Next)),
@@ -169,7 +179,7 @@ impl KeyPhases {
     pub(super) fn update_after(&mut self, now: Time, packets: u64) -> bool {
         self.forget_previous(now);
         let is_due = self.progress.sealed >= packets.min(self.current.local.packets_max() / 2);
-        let may = is_due && self.progress.confirmed && self.previous.is_none() && self.next.is_some();
+        let may = is_due && self.progress.confirmed && self.previous.is_none() && self.source.is_some();
         if may {
             self.advance();
             self.stats.updates += 1;
@@ -189,10 +199,10 @@ impl KeyPhases {
 
     /// Makes the next phase the current one.
     fn advance(&mut self) {
+        self.make_next();
         let Some(next) = self.next.take() else { return };
         let over = std::mem::replace(&mut self.current, next);
         self.previous = Some(Previous { remote: over.remote, until: None });
-        self.next = self.source.as_mut().map(|source| source.next_keys());
         self.progress = Progress::default();
         self.epoch = if self.epoch == Epoch::OneRtt0 { Epoch::OneRtt1 } else { Epoch::OneRtt0 };
     }
@@ -212,7 +222,8 @@ impl KeyPhases {
 
     /// The local key of the next phase, for tests.
     #[cfg(test)]
-    pub(super) fn next_local(&self) -> Option<&dyn PacketKey> {
+    pub(super) fn next_local(&mut self) -> Option<&dyn PacketKey> {
+        self.make_next();
         Some(&*self.next.as_ref()?.local)
     }
 }

@@ -21,11 +21,27 @@ pub(crate) struct EarlyPacket {
     pub(crate) segment: Vec<u8>,
 }
 
-/// The key of early data: seals on a client, opens on a server.
+/// Keys that go with the handshake, and what waits for them.
+#[derive(Default)]
+struct Passing {
+    initial: Option<KeyPair>,
+    handshake: Option<KeyPair>,
+    /// The key of early data: seals on a client, opens on a server.
+    early_seals: Option<Box<dyn PacketKey>>,
+    early_opens: Option<Box<dyn PacketKey>>,
+    packets: VecDeque<EarlyPacket>,
+}
+
+impl Passing {
+    fn is_empty(&self) -> bool {
+        let has_early = self.early_seals.is_some() || self.early_opens.is_some();
+        self.initial.is_none() && self.handshake.is_none() && !has_early && self.packets.is_empty()
+    }
+}
+
+/// What became of early data.
 #[derive(Default)]
 struct ZeroRtt {
-    seals: Option<Box<dyn PacketKey>>,
-    opens: Option<Box<dyn PacketKey>>,
     /// The key may come: packets are kept for it.
     is_expected: bool,
     /// The server accepted early data.
@@ -36,8 +52,8 @@ struct ZeroRtt {
 
 /// Keys by epoch. Keys of an epoch that is over are dropped. [`Epoch::OneRtt0`] stands for 1-RTT in whatever phase it is.
 pub(crate) struct KeyRing {
-    initial: Option<KeyPair>,
-    handshake: Option<KeyPair>,
+    /// None once the connection has rested after the handshake.
+    passing: Option<Box<Passing>>,
     one_rtt: Option<KeyPhases>,
     /// Data of 1-RTT may be opened: a server's only once the client has proved that it finished the handshake.
     one_rtt_enabled: bool,
@@ -48,29 +64,30 @@ pub(crate) struct KeyRing {
     proven: Epoch,
     /// Proves the server's stateless reset.
     reset_token: Option<[u8; 16]>,
-    early: VecDeque<EarlyPacket>,
 }
 
 impl KeyRing {
     pub(crate) fn new(initial: KeyPair) -> Self {
         Self {
-            initial: Some(initial),
-            handshake: None,
+            passing: Some(Box::new(Passing { initial: Some(initial), ..Passing::default() })),
             one_rtt: None,
             one_rtt_enabled: false,
             one_rtt_sends: false,
             zero_rtt: ZeroRtt::default(),
             proven: Epoch::Initial,
             reset_token: None,
-            early: VecDeque::new(),
         }
+    }
+
+    fn passing(&mut self) -> &mut Passing {
+        self.passing.get_or_insert_default()
     }
 
     /// Takes the keys of an epoch.
     pub(crate) fn install(&mut self, epoch: Epoch, keys: KeyPair) {
         match epoch {
-            Epoch::Initial => self.initial = Some(keys),
-            Epoch::Handshake => self.handshake = Some(keys),
+            Epoch::Initial => self.passing().initial = Some(keys),
+            Epoch::Handshake => self.passing().handshake = Some(keys),
             Epoch::OneRtt0 => {
                 self.one_rtt = Some(KeyPhases::new(keys));
                 self.zero_rtt.is_expected = false;
@@ -82,9 +99,10 @@ impl KeyRing {
 
     /// Drops the keys of an epoch. False if they were gone.
     pub(crate) fn discard(&mut self, epoch: Epoch) -> bool {
+        let Some(passing) = &mut self.passing else { return false };
         match epoch {
-            Epoch::Initial => self.initial.take().is_some(),
-            Epoch::Handshake => self.handshake.take().is_some(),
+            Epoch::Initial => passing.initial.take().is_some(),
+            Epoch::Handshake => passing.handshake.take().is_some(),
             _ => false,
         }
     }
@@ -103,9 +121,9 @@ impl KeyRing {
     /// Takes the key of early data.
     pub(crate) fn install_early(&mut self, side: Side, key: Box<dyn PacketKey>) {
         match side {
-            Side::Client => self.zero_rtt.seals = Some(key),
+            Side::Client => self.passing().early_seals = Some(key),
             Side::Server => {
-                self.zero_rtt.opens = Some(key);
+                self.passing().early_opens = Some(key);
                 self.zero_rtt.is_accepted = true;
                 self.one_rtt_sends = true;
             }
@@ -114,7 +132,9 @@ impl KeyRing {
 
     /// Early data is over: its key goes. On a client, `accepted` is what the server made of it.
     pub(crate) fn discard_early(&mut self, accepted: bool) {
-        (self.zero_rtt.seals, self.zero_rtt.opens) = (None, None);
+        if let Some(passing) = &mut self.passing {
+            (passing.early_seals, passing.early_opens) = (None, None);
+        }
         self.zero_rtt.is_accepted |= accepted;
     }
 
@@ -126,33 +146,34 @@ impl KeyRing {
     /// Seals packets of the epoch.
     pub(crate) fn local(&self, epoch: Epoch) -> Option<&dyn PacketKey> {
         match epoch {
-            Epoch::Initial => Some(&*self.initial.as_ref()?.local),
-            Epoch::Handshake => Some(&*self.handshake.as_ref()?.local),
+            Epoch::Initial => Some(&*self.passing.as_ref()?.initial.as_ref()?.local),
+            Epoch::Handshake => Some(&*self.passing.as_ref()?.handshake.as_ref()?.local),
             Epoch::OneRtt0 | Epoch::OneRtt1 => Some(self.one_rtt.as_ref().filter(|_| self.one_rtt_sends)?.local()),
-            Epoch::ZeroRtt => self.zero_rtt.seals.as_deref(),
+            Epoch::ZeroRtt => self.passing.as_ref()?.early_seals.as_deref(),
         }
     }
 
     /// Whether packets of the epoch can be opened, as far as keys go.
     fn can_open(&self, epoch: Epoch) -> bool {
+        let has = |wanted: fn(&Passing) -> bool| self.passing.as_deref().is_some_and(wanted);
         match epoch {
-            Epoch::Initial => self.initial.is_some(),
-            Epoch::Handshake => self.handshake.is_some(),
+            Epoch::Initial => has(|passing| passing.initial.is_some()),
+            Epoch::Handshake => has(|passing| passing.handshake.is_some()),
             Epoch::OneRtt0 | Epoch::OneRtt1 => self.one_rtt.is_some() && self.one_rtt_enabled,
-            Epoch::ZeroRtt => self.zero_rtt.opens.is_some(),
+            Epoch::ZeroRtt => has(|passing| passing.early_opens.is_some()),
         }
     }
 
     /// Opens the packet of that epoch and number; the key's phase if it is one of 1-RTT.
     pub(crate) fn opener(&mut self, now: Time, epoch: Epoch, number: u64) -> Option<(&dyn PacketKey, Option<Phase>)> {
         match epoch {
-            Epoch::Initial => Some((&*self.initial.as_ref()?.remote, None)),
-            Epoch::Handshake => Some((&*self.handshake.as_ref()?.remote, None)),
+            Epoch::Initial => Some((&*self.passing.as_ref()?.initial.as_ref()?.remote, None)),
+            Epoch::Handshake => Some((&*self.passing.as_ref()?.handshake.as_ref()?.remote, None)),
             Epoch::OneRtt0 | Epoch::OneRtt1 => {
                 let phases = self.one_rtt.as_mut().filter(|_| self.one_rtt_enabled)?;
                 phases.opener(now, epoch, number).map(|(key, phase)| (key, Some(phase)))
             }
-            Epoch::ZeroRtt => Some((&**self.zero_rtt.opens.as_ref()?, None)),
+            Epoch::ZeroRtt => Some((&**self.passing.as_ref()?.early_opens.as_ref()?, None)),
         }
     }
 
@@ -212,22 +233,38 @@ impl KeyRing {
             Epoch::ZeroRtt => self.zero_rtt.is_expected,
             Epoch::Initial | Epoch::OneRtt1 => false,
         };
-        if expected && self.early.len() < EARLY_PACKETS_MAX && segment.len() <= EARLY_PACKET_SIZE_MAX {
-            self.early.push_back(EarlyPacket { arrival: *arrival, segment: segment.to_vec() });
+        if !expected || segment.len() > EARLY_PACKET_SIZE_MAX {
+            return;
+        }
+        let packets = &mut self.passing().packets;
+        if packets.len() < EARLY_PACKETS_MAX {
+            packets.push_back(EarlyPacket { arrival: *arrival, segment: segment.to_vec() });
         }
     }
 
     /// A packet that came early and whose keys have come since.
     pub(crate) fn take_early(&mut self) -> Option<EarlyPacket> {
-        if !self.early.is_empty() && !self.zero_rtt.is_expected && self.zero_rtt.opens.is_none() {
-            self.early.retain(|packet| packet.arrival.header.epoch != Epoch::ZeroRtt);
+        let is_expected = self.zero_rtt.is_expected;
+        let passing = self.passing.as_deref_mut().filter(|passing| !passing.packets.is_empty())?;
+        if !is_expected && passing.early_opens.is_none() {
+            passing.packets.retain(|packet| packet.arrival.header.epoch != Epoch::ZeroRtt);
         }
-        let ready = self.early.iter().position(|packet| self.can_open(packet.arrival.header.epoch))?;
-        self.early.remove(ready)
+        let packets = &self.passing.as_deref()?.packets;
+        let ready = packets.iter().position(|packet| self.can_open(packet.arrival.header.epoch))?;
+        self.passing().packets.remove(ready)
     }
 
     /// Nothing will be opened any more.
     pub(crate) fn forget_early(&mut self) {
-        self.early = VecDeque::new();
+        if let Some(passing) = &mut self.passing {
+            passing.packets = VecDeque::new();
+        }
+    }
+
+    /// Frees memory that holds nothing.
+    pub(crate) fn shrink(&mut self) {
+        if self.passing.as_deref().is_some_and(Passing::is_empty) {
+            self.passing = None;
+        }
     }
 }

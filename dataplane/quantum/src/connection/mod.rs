@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
+use crate::congestion::BBR_SIZE;
 use crate::crypto::session::{KeyPair, Session};
 use crate::observer::{ConnectionLog, Log, LogEvent};
 use crate::path::Path;
@@ -56,7 +57,7 @@ enum State {
     Early,
     Open,
     /// Closed here or by the peer; packets are answered or ignored until the deadline.
-    Closing(Closing),
+    Closing(Box<Closing>),
     /// Over; the endpoint forgets it.
     Closed,
 }
@@ -99,6 +100,14 @@ impl Default for Told {
     }
 }
 
+/// What only the connection itself counts.
+#[derive(Debug, Default)]
+struct Counts {
+    packets_received: u64,
+    bytes_received: u64,
+    retransmissions: u64,
+}
+
 /// One connection.
 pub(crate) struct Connection {
     id: ConnectionId,
@@ -116,9 +125,29 @@ pub(crate) struct Connection {
     /// Forward error correction.
     fec: Fec,
     told: Told,
-    stats: ConnectionStats,
+    counts: Counts,
     /// Frames acknowledged and lost, reused from call to call.
-    outcome: AckOutcome,
+    outcome: Option<Box<AckOutcome>>,
+}
+
+/// Bytes of a connection's parts themselves, without what they refer to, for measurements.
+pub fn connection_part_sizes() -> [(&'static str, usize); 14] {
+    [
+        ("connection, with the parts that follow", size_of::<Connection>()),
+        ("path", size_of::<Path>()),
+        ("keys", size_of::<KeyRing>()),
+        ("recovery", size_of::<Recovery>()),
+        ("received numbers", size_of::<ReceivedPackets>()),
+        ("streams", size_of::<Streams>()),
+        ("timers", size_of::<Timers>()),
+        ("pending", size_of::<Pending>()),
+        ("forward error correction", size_of::<Fec>()),
+        ("what is told", size_of::<Told>()),
+        ("counters", size_of::<Counts>()),
+        ("beside it: BBR", BBR_SIZE),
+        ("beside it until it rests: outcome of an acknowledgement", size_of::<AckOutcome>()),
+        ("beside it until it is over: the handshake", size_of::<Handshake>()),
+    ]
 }
 
 /// What a connection starts from.
@@ -168,8 +197,8 @@ impl Connection {
             },
             fec: Fec::new(now, &config.fec),
             told: Told::default(),
-            stats: ConnectionStats::default(),
-            outcome: AckOutcome::default(),
+            counts: Counts::default(),
+            outcome: None,
         };
         if start_side == Side::Server && config.security.early_data {
             connection.keys.expect_early_data();
@@ -180,7 +209,7 @@ impl Connection {
 
     /// Takes account of what an acknowledgement or a timeout led to.
     fn settle(&mut self, now: Time) {
-        let mut outcome = std::mem::take(&mut self.outcome);
+        let mut outcome = self.outcome.take().unwrap_or_default();
         for frame in outcome.acked.drain(..) {
             match frame {
                 SentFrame::Ack { largest } => self.received.on_ack_of_ack(largest),
@@ -216,7 +245,7 @@ impl Connection {
             self.told.timings.on_rtt(self.recovery.rtt().latest());
         }
         outcome.clear();
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
     }
 
     /// Tells the log, if there is one.
@@ -294,14 +323,16 @@ impl Connection {
 
     /// What it has sent and received, and what is on its way.
     pub(crate) fn traffic(&self) -> TrafficStats {
-        let mut traffic = TrafficStats { packets_received: self.stats.packets_received, ..TrafficStats::default() };
+        let mut traffic = TrafficStats { packets_received: self.counts.packets_received, ..TrafficStats::default() };
         self.recovery.traffic(&mut traffic);
         traffic
     }
 
     /// Counters and gauges.
     pub(crate) fn stats(&self) -> ConnectionStats {
-        let mut stats = self.stats.clone();
+        let Counts { packets_received, bytes_received, retransmissions } = self.counts;
+        let mut stats =
+            ConnectionStats { packets_received, bytes_received, retransmissions, ..ConnectionStats::default() };
         self.recovery.stats(&mut stats);
         stats.streams = self.streams.stats();
         stats.path = self.path.stats();

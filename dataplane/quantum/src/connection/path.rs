@@ -143,9 +143,9 @@ impl Connection {
         let Some((remote, local)) = self.path.migration.on_response(remote, challenge) else { return };
         let other_host = remote.ip() != self.path.remote.ip();
         (self.path.remote, self.path.local, self.path.validated) = (remote, local, true);
-        let mut outcome = std::mem::take(&mut self.outcome);
+        let mut outcome = self.outcome.take().unwrap_or_default();
         self.recovery.on_path_changed(now, &mut outcome);
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
         self.settle(now);
         if other_host {
             self.path.restart_exploring(self.config.path);

@@ -102,7 +102,7 @@ impl Connection {
     /// The server speaks other versions. Heeded only before anything authentic came, since anybody could say so.
     pub(crate) fn on_version_negotiation(&mut self, negotiation: &VersionNegotiation) {
         let is_answer = (FIRST_NUMBER..self.pending.number).any(|number| number as u32 == negotiation.sequence);
-        let is_first = self.stats.packets_received == 0 && (self.is_handshaking() || self.is_usable());
+        let is_first = self.counts.packets_received == 0 && (self.is_handshaking() || self.is_usable());
         if self.id.side == Side::Client && is_first && is_answer && !negotiation.supports(VERSION) {
             self.end(CloseReason::VersionMismatch { versions: negotiation.versions });
         }
@@ -123,8 +123,8 @@ impl Connection {
             let packet = PacketInfo { number, epoch, size, blocks, frames: payload };
             self.told.log.record(now, &LogEvent::PacketReceived(packet));
         }
-        self.stats.packets_received += 1;
-        self.stats.bytes_received += size;
+        self.counts.packets_received += 1;
+        self.counts.bytes_received += size;
         self.path.on_received(arrival.remote, size);
         self.keys.on_proven(epoch);
         if matches!(self.state, State::Closing(_)) {
@@ -208,7 +208,7 @@ impl Connection {
         }
         if header.epoch.is_one_rtt() {
             if !symbol.is_empty() && self.fec.restorer.keeps_symbols() {
-                self.keep_symbol(now, number, symbol.into_iter().map(|part| &payload[part]))?;
+                self.keep_symbol(number, symbol.into_iter().map(|part| &payload[part]))?;
             }
             self.take_restored(now, context)?;
         }
@@ -245,7 +245,7 @@ impl Connection {
                 self.confirm();
                 Ok(())
             }
-            Frame::Repair(repair) => self.on_repair(now, number, &repair),
+            Frame::Repair(repair) => self.on_repair(number, &repair),
             Frame::Datagram(data) => self.on_datagram(number, restored, data),
             Frame::Recovered(ranges) => self.on_recovered(now, ranges),
             Frame::PathChallenge(challenge) => {
@@ -318,14 +318,14 @@ impl Connection {
 
     fn on_ack_frame(&mut self, now: Time, epoch: Epoch, ack: Ack<'_>, ce: bool) -> Result<(), TransportError> {
         let delay = Duration::from_micros(ack.delay_micros);
-        let mut ranges = std::mem::take(&mut self.outcome.ranges);
+        let mut ranges = std::mem::take(&mut self.outcome.get_or_insert_default().ranges);
         ranges.clear();
         ranges.extend(ack.ranges.map(|range| (*range.start(), *range.end())));
         let checked = self.check_ranges(&ranges).and_then(|()| self.check_phase(epoch, &ranges));
         if checked.is_ok() {
             self.on_ack_with_counts(now, (epoch, &ranges), (delay, ce), ack.ecn);
         }
-        self.outcome.ranges = ranges;
+        self.outcome.get_or_insert_default().ranges = ranges;
         checked
     }
 
@@ -346,9 +346,9 @@ impl Connection {
 
     pub(super) fn on_ack(&mut self, now: Time, epoch: Epoch, ranges: &[(u64, u64)], report: (Duration, bool)) {
         let epoch = if epoch.is_one_rtt() { Epoch::OneRtt0 } else { epoch };
-        let mut outcome = std::mem::take(&mut self.outcome);
+        let mut outcome = self.outcome.take().unwrap_or_default();
         self.recovery.on_ack(now, (epoch, ranges), report, &mut outcome);
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
         self.settle(now);
     }
 

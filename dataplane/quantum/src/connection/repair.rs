@@ -109,32 +109,30 @@ impl Connection {
     pub(super) fn on_fec_timeout(&mut self, now: Time) {
         let path = self.path_view();
         self.fec.protector.handle_timeout(now, &path);
-        self.fec.restorer.handle_timeout(now);
         self.resend_released(now);
     }
 
     /// When it has something to do.
     pub(super) fn next_fec_timeout(&self) -> Option<Time> {
-        let protector = self.fec.protector.next_timeout(self.recovery.rtt().smoothed());
-        protector.into_iter().chain(self.fec.restorer.next_timeout()).min()
+        self.fec.protector.next_timeout(self.recovery.rtt().smoothed())
     }
 }
 
 /// What comes in.
 impl Connection {
     /// REPAIR.
-    pub(super) fn on_repair(&mut self, now: Time, number: u64, repair: &Repair<'_>) -> Result<(), TransportError> {
-        self.fec.restorer.on_repair(now, number, repair, &self.received)
+    pub(super) fn on_repair(&mut self, number: u64, repair: &Repair<'_>) -> Result<(), TransportError> {
+        self.fec.restorer.on_repair(number, repair, &self.received)
     }
 
     /// RECOVERED: what those packets carried has arrived.
     pub(super) fn on_recovered(&mut self, now: Time, ranges: AckRanges<'_>) -> Result<(), TransportError> {
         let ranges: Ranges = ranges.map(|range| (*range.start(), *range.end())).collect();
         self.check_ranges(&ranges)?;
-        let mut outcome = std::mem::take(&mut self.outcome);
+        let mut outcome = self.outcome.take().unwrap_or_default();
         self.recovery.on_recovered(&ranges, &mut outcome);
         self.fec.protector.on_recovered(&ranges, &mut outcome.acked);
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
         self.settle(now);
         Ok(())
     }
@@ -142,11 +140,10 @@ impl Connection {
     /// Takes the symbol of a packet, which consists of these parts of its payload.
     pub(super) fn keep_symbol<'a>(
         &mut self,
-        now: Time,
         number: u64,
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> Result<(), TransportError> {
-        self.fec.restorer.on_symbol(now, number, parts, &self.received)
+        self.fec.restorer.on_symbol(number, parts, &self.received)
     }
 
     /// Takes apart what has been restored.

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use super::{Connection, FIRST_NUMBER, State};
-use crate::recovery::AckOutcome;
 use crate::wire::expand;
 use crate::{CloseReason, EndpointConfig, Side, Time};
 
 /// A server that has heard nothing for so long asks whether the client is still there, once: a client that was killed is
 /// noticed soon, if its host answers in its place.
 const QUIET: Duration = Duration::from_secs(2);
-/// Memory that only saves allocations goes so long after the last content came.
+/// Memory that only saves allocations goes so long after the last packet came.
 const RELEASE_AFTER: Duration = Duration::from_secs(2);
 /// How long a peer has to leave probes unanswered after its host first said that nothing listens at its port, or three probe
 /// timeouts if they are longer.
@@ -80,12 +79,12 @@ impl Timers {
     pub(super) fn on_received(&mut self, now: Time) {
         self.received_at = now;
         self.active_at = now;
+        self.release_at = Some(now + RELEASE_AFTER);
         self.unreachable_since = None;
     }
 
     /// Something more came than acknowledgements and what keeps a connection alive.
     pub(super) fn on_content(&mut self, now: Time, side: Side) {
-        self.release_at = Some(now + RELEASE_AFTER);
         if side == Side::Server && self.keepalive.is_some() {
             self.quiet_at = Some(now + QUIET);
         }
@@ -166,9 +165,7 @@ impl Connection {
         }
         if self.timers.release_at.is_some_and(|due| due <= now) {
             self.timers.release_at = None;
-            self.streams.release();
-            self.outcome = AckOutcome::default();
-            self.fec.protector.shrink();
+            self.release(now);
         }
         self.on_fec_timeout(now);
         if !self.is_amplification_limited() && self.recovery.next_timeout().is_some_and(|due| due <= now) {
@@ -176,10 +173,23 @@ impl Connection {
         }
     }
 
+    /// Nothing has come for a while: memory that only saves allocations goes.
+    fn release(&mut self, now: Time) {
+        self.outcome = None;
+        self.streams.release();
+        self.recovery.shrink(now);
+        self.received.shrink();
+        self.fec.protector.shrink();
+        self.fec.restorer.forget();
+        self.pending.datagrams.shrink();
+        self.keys.shrink();
+        self.told.events.shrink_to_fit();
+    }
+
     fn on_recovery_timeout(&mut self, now: Time) {
-        let mut outcome = std::mem::take(&mut self.outcome);
+        let mut outcome = self.outcome.take().unwrap_or_default();
         self.recovery.on_timeout(now, &mut outcome);
-        self.outcome = outcome;
+        self.outcome = Some(outcome);
         self.settle(now);
     }
 

@@ -442,10 +442,14 @@ impl Connection {
     }
 
     pub(super) fn on_written(&mut self, now: Time, epoch: Epoch, size: usize, draft: Draft) {
-        self.stats.retransmissions += u64::from(draft.retransmits);
+        self.counts.retransmissions += u64::from(draft.retransmits);
         if draft.ack_eliciting {
             self.pending.ack_only_run = 0;
             self.timers.on_sent_eliciting(now);
+        }
+        if !draft.ack_eliciting && self.received.ranges().nth(1).is_none() {
+            // A connection at rest acknowledges PINGs for days, and nobody acknowledges that.
+            self.recovery.forget_reports();
         }
         if self.path.is_marking {
             self.path.ecn.on_sent(self.pending.number - 1, draft.ack_eliciting);

@@ -1,14 +1,14 @@
 //! The sending side: gathers packets into groups, gives them repair symbols, and holds back what may not have to be sent again.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::budget::{Budget, PathView};
 use super::group::{Fate, Group, Member, Members};
+use super::groups::{Due, Groups};
+use super::on_demand::OnDemand;
 use super::open::Open;
-use super::pool::Pool;
 use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code, plan};
 use crate::Time;
 use crate::sent_frame::{SentFrame, SentFrames};
@@ -34,14 +34,6 @@ const REPORTS_WAITED_FOR: u32 = 4;
 /// Groups without members, kept for reuse.
 const SPARE_GROUPS_MAX: usize = 64;
 
-/// A repair symbol that is to leave.
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    at: Time,
-    group: u64,
-    index: u8,
-}
-
 /// Forward error correction of what is sent.
 #[derive(Debug)]
 pub(crate) struct Protector {
@@ -49,20 +41,23 @@ pub(crate) struct Protector {
     /// Members of a group that the peer takes; none if it takes no symbols at all.
     members_max: usize,
     budget: Budget,
-    open: Open,
-    /// By id; the ids are consecutive.
-    groups: VecDeque<Group>,
+    work: OnDemand<Groups>,
+    /// The id of the first group.
     first_id: u64,
-    /// By time.
-    schedule: VecDeque<Due>,
     /// Up to here everybody knows that symbols are due.
     told: Time,
     /// When to look for groups that have waited too long.
     release_at: Option<Time>,
-    released: Vec<SentFrame>,
-    pool: Pool,
-    spare_groups: Vec<(Members, Vec<Vec<u8>>)>,
-    stats: FecStats,
+    counts: Counts,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+struct Counts {
+    protected: u64,
+    repairs_sent: u64,
+    repair_bytes_sent: u64,
+    recovered_by_peer: u64,
 }
 
 impl Protector {
@@ -72,16 +67,11 @@ impl Protector {
             config: *config,
             members_max: 0,
             budget: Budget::new(now, config),
-            open: Open::default(),
-            groups: VecDeque::new(),
+            work: OnDemand::default(),
             first_id: 0,
-            schedule: VecDeque::new(),
             told: now,
             release_at: None,
-            released: Vec::new(),
-            pool: Pool::default(),
-            spare_groups: Vec::new(),
-            stats: FecStats::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -126,23 +116,23 @@ impl Protector {
 
     /// Takes the packet with that number and symbol into the group that is being gathered.
     pub(crate) fn gather(&mut self, now: Time, number: u64, symbol: &[u8], path: &PathView) {
-        let gap = self.open.members.last().map_or(0, |(last, _)| number - last - 1);
-        let is_apart = gap > GAP_MAX || gap > 0 && self.open.ranges == RANGES_MAX;
-        if is_apart || self.open.bytes + symbol.len() > self.config.memory_max / 4 {
+        let gap = self.work.open.members.last().map_or(0, |(last, _)| number - last - 1);
+        let is_apart = gap > GAP_MAX || gap > 0 && self.work.open.ranges == RANGES_MAX;
+        if is_apart || self.work.open.bytes + symbol.len() > self.config.memory_max / 4 {
             self.close(now, path);
         }
-        if self.open.members.is_empty() {
-            (self.open.since, self.open.ranges) = (now, 1);
+        if self.work.open.members.is_empty() {
+            (self.work.open.since, self.work.open.ranges) = (now, 1);
         } else if gap > 0 {
-            self.open.ranges += 1;
+            self.work.open.ranges += 1;
         }
-        let mut shard = self.pool.take();
+        let mut shard = self.work.pool.take();
         shard.extend_from_slice(&(symbol.len() as u16).to_be_bytes());
         shard.extend_from_slice(&number.to_be_bytes());
         shard.extend_from_slice(symbol);
-        self.open.bytes += shard.len();
-        self.open.members.push((number, shard));
-        if self.open.members.len() >= self.members_max {
+        self.work.open.bytes += shard.len();
+        self.work.open.members.push((number, shard));
+        if self.work.open.members.len() >= self.members_max {
             self.close(now, path);
         }
     }
@@ -150,11 +140,11 @@ impl Protector {
     /// The application has nothing more to send: what has been gathered gets its symbols at once, unless they would cost more
     /// than they may, and those of a larger group less.
     pub(crate) fn on_idle(&mut self, now: Time, path: &PathView) {
-        let members = self.open.members.len();
+        let members = self.work.open.members.len();
         if members == 0 {
             return;
         }
-        let bytes = self.open.symbol_len_max() * self.wanted(members, path);
+        let bytes = self.work.open.symbol_len_max() * self.wanted(members, path);
         if self.budget.allows(now, bytes, path) || matches!(self.config.mode, FecMode::Fixed { .. }) {
             self.close(now, path);
         }
@@ -162,100 +152,109 @@ impl Protector {
 
     /// What is being gathered is complete: the packets after it have other keys.
     pub(crate) fn end_group(&mut self, now: Time, path: &PathView) {
-        if !self.open.members.is_empty() {
+        if !self.work.open.members.is_empty() {
             self.close(now, path);
         }
     }
 
     fn gather_until(&self, rtt: Duration) -> Option<Time> {
-        (!self.open.members.is_empty()).then(|| self.open.since + (rtt / 8).min(GATHER_MAX))
+        (!self.work.open.members.is_empty()).then(|| self.work.open.since + (rtt / 8).min(GATHER_MAX))
     }
 
     /// Closes the group that is being gathered: its symbols are made and their times set.
     fn close(&mut self, now: Time, path: &PathView) {
-        let mut open = std::mem::take(&mut self.open);
+        let mut open = std::mem::take(&mut self.work.open);
         let size = open.symbol_len_max();
         let mut repairs = self.wanted(open.members.len(), path);
         if self.config.mode == FecMode::Adaptive {
             let allowed = |repairs: &usize| self.budget.allows(now, repairs * size, path);
             repairs = (0..=repairs).rev().find(allowed).unwrap_or(0);
         }
-        let kept: usize = self.groups.iter().flat_map(|group| &group.shards).map(Vec::len).sum();
+        let kept: usize = self.work.groups.iter().flat_map(|group| &group.shards).map(Vec::len).sum();
         if kept + repairs * size > self.config.memory_max {
             repairs = 0;
         }
-        let (mut members, mut shards) = self.spare_groups.pop().unwrap_or_default();
+        let (mut members, mut shards) = self.work.spare_groups.pop().unwrap_or_default();
         self.make_shards(&open.members, repairs, &mut shards);
         if shards.is_empty() {
-            self.spare_groups.push((members, shards));
+            self.work.spare_groups.push((members, shards));
         } else {
             self.budget.spend(repairs * size);
-            self.stats.protected += open.members.len() as u64;
+            self.counts.protected += open.members.len() as u64;
             members.extend(open.members.iter().map(|&(number, _)| Member { number, fate: Fate::Waiting }));
             self.start(now, members, (shards, repairs), path);
         }
         for (_, shard) in open.members.drain(..) {
-            self.pool.give_back(shard);
+            self.work.pool.give_back(shard);
         }
-        self.open = Open { members: open.members, ..Open::default() };
+        self.work.open = Open { members: open.members, ..Open::default() };
     }
 
     /// Makes the symbols: for a packet alone its own, which serves for all, else the code's.
     fn make_shards(&mut self, members: &[(u64, Vec<u8>)], repairs: usize, shards: &mut Vec<Vec<u8>>) {
         match members {
             _ if repairs == 0 => {}
-            [(_, shard)] => shards.push(self.pool.copy(&shard[SHARD_HEAD_LEN..])),
+            [(_, shard)] => shards.push(self.work.pool.copy(&shard[SHARD_HEAD_LEN..])),
             _ => {
                 let members: SmallVec<[&[u8]; 64]> = members.iter().map(|(_, shard)| shard.as_slice()).collect();
-                code::encode_into(&members, repairs, || self.pool.take(), shards);
+                code::encode_into(&members, repairs, || self.work.pool.take(), shards);
             }
         }
     }
 
     fn start(&mut self, now: Time, members: Members, (shards, repairs): (Vec<Vec<u8>>, usize), path: &PathView) {
-        if self.groups.len() == GROUPS_MAX
-            && let Some(mut oldest) = self.groups.pop_front()
+        if self.work.groups.len() == GROUPS_MAX
+            && let Some(mut oldest) = self.work.groups.pop_front()
         {
-            oldest.release(&mut self.released);
+            oldest.release(&mut self.work.released);
             self.first_id += 1;
             self.recycle(oldest);
         }
-        let group = self.first_id + self.groups.len() as u64;
+        let group = self.first_id + self.work.groups.len() as u64;
         let spacing = plan::spacing(path.rtt, path.burst.length);
         let mut last = now;
         for index in 0..repairs {
             let at = now + plan::offset(index, repairs, spacing);
-            let place = self.schedule.partition_point(|due| due.at <= at);
-            self.schedule.insert(place, Due { at, group, index: index as u8 });
+            let place = self.work.schedule.partition_point(|due| due.at <= at);
+            self.work.schedule.insert(place, Due { at, group, index: index as u8 });
             last = at;
         }
         let repairs = repairs as u8;
         let group = Group { members, shards, repairs, unsent: repairs, in_flight: 0, arrived: 0, last_repair_at: last };
-        self.groups.push_back(group);
+        self.work.groups.push_back(group);
     }
 
     fn group(&mut self, id: u64) -> Option<&mut Group> {
-        self.groups.get_mut(usize::try_from(id.checked_sub(self.first_id)?).ok()?)
+        if self.work.groups.is_empty() {
+            return None;
+        }
+        self.work.groups.get_mut(usize::try_from(id.checked_sub(self.first_id)?).ok()?)
     }
 
     /// The place of the first group that may have a member with that number or a greater one.
     fn place_of(&self, number: u64) -> usize {
-        self.groups.partition_point(|group| group.members.last().is_none_or(|last| last.number < number))
+        self.work.groups.partition_point(|group| group.members.last().is_none_or(|last| last.number < number))
     }
 
     fn group_of(&mut self, number: u64) -> Option<&mut Group> {
         let place = self.place_of(number);
-        self.groups.get_mut(place).filter(|group| group.members.first().is_some_and(|first| first.number <= number))
+        if place == self.work.groups.len() {
+            return None;
+        }
+        self.work
+            .groups
+            .get_mut(place)
+            .filter(|group| group.members.first().is_some_and(|first| first.number <= number))
     }
 
     /// Whether a symbol is to leave by then. Symbols that nobody needs any more are dropped.
     pub(crate) fn has_due(&mut self, by: Time) -> bool {
         self.told = self.told.max(by);
-        while let Some(due) = self.schedule.front().copied().filter(|due| due.at <= by) {
+        while let Some(due) = self.work.schedule.front().copied().filter(|due| due.at <= by) {
             if self.group(due.group).is_some_and(|group| !group.is_settled()) {
                 return true;
             }
-            self.schedule.pop_front();
+            self.work.schedule.pop_front();
             self.on_not_sent(due.group);
         }
         false
@@ -266,7 +265,7 @@ impl Protector {
             group.unsent -= 1;
             if group.unsent == 0 {
                 let mut shards = std::mem::take(&mut group.shards);
-                shards.drain(..).for_each(|shard| self.pool.give_back(shard));
+                shards.drain(..).for_each(|shard| self.work.pool.give_back(shard));
                 if let Some(group) = self.group(id) {
                     group.shards = shards;
                 }
@@ -277,15 +276,15 @@ impl Protector {
 
     /// Bytes of the next symbol and its frame, at most.
     pub(crate) fn next_len(&mut self) -> usize {
-        let Some(due) = self.schedule.front().copied() else { return 0 };
+        let Some(due) = self.work.schedule.front().copied() else { return 0 };
         let shard = self.group(due.group).and_then(|group| group.shard(due.index)).map_or(0, <[u8]>::len);
         shard + repair_head_len_max(RANGES_MAX)
     }
 
     /// What is due can never leave.
     pub(crate) fn drop_due(&mut self, by: Time) {
-        while let Some(due) = self.schedule.front().copied().filter(|due| due.at <= by) {
-            self.schedule.pop_front();
+        while let Some(due) = self.work.schedule.front().copied().filter(|due| due.at <= by) {
+            self.work.schedule.pop_front();
             self.on_not_sent(due.group);
         }
     }
@@ -301,9 +300,9 @@ impl Protector {
     ) -> Option<u64> {
         let mut place = 0;
         loop {
-            let due = *self.schedule.get(place).filter(|due| due.at <= by)?;
+            let due = *self.work.schedule.get(place).filter(|due| due.at <= by)?;
             let Some(group) = self.group(due.group).filter(|group| !group.is_settled()) else {
-                self.schedule.remove(place);
+                self.work.schedule.remove(place);
                 self.on_not_sent(due.group);
                 continue;
             };
@@ -319,9 +318,9 @@ impl Protector {
                 let len = shard.len() as u64;
                 group.in_flight += 1;
                 group.last_repair_at = group.last_repair_at.max(now);
-                self.stats.repairs_sent += 1;
-                self.stats.repair_bytes_sent += len;
-                self.schedule.remove(place);
+                self.counts.repairs_sent += 1;
+                self.counts.repair_bytes_sent += len;
+                self.work.schedule.remove(place);
                 self.on_not_sent(due.group);
                 return Some(due.group);
             }
@@ -341,14 +340,17 @@ impl Protector {
     pub(crate) fn on_recovered(&mut self, ranges: &[(u64, u64)], acked: &mut Vec<SentFrame>) {
         for &(first, last) in ranges {
             let place = self.place_of(first);
-            let groups = self.groups.range_mut(place.min(self.groups.len())..);
+            if place == self.work.groups.len() {
+                continue;
+            }
+            let groups = self.work.groups.range_mut(place..);
             let groups = groups.take_while(|group| group.members.first().is_some_and(|member| member.number <= last));
             for member in groups.flat_map(|group| &mut group.members) {
                 if (first..=last).contains(&member.number) && !matches!(member.fate, Fate::Settled) {
                     if let Fate::Held(frames) = std::mem::replace(&mut member.fate, Fate::Settled) {
                         acked.extend(frames);
                     }
-                    self.stats.recovered_by_peer += 1;
+                    self.counts.recovered_by_peer += 1;
                 }
             }
         }
@@ -357,7 +359,7 @@ impl Protector {
 
     /// A packet is lost. What it carried is released, now or when its group cannot restore it any more.
     pub(crate) fn on_lost(&mut self, now: Time, number: u64, frames: SentFrames) {
-        let mut released = std::mem::take(&mut self.released);
+        let mut released = std::mem::take(&mut self.work.released);
         let mut release_at = None;
         match self.group_of(number) {
             None => released.extend(frames),
@@ -375,7 +377,7 @@ impl Protector {
             },
         }
         self.release_at = self.release_at.or(release_at);
-        self.released = released;
+        self.work.released = released;
         self.trim();
     }
 
@@ -389,20 +391,20 @@ impl Protector {
 
     /// A symbol of that group is lost.
     pub(crate) fn on_repair_lost(&mut self, id: u64) {
-        let mut released = std::mem::take(&mut self.released);
+        let mut released = std::mem::take(&mut self.work.released);
         if let Some(group) = self.group(id) {
             group.in_flight = group.in_flight.saturating_sub(1);
             if !group.can_recover() {
                 group.release(&mut released);
             }
         }
-        self.released = released;
+        self.work.released = released;
         self.trim();
     }
 
     /// What has to be sent again, after all.
     pub(crate) fn take_released(&mut self) -> Option<SentFrame> {
-        self.released.pop()
+        if self.work.released.is_empty() { None } else { self.work.released.pop() }
     }
 
     /// Time has passed.
@@ -420,12 +422,13 @@ impl Protector {
     /// Gives up groups whose last symbol should have been acknowledged long ago.
     fn release_overdue(&mut self, now: Time, path: &PathView) {
         self.release_at = None;
-        for group in self.groups.iter_mut().filter(|group| group.held() > 0) {
+        let work = &mut *self.work;
+        for group in work.groups.iter_mut().filter(|group| group.held() > 0) {
             // As many symbols have arrived as it takes: the peer has what it needs, and only its report is late or lost.
             let reports = if group.held() <= usize::from(group.arrived) { REPORTS_WAITED_FOR } else { 1 };
             let at = group.last_repair_at + path.loss_delay * reports + ACK_SLACK;
             if at <= now {
-                group.release(&mut self.released);
+                group.release(&mut work.released);
             } else {
                 self.release_at = Some(self.release_at.map_or(at, |earlier| earlier.min(at)));
             }
@@ -439,30 +442,26 @@ impl Protector {
 
     /// When the next symbol will be due.
     pub(crate) fn upcoming(&self) -> Option<Time> {
-        self.schedule.iter().map(|due| due.at).find(|&at| at > self.told)
+        self.work.schedule.iter().map(|due| due.at).find(|&at| at > self.told)
     }
 
     /// Adds what it counted.
     pub(crate) fn stats(&self, stats: &mut FecStats) {
-        stats.protected = self.stats.protected;
-        stats.repairs_sent = self.stats.repairs_sent;
-        stats.repair_bytes_sent = self.stats.repair_bytes_sent;
-        stats.recovered_by_peer = self.stats.recovered_by_peer;
+        stats.protected = self.counts.protected;
+        stats.repairs_sent = self.counts.repairs_sent;
+        stats.repair_bytes_sent = self.counts.repair_bytes_sent;
+        stats.recovered_by_peer = self.counts.recovered_by_peer;
     }
 
     /// The connection is over.
     pub(crate) fn forget(&mut self) {
         self.members_max = 0;
-        self.open = Open::default();
-        self.groups = VecDeque::new();
-        self.schedule = VecDeque::new();
-        self.released = Vec::new();
-        self.shrink();
+        self.work = OnDemand::default();
     }
 
     fn trim(&mut self) {
-        while self.groups.front().is_some_and(|group| group.is_settled() && group.unsent == 0) {
-            if let Some(group) = self.groups.pop_front() {
+        while self.work.groups.front().is_some_and(|group| group.is_settled() && group.unsent == 0) {
+            if let Some(group) = self.work.groups.pop_front() {
                 self.recycle(group);
             }
             self.first_id += 1;
@@ -471,16 +470,15 @@ impl Protector {
 
     /// Keeps the memory of a group that is over.
     fn recycle(&mut self, mut group: Group) {
-        group.shards.drain(..).for_each(|shard| self.pool.give_back(shard));
+        group.shards.drain(..).for_each(|shard| self.work.pool.give_back(shard));
         group.members.clear();
-        if self.spare_groups.len() < SPARE_GROUPS_MAX {
-            self.spare_groups.push((group.members, group.shards));
+        if self.work.spare_groups.len() < SPARE_GROUPS_MAX {
+            self.work.spare_groups.push((group.members, group.shards));
         }
     }
 
     /// Nothing has been sent for a while: frees memory that holds nothing.
     pub(crate) fn shrink(&mut self) {
-        self.pool = Pool::default();
-        self.spare_groups = Vec::new();
+        self.work.shrink();
     }
 }

@@ -33,6 +33,11 @@ impl Reports {
         self.reports.insert(place, Report { number, in_flight: false });
     }
 
+    /// Whether nothing is to be reported, and no report is on its way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.reports.is_empty()
+    }
+
     /// Whether there is something to report.
     pub(super) fn is_pending(&self) -> bool {
         self.reports.iter().any(|report| !report.in_flight)

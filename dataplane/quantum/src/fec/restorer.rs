@@ -1,11 +1,12 @@
 //! The receiving side: puts lost packets together again from repair symbols and the packets that came.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::sync::LazyLock;
 
 use smallvec::SmallVec;
 
 use super::gaps::Gaps;
+use super::on_demand::{OnDemand, Work};
 use super::pool::Pool;
 use super::reports::Reports;
 use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code};
@@ -25,9 +26,6 @@ const SYMBOLS_MAX: usize = 256;
 const GROUPS_MAX: usize = 64;
 /// Ranges of restored numbers that are remembered: a second symbol must not restore them again.
 const RESTORED_RANGES_MAX: usize = 256;
-/// What is kept for groups is of no use so long after the last packet.
-const KEPT_FOR: Duration = Duration::from_secs(2);
-
 type Numbers = SmallVec<[u64; 16]>;
 
 /// A group that could not be restored yet.
@@ -51,23 +49,52 @@ struct View<'a> {
 pub(crate) struct Restorer {
     is_on: bool,
     memory_max: usize,
-    /// The symbols of packets that came, by number.
-    symbols: VecDeque<(u64, Vec<u8>)>,
-    waiting: VecDeque<Waiting>,
-    /// Bytes of both.
+    work: OnDemand<Gathered>,
+    /// Bytes of symbols, and of groups that wait.
     kept: usize,
     packets_since_repair: u32,
     /// Numbers that were restored, and those below which nobody knows.
     restored: RangeSet,
     restored_floor: u64,
+    counts: Counts,
+}
+
+/// What has come and may be of use, and what is to be said of it.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// The symbols of packets that came, by number.
+    symbols: VecDeque<(u64, Vec<u8>)>,
+    waiting: VecDeque<Waiting>,
     reports: Reports,
     /// Since when numbers are missing.
     gaps: Gaps,
     /// What was restored and has to be taken apart.
     output: VecDeque<(u64, Vec<u8>)>,
     pool: Pool,
-    used_at: Option<Time>,
-    stats: FecStats,
+}
+
+impl Work for Gathered {
+    fn none() -> &'static Self {
+        static NONE: LazyLock<Gathered> = LazyLock::new(Gathered::default);
+        &NONE
+    }
+
+    fn shrink(&mut self) -> bool {
+        self.pool = Pool::default();
+        self.gaps.forget();
+        self.symbols.shrink_to_fit();
+        self.waiting.shrink_to_fit();
+        self.output.shrink_to_fit();
+        self.symbols.is_empty() && self.waiting.is_empty() && self.output.is_empty() && self.reports.is_empty()
+    }
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+struct Counts {
+    recovered: u64,
+    repairs_received: u64,
+    wasted: u64,
 }
 
 impl Restorer {
@@ -76,18 +103,12 @@ impl Restorer {
         Self {
             is_on: config.mode != FecMode::Off,
             memory_max: config.memory_max,
-            symbols: VecDeque::new(),
-            waiting: VecDeque::new(),
+            work: OnDemand::default(),
             kept: 0,
             packets_since_repair: 0,
             restored: RangeSet::new(),
             restored_floor: 0,
-            reports: Reports::default(),
-            gaps: Gaps::default(),
-            output: VecDeque::new(),
-            pool: Pool::default(),
-            used_at: None,
-            stats: FecStats::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -99,19 +120,18 @@ impl Restorer {
     /// A packet came, and until then none greater than `largest`.
     pub(crate) fn on_packet(&mut self, now: Time, number: u64, largest: Option<u64>) {
         if let Some(largest) = largest.filter(|_| self.keeps_symbols()) {
-            self.gaps.on_packet(now, number, largest);
+            self.work.gaps.on_packet(now, number, largest);
         }
     }
 
     /// Since when the number is missing, if that is still known.
     pub(crate) fn missing_since(&self, number: u64) -> Option<Time> {
-        self.gaps.since(number)
+        self.work.gaps.since(number)
     }
 
     /// A packet came, whose symbol consists of these parts.
     pub(crate) fn on_symbol<'a>(
         &mut self,
-        now: Time,
         number: u64,
         parts: impl Iterator<Item = &'a [u8]>,
         received: &ReceivedPackets,
@@ -123,7 +143,7 @@ impl Restorer {
             }
             return Ok(());
         }
-        let mut shard = self.pool.take();
+        let mut shard = self.work.pool.take();
         shard.extend_from_slice(&[0; 2]);
         shard.extend_from_slice(&number.to_be_bytes());
         parts.for_each(|part| shard.extend_from_slice(part));
@@ -133,14 +153,13 @@ impl Restorer {
             return Ok(());
         }
         shard[..2].copy_from_slice(&len.to_be_bytes());
-        self.used_at = Some(now);
         self.kept += shard.len();
-        let place = self.symbols.partition_point(|(other, _)| *other < number);
-        self.symbols.insert(place, (number, shard));
-        while self.kept > self.memory_max || self.symbols.len() > SYMBOLS_MAX {
+        let place = self.work.symbols.partition_point(|(other, _)| *other < number);
+        self.work.symbols.insert(place, (number, shard));
+        while self.kept > self.memory_max || self.work.symbols.len() > SYMBOLS_MAX {
             self.drop_oldest();
         }
-        if let Some(place) = self.waiting.iter().position(|group| group.members.contains(&number)) {
+        if let Some(place) = self.work.waiting.iter().position(|group| group.members.contains(&number)) {
             self.try_waiting(place, received)?;
         }
         Ok(())
@@ -148,11 +167,11 @@ impl Restorer {
 
     /// Takes a buffer that is not needed any more.
     pub(crate) fn give_back(&mut self, buffer: Vec<u8>) {
-        self.pool.give_back(buffer);
+        self.work.pool.give_back(buffer);
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, shard)) = self.symbols.pop_front() {
+        if let Some((_, shard)) = self.work.symbols.pop_front() {
             self.kept -= shard.len();
             self.give_back(shard);
         } else {
@@ -161,7 +180,7 @@ impl Restorer {
     }
 
     fn drop_waiting(&mut self, place: usize) -> Option<Waiting> {
-        let group = self.waiting.remove(place)?;
+        let group = self.work.waiting.remove(place)?;
         self.kept -= group.symbols.iter().map(|(_, data)| data.len()).sum::<usize>();
         Some(group)
     }
@@ -169,7 +188,6 @@ impl Restorer {
     /// A REPAIR frame came in the packet with that number.
     pub(crate) fn on_repair(
         &mut self,
-        now: Time,
         number: u64,
         repair: &Repair<'_>,
         received: &ReceivedPackets,
@@ -179,7 +197,7 @@ impl Restorer {
             return Err(violation("a repair symbol that was not asked for"));
         }
         self.packets_since_repair = 0;
-        self.stats.repairs_received += 1;
+        self.counts.repairs_received += 1;
         let mut members: Numbers = members.flat_map(std::iter::IntoIterator::into_iter).collect();
         members.sort_unstable();
         debug_assert!(members.len() as u64 <= REPAIR_MEMBERS_MAX);
@@ -189,15 +207,14 @@ impl Restorer {
             return Err(violation("a group of too many packets and repair symbols"));
         }
         if !members.iter().any(|&member| self.is_missing(member, received)) {
-            self.stats.wasted += 1;
+            self.counts.wasted += 1;
             return Ok(());
         }
         if let [member] = members[..] {
-            let symbol = self.pool.copy(repair.data);
+            let symbol = self.work.pool.copy(repair.data);
             self.restore(member, symbol);
             return Ok(());
         }
-        self.used_at = Some(now);
         self.wait(members, repair, received)
     }
 
@@ -209,21 +226,22 @@ impl Restorer {
         received: &ReceivedPackets,
     ) -> Result<(), TransportError> {
         let (index, repairs) = (usize::from(repair.index), usize::from(repair.repairs));
-        let place = self.waiting.iter().position(|group| group.members == members && group.repairs == repairs);
+        let place = self.work.waiting.iter().position(|group| group.members == members && group.repairs == repairs);
         let place = place.unwrap_or_else(|| {
-            if self.waiting.len() == GROUPS_MAX {
+            if self.work.waiting.len() == GROUPS_MAX {
                 let dropped = self.drop_waiting(0);
-                self.stats.wasted += dropped.map_or(0, |group| group.symbols.len() as u64);
+                self.counts.wasted += dropped.map_or(0, |group| group.symbols.len() as u64);
             }
-            self.waiting.push_back(Waiting { members, repairs, symbols: Vec::new() });
-            self.waiting.len() - 1
+            self.work.waiting.push_back(Waiting { members, repairs, symbols: Vec::new() });
+            self.work.waiting.len() - 1
         });
-        let group = &mut self.waiting[place];
+        let work = &mut *self.work;
+        let group = &mut work.waiting[place];
         let fits = group.symbols.first().is_none_or(|(_, data)| data.len() == repair.data.len());
         if !fits || group.symbols.iter().any(|&(other, _)| other == index) {
             return Err(violation("a repair symbol twice, or of another length than the others"));
         }
-        group.symbols.push((index, self.pool.copy(repair.data)));
+        group.symbols.push((index, work.pool.copy(repair.data)));
         self.kept += repair.data.len();
         self.try_waiting(place, received)?;
         while self.kept > self.memory_max {
@@ -234,8 +252,8 @@ impl Restorer {
 
     /// Restores what a waiting group lacks, if it can; the group goes if it lacks nothing any more.
     fn try_waiting(&mut self, place: usize, received: &ReceivedPackets) -> Result<(), TransportError> {
-        let waiting = &self.waiting[place];
-        let lacks = |&&number: &&u64| self.symbols.binary_search_by_key(&number, |(other, _)| *other).is_err();
+        let waiting = &self.work.waiting[place];
+        let lacks = |&&number: &&u64| self.work.symbols.binary_search_by_key(&number, |(other, _)| *other).is_err();
         let lacking = waiting.members.iter().filter(lacks).count();
         if lacking > waiting.symbols.len() && waiting.members.iter().any(|&number| self.is_missing(number, received)) {
             return Ok(());
@@ -243,7 +261,7 @@ impl Restorer {
         let View { shards, missing, waiting } = self.view(place, received);
         if missing.is_empty() {
             let dropped = self.drop_waiting(place);
-            self.stats.wasted += dropped.map_or(0, |group| group.symbols.len() as u64);
+            self.counts.wasted += dropped.map_or(0, |group| group.symbols.len() as u64);
             return Ok(());
         }
         if shards.iter().filter(|shard| shard.is_none()).count() > waiting.symbols.len() {
@@ -267,10 +285,10 @@ impl Restorer {
     }
 
     fn view(&self, place: usize, received: &ReceivedPackets) -> View<'_> {
-        let waiting = &self.waiting[place];
+        let waiting = &self.work.waiting[place];
         let shard = |&number: &u64| {
-            let place = self.symbols.binary_search_by_key(&number, |(other, _)| *other).ok()?;
-            Some(self.symbols[place].1.clone())
+            let place = self.work.symbols.binary_search_by_key(&number, |(other, _)| *other).ok()?;
+            Some(self.work.symbols[place].1.clone())
         };
         let missing = waiting.members.iter().copied().filter(|&member| self.is_missing(member, received)).collect();
         View { shards: waiting.members.iter().map(shard).collect(), missing, waiting }
@@ -293,28 +311,28 @@ impl Restorer {
         {
             self.restored_floor = last + 1;
         }
-        self.stats.recovered += 1;
-        self.reports.push(number);
-        self.output.push_back((number, symbol));
+        self.counts.recovered += 1;
+        self.work.reports.push(number);
+        self.work.output.push_back((number, symbol));
     }
 
     /// The number and the symbol of a packet that was restored and whose frames have not been seen.
     pub(crate) fn take_restored(&mut self) -> Option<(u64, Vec<u8>)> {
-        self.output.pop_front()
+        if self.work.output.is_empty() { None } else { self.work.output.pop_front() }
     }
 
     /// Whether a report is to be sent.
     pub(crate) fn wants_report(&self) -> bool {
-        self.reports.is_pending()
+        self.work.reports.is_pending()
     }
 
     /// Writes RECOVERED, if there is something to report and it fits.
     pub(crate) fn write_report(&mut self, writer: &mut FrameWriter<'_>, sent: &mut SentFrames) -> bool {
-        let ranges = self.reports.next();
+        let ranges = self.work.reports.next();
         let fits = !ranges.is_empty() && writer.recovered(&ranges);
         if fits {
             for (first, last) in ranges {
-                self.reports.on_sent((first, last));
+                self.work.reports.on_sent((first, last));
                 sent.push(SentFrame::Recovered { first, last });
             }
         }
@@ -323,24 +341,12 @@ impl Restorer {
 
     /// A report arrived.
     pub(crate) fn on_report_acked(&mut self, first: u64, last: u64) {
-        self.reports.on_acked((first, last));
+        self.work.reports.on_acked((first, last));
     }
 
     /// A report was lost.
     pub(crate) fn on_report_lost(&mut self, first: u64, last: u64) {
-        self.reports.on_lost((first, last));
-    }
-
-    /// When memory can be freed.
-    pub(crate) fn next_timeout(&self) -> Option<Time> {
-        self.used_at.map(|used_at| used_at + KEPT_FOR)
-    }
-
-    /// Time has passed.
-    pub(crate) fn handle_timeout(&mut self, now: Time) {
-        if self.next_timeout().is_some_and(|at| at <= now) {
-            self.forget();
-        }
+        self.work.reports.on_lost((first, last));
     }
 
     /// Bytes kept for groups.
@@ -350,21 +356,20 @@ impl Restorer {
 
     /// Adds what it counted.
     pub(crate) fn stats(&self, stats: &mut FecStats) {
-        stats.recovered = self.stats.recovered;
-        stats.repairs_received = self.stats.repairs_received;
-        stats.wasted = self.stats.wasted;
+        stats.recovered = self.counts.recovered;
+        stats.repairs_received = self.counts.repairs_received;
+        stats.wasted = self.counts.wasted;
         stats.kept_bytes = self.kept();
     }
 
-    /// Frees what is kept for groups.
+    /// Nothing has come for a while, so what is kept for groups is of no use: frees it.
     pub(crate) fn forget(&mut self) {
-        self.stats.wasted += self.waiting.iter().map(|group| group.symbols.len() as u64).sum::<u64>();
-        self.symbols = VecDeque::new();
-        self.waiting = VecDeque::new();
-        self.pool = Pool::default();
-        self.gaps.forget();
+        self.counts.wasted += self.work.waiting.iter().map(|group| group.symbols.len() as u64).sum::<u64>();
+        self.work.symbols.clear();
+        self.work.waiting.clear();
+        self.work.shrink();
+        self.restored.shrink();
         self.kept = 0;
-        self.used_at = None;
     }
 }
 

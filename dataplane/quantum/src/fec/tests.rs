@@ -71,7 +71,7 @@ impl Sides {
         self.receive(now, number);
         if self.restorer.keeps_symbols() {
             let symbol = self.sent[&number].clone();
-            self.restorer.on_symbol(now, number, [symbol.as_slice()].into_iter(), &self.received)?;
+            self.restorer.on_symbol(number, [symbol.as_slice()].into_iter(), &self.received)?;
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Sides {
     fn take(&mut self, now: Time, number: u64, frame: &[u8]) -> Result<(), TransportError> {
         self.receive(now, number);
         match FrameIter::new(frame).next().unwrap()? {
-            Frame::Repair(repair) => self.restorer.on_repair(now, number, &repair, &self.received),
+            Frame::Repair(repair) => self.restorer.on_repair(number, &repair, &self.received),
             other => panic!("{other:?}"),
         }
     }
@@ -287,7 +287,7 @@ fn a_group_closes_when_it_is_full_or_late() {
 }
 
 #[test]
-fn what_is_kept_stays_within_its_limit_and_goes_after_a_while() {
+fn what_is_kept_stays_within_its_limit() {
     let config = FecConfig { memory_max: 20_000, ..adaptive() };
     let mut sides = Sides::new(&config, 0.05);
     let mut most = 0;
@@ -304,9 +304,8 @@ fn what_is_kept_stays_within_its_limit_and_goes_after_a_while() {
         most = most.max(sides.stats().kept_bytes);
     }
     assert!((10_000..=20_000).contains(&most), "{most}");
-    let end = sides.restorer.next_timeout().unwrap();
-    sides.restorer.handle_timeout(end);
-    assert_eq!((sides.stats().kept_bytes, sides.restorer.next_timeout()), (0, None));
+    sides.restorer.forget();
+    assert_eq!(sides.stats().kept_bytes, 0);
 }
 
 #[test]
@@ -335,8 +334,8 @@ fn senseless_symbols_end_the_connection() {
     assert!(sides.take(repairs[1].0, repairs[1].1, &changed).is_err(), "a number that is not the member's");
     let mut off = Restorer::new(&FecConfig { mode: FecMode::Off, ..adaptive() });
     let Some(Ok(Frame::Repair(repair))) = FrameIter::new(&repairs[0].3).next() else { panic!("it is a repair symbol") };
-    assert!(off.on_repair(at(0), repairs[0].1, &repair, &sides.received).is_err(), "nobody asked for it");
-    assert!(Restorer::new(&adaptive()).on_repair(at(0), 3, &repair, &sides.received).is_err(), "members below 1");
+    assert!(off.on_repair(repairs[0].1, &repair, &sides.received).is_err(), "nobody asked for it");
+    assert!(Restorer::new(&adaptive()).on_repair(3, &repair, &sides.received).is_err(), "members below 1");
 }
 
 #[test]

@@ -87,21 +87,23 @@ pub(crate) struct Question {
 #[derive(Debug)]
 pub(crate) struct Migration {
     is_followed: bool,
-    candidate: Option<Candidate>,
+    candidate: Option<Box<Candidate>>,
     /// The current address is asked too.
     asks_current: bool,
     answers: VecDeque<(Addresses, Challenge)>,
-    rng: SmallRng,
+    /// Challenges are drawn from it, each by its number.
+    seed: u64,
+    drawn: u64,
     stats: MigrationStats,
 }
 
 impl Migration {
     /// A peer that is not followed yet.
     pub(crate) fn new(seed: u64) -> Self {
-        // The seed feeds other choices as well: another stream of numbers is drawn from it here.
-        let rng = SmallRng::seed_from_u64(seed ^ 0x7061_7468);
+        // The seed feeds other choices as well: other numbers are drawn from it here.
+        let seed = seed ^ 0x7061_7468;
         let (answers, stats) = (VecDeque::new(), MigrationStats::default());
-        Self { is_followed: false, candidate: None, asks_current: false, answers, rng, stats }
+        Self { is_followed: false, candidate: None, asks_current: false, answers, seed, drawn: 0, stats }
     }
 
     /// The peer is followed from here on.
@@ -133,10 +135,15 @@ impl Migration {
                 if self.candidate.is_some() {
                     self.give_up();
                 }
-                self.candidate = Some(Candidate::new(now, packet));
+                self.candidate = Some(Box::new(Candidate::new(now, packet)));
             }
             _ => {}
         }
+    }
+
+    fn draw(&mut self) -> Challenge {
+        self.drawn += 1;
+        SmallRng::seed_from_u64(self.seed.wrapping_add(self.drawn)).random()
     }
 
     fn give_up(&mut self) {
@@ -152,9 +159,10 @@ impl Migration {
     /// A question that is due, whose packet has at least `bytes_min`. `interval` is the time from the first to the second one.
     pub(crate) fn take_question(&mut self, now: Time, bytes_min: u64, interval: Duration) -> Option<Question> {
         if std::mem::take(&mut self.asks_current) {
-            return Some(Question { challenge: self.rng.random(), to: None, bytes_max: bytes_min });
+            return Some(Question { challenge: self.draw(), to: None, bytes_max: bytes_min });
         }
-        let candidate = self.candidate.as_mut().filter(|candidate| !candidate.is_limited && candidate.due <= now)?;
+        let candidate =
+            self.candidate.as_deref_mut().filter(|candidate| !candidate.is_limited && candidate.due <= now)?;
         if candidate.challenges.len() >= CHALLENGES_MAX {
             self.give_up();
             return None;
@@ -164,7 +172,8 @@ impl Migration {
             candidate.is_limited = true;
             return None;
         }
-        let challenge: Challenge = self.rng.random();
+        let challenge = self.draw();
+        let candidate = self.candidate.as_deref_mut()?;
         candidate.due = now + interval * (1 << candidate.challenges.len());
         candidate.challenges.push(challenge);
         self.asks_current = true;

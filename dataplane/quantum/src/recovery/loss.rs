@@ -9,7 +9,7 @@ use crate::sent_frame::{SentFrame, SentFrames};
 use crate::wire::Epoch;
 
 /// Lost packets are remembered for so many round-trip times: an acknowledgement that comes later undoes nothing.
-const SPURIOUS_MEMORY_RTTS: u32 = 3;
+pub(super) const SPURIOUS_MEMORY_RTTS: u32 = 3;
 /// Probe timeouts that losses have to span to be persistent congestion (RFC 9002 section 7.6.1).
 const PERSISTENT_PERIODS: u32 = 3;
 

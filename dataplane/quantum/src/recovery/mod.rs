@@ -417,6 +417,18 @@ impl Recovery {
         self.timer.on_keys_discarded();
     }
 
+    /// The next acknowledgement says in one range what all before it said: those need not be known to have arrived.
+    pub(crate) fn forget_reports(&mut self) {
+        self.sent.forget_ack_only();
+    }
+
+    /// Nothing has come for a while: frees memory that holds nothing.
+    pub(crate) fn shrink(&mut self, now: Time) {
+        self.lost.forget(now, self.rtt.smoothed() * loss::SPURIOUS_MEMORY_RTTS);
+        self.lost.shrink();
+        self.sent.shrink();
+    }
+
     /// The connection is over: nothing is acknowledged or sent again.
     pub(crate) fn forget(&mut self) {
         self.sent = SentPackets::default();

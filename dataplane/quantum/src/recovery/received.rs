@@ -193,6 +193,13 @@ impl ReceivedPackets {
         self.ce = false;
     }
 
+    /// Nothing has come for a while: frees memory that holds nothing.
+    pub(crate) fn shrink(&mut self) {
+        self.seen.shrink();
+        self.report.shrink();
+        self.late.shrink_to_fit();
+    }
+
     /// The peer acknowledged a packet that reported **all** ranges up to `largest`: they need no report any more.
     pub(crate) fn on_ack_of_ack(&mut self, largest: u64) {
         self.report.remove_below(largest.saturating_add(1));

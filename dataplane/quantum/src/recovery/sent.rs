@@ -142,6 +142,18 @@ impl SentPackets {
         Some(frames)
     }
 
+    /// Forgets the packets outside the flight: what is reported next says all that they said in as few ranges.
+    pub(crate) fn forget_ack_only(&mut self) {
+        self.ack_only.clear();
+    }
+
+    /// Nothing has been sent for a while: frees memory that holds nothing.
+    pub(crate) fn shrink(&mut self) {
+        self.flight.shrink_to_fit();
+        self.ack_only.shrink_to_fit();
+        self.spare_frames = Vec::new();
+    }
+
     /// The `nth` oldest packet in flight whose acknowledgement is waited for.
     pub(crate) fn nth_eliciting(&self, nth: usize) -> Option<&SentPacket> {
         self.flight.iter().filter(|packet| packet.is_awaited() && !packet.resolved).nth(nth)

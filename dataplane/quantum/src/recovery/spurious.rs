@@ -87,6 +87,11 @@ impl LostPackets {
         }
     }
 
+    /// Frees memory that holds nothing.
+    pub(crate) fn shrink(&mut self) {
+        self.packets.shrink_to_fit();
+    }
+
     fn pop_oldest(&mut self) {
         if self.packets.pop_front().is_some_and(|lost| lost.late) {
             self.late -= 1;

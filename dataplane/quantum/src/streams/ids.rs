@@ -118,6 +118,11 @@ impl Ids {
         &mut self.remote
     }
 
+    /// Frees memory that holds nothing.
+    pub(super) fn shrink(&mut self) {
+        self.remote_unseen.shrink_to_fit();
+    }
+
     /// Streams of the peer that were skipped.
     #[cfg(test)]
     pub(super) fn unseen(&self) -> usize {

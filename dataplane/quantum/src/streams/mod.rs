@@ -148,6 +148,9 @@ impl Streams {
     /// Nothing has come for a while: frees memory that holds nothing.
     pub(crate) fn release(&mut self) {
         self.chunks = Chunks::default();
+        self.live.shrink_to_fit();
+        self.ids.shrink();
+        self.events.shrink_to_fit();
         for stream in self.live.values_mut() {
             stream.receiving.release();
             stream.sending.release();
