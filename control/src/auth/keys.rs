@@ -86,7 +86,8 @@ impl Refusal {
             ErrorKind::InvalidIssuer => Self::Issuer,
             ErrorKind::InvalidAudience => Self::Audience,
             ErrorKind::InvalidAlgorithm => Self::Algorithm,
-            ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) => Self::Claims,
+            // The signature has been checked by then; claims are missing, or not of their types.
+            ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => Self::Claims,
             _ => Self::Malformed,
         }
     }

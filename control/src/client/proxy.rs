@@ -37,7 +37,8 @@ pub const EXAMPLES: &str = "Examples:
   aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT
   aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT \\
       --transport auto --allow-plain-text
-  aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT --token-file token
+  aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT \\
+      --token-file token
 
 Any gRPC client (Python, Go, Java ...) then uses http://127.0.0.1:7002 in plain text, and its metadata passes \
 as it is; the proxy's own token goes with calls that have none. Whom to trust has to be said: --pin, --ca \

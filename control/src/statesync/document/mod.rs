@@ -245,13 +245,13 @@ impl DocumentActor {
     }
 
     async fn handle_batch(&mut self, first: Asked, commands: &mut mpsc::Receiver<Asked>) {
-        self.handle(first).await;
+        self.admit(first).await;
         for _ in 1..BATCH_MAX {
             if !self.takes_commands() {
                 break;
             }
-            let Ok(command) = commands.try_recv() else { break };
-            self.handle(command).await;
+            let Ok(asked) = commands.try_recv() else { break };
+            self.admit(asked).await;
         }
         self.flush().await;
     }
@@ -269,11 +269,16 @@ impl DocumentActor {
         self.flush().await;
     }
 
-    async fn handle(&mut self, asked: Asked) {
+    /// Does what its asker may ask for.
+    async fn admit(&mut self, asked: Asked) {
         let Asked { asker, command } = asked;
-        if let Err(status) = permission::permits(&self.record, &asker, permission::asked(&command, &self.record)) {
-            return command.refuse(status);
+        match permission::permits(&self.record, &asker, permission::asked(&command, &self.record)) {
+            Ok(()) => self.handle(command).await,
+            Err(status) => command.refuse(status),
         }
+    }
+
+    async fn handle(&mut self, command: Command) {
         match command {
             Command::Apply(submission, reply) => self.submit(submission, reply).await,
             Command::Read(reply) => {

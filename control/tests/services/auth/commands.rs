@@ -13,7 +13,7 @@ use tonic::Code;
 use super::*;
 use crate::common::commands::{AETHERFLOW, call, proxy, said};
 use crate::common::service::ServiceProcess;
-use crate::common::{self, documents, end, free_base, insertion, next, subscription};
+use crate::common::{self, documents, end, eventually, free_base, insertion, next, subscription};
 
 fn keys(keys: &[(&str, &str)]) -> String {
     let keys: Vec<_> = keys.iter().map(|(id, secret)| format!("{{Id: {id}, Secret: \"{secret}\"}}")).collect();
@@ -143,8 +143,13 @@ async fn tokens_come_from_the_command_line_and_what_is_denied_is_written_down() 
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let up = Up::start(folder).await;
-    let announced = std::fs::read_to_string(folder.join("said")).unwrap();
-    assert!(announced.contains("aetherflow token --key-file data/auth.key --sub USER"), "{announced}");
+    // It says so once all of it is up.
+    eventually(Duration::from_secs(10), async || {
+        let announced = std::fs::read_to_string(folder.join("said")).unwrap();
+        let is_told = announced.contains("aetherflow token --key-file data/auth.key --sub USER");
+        if is_told { Ok(()) } else { Err(announced) }
+    })
+    .await;
     let secret_file = folder.join("data/auth.key");
     assert_eq!(std::fs::metadata(&secret_file).unwrap().permissions().mode() & 0o777, 0o600);
     let secret = std::fs::read_to_string(&secret_file).unwrap();
