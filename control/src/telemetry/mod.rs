@@ -16,6 +16,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+use exposition::{Family, Kind, Value};
 
 pub(crate) use protobuf::CONTENT_TYPE as PROTOBUF_CONTENT_TYPE;
 pub use red::measure;
@@ -39,13 +40,23 @@ pub fn metrics_handle() -> &'static PrometheusHandle {
     })
 }
 
-/// What is not counted by the recorder: histograms, what shards measure, and what the system knows of the process.
-fn own_families() -> Vec<exposition::Family> {
-    let mut families = vec![red::durations()];
+/// What is not counted by the recorder: histograms, what shards measure, what runs, and what the system knows of the process.
+fn own_families() -> Vec<Family> {
+    let mut families = vec![build_info(), red::durations()];
     families.extend(stores::families());
     families.extend(transport::families());
     families.extend(process::families());
     families
+}
+
+/// Which build this is.
+fn build_info() -> Family {
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("commit", env!("AETHERFLOW_COMMIT")),
+        ("rustc", env!("AETHERFLOW_RUSTC")),
+    ];
+    Family::new("aetherflow_build_info", "What runs; always 1", Kind::Gauge).with(&labels, Value::Number(1.0))
 }
 
 /// All metrics in the Prometheus text format, with classic histograms.
