@@ -268,7 +268,8 @@ pub fn session_options(config: &SessionConfig) -> ServiceOptions {
     let store = (config.store.r#type, config.store.sync);
     let redis = (config.store.r#type == StoreType::Redis).then(|| redis_options(&config.store.redis));
     let options = options(&config.server, &config.metrics, &config.quantum, store, &config.auth);
-    ServiceOptions { redis, on_disconnect: config.manager.on_disconnect, ..options }
+    let (on_disconnect, tracing) = (config.manager.on_disconnect, config.tracing.options());
+    ServiceOptions { redis, on_disconnect, tracing, ..options }
 }
 
 fn redis_options(redis: &config::Redis) -> RedisOptions {
@@ -289,7 +290,8 @@ pub fn statesync_options(config: &StateSyncConfig) -> ServiceOptions {
     let store = (config.store.r#type, config.store.sync);
     let postgres = (config.store.r#type == StoreType::Postgres).then(|| postgres_options(&config.store.postgres));
     let options = options(&config.server, &config.metrics, &config.quantum, store, &config.auth);
-    ServiceOptions { postgres, session_service: config.session_service.target.clone(), ..options }
+    let (session_service, tracing) = (config.session_service.target.clone(), config.tracing.options());
+    ServiceOptions { postgres, session_service, tracing, ..options }
 }
 
 /// How PostgreSQL is spoken to by its section.
@@ -352,6 +354,7 @@ fn options<const PORT: u16, const METRICS_PORT: u16>(
         redis: None,
         on_disconnect: OnDisconnect::default(),
         postgres: None,
+        tracing: None,
     }
 }
 

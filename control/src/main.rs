@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use control::auth::{SECRET_FILE, token};
-use control::client::{call, proxy};
+use control::client::{TraceArgs, call, proxy};
 use control::config::{Auth, Quantum, QuantumHost, QuantumIo};
 use control::launch::{self, CheckArgs, FileArgs, Service, asked_to_stop};
 use control::migrate::{self, Migrate};
@@ -35,6 +35,7 @@ const UP_EXAMPLES: &str = "Examples:
   aetherflow up --ports 19000                      on ports 19001, 19002, 19101 and 19102
   aetherflow up --bind 0.0.0.0 --allow-anonymous   for everybody on the network, unauthenticated
   aetherflow up --auth                             callers need a token, permissions are enforced
+  aetherflow up --trace http://127.0.0.1:4317      with traces to an OpenTelemetry collector
   RUST_LOG=debug aetherflow up --qlog /tmp/qlog    with more logs, and what connections do
 
 Data is kept in SQLite, synced to disk before it is acknowledged. Another store, TLS on TCP and everything else is set in the \
@@ -135,6 +136,8 @@ struct Up {
     /// Quantum: how bytes move
     #[arg(long, value_enum, default_value_t)]
     io: QuantumIo,
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 impl Up {
@@ -225,6 +228,7 @@ async fn serve(up: Up) -> anyhow::Result<()> {
         auth: Auth { enabled: up.auth, ..Auth::default() },
         ports: Ports::Base(up.ports),
         quantum: Some(quantum),
+        tracing: up.trace.options("aetherflow"),
         ..UpOptions::new(&up.data)
     };
     let running = control::up::start(options).await?;

@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod proxy;
+mod trace;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,9 @@ use quantum_grpc::{
 };
 
 use crate::auth::{AuthError, read_secret};
+
+use crate::telemetry::TraceError;
+pub use trace::TraceArgs;
 
 /// A connection over Quantum says that it lives so often.
 const KEEPALIVE: Duration = Duration::from_secs(3);
@@ -144,6 +148,9 @@ pub enum ConnectError {
     /// Quantum cannot run here.
     #[error(transparent)]
     Endpoint(#[from] quantum_grpc::EndpointError),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
 }
 
 impl ConnectArgs {

@@ -11,19 +11,20 @@ use axum::Router;
 use bytes::Bytes;
 use clap::Args;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use quantum_grpc::{AnyChannel, status_trailers};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
 use tower::Service;
 
-use super::{ConnectArgs, ConnectError, CredentialArgs};
+use super::{ConnectArgs, ConnectError, CredentialArgs, TraceArgs};
+use crate::telemetry::{RpcSpan, Tracer};
 
 /// Streams of one client's connection at most.
 const STREAMS_MAX: u32 = 1024;
@@ -39,6 +40,8 @@ pub const EXAMPLES: &str = "Examples:
       --transport auto --allow-plain-text
   aetherflow proxy --listen 127.0.0.1:7002 --to example.org:9002 --pin FINGERPRINT \\
       --token-file token
+  aetherflow proxy --listen 127.0.0.1:7002 --to 127.0.0.1:9002 --insecure-loopback \\
+      --trace http://127.0.0.1:4317
 
 Any gRPC client (Python, Go, Java ...) then uses http://127.0.0.1:7002 in plain text, and its metadata passes \
 as it is; the proxy's own token goes with calls that have none. Whom to trust has to be said: --pin, --ca \
@@ -61,6 +64,8 @@ pub struct ProxyArgs {
     connect: ConnectArgs,
     #[command(flatten)]
     credentials: CredentialArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 /// Why the proxy does not run.
@@ -84,6 +89,7 @@ pub struct Proxy {
     channel: AnyChannel,
     /// Sent with calls that have none.
     authorization: Option<HeaderValue>,
+    tracer: Option<Tracer>,
 }
 
 impl Proxy {
@@ -99,7 +105,8 @@ impl Proxy {
         let connect = ConnectArgs { early_data: args.early_data, ..args.connect.clone() };
         let channel = connect.channel(&args.to)?;
         let listener = TcpListener::bind(args.listen).await.map_err(|error| ProxyError::Listen(args.listen, error))?;
-        Ok(Self { listener, channel, authorization })
+        let tracer = args.trace.tracer("aetherflow-proxy").map_err(ConnectError::from)?;
+        Ok(Self { listener, channel, authorization, tracer })
     }
 
     /// The address that is listened on.
@@ -120,8 +127,9 @@ impl Proxy {
     /// # Errors
     /// See [`ProxyError`].
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), ProxyError> {
-        let router =
-            Router::new().fallback_service(Forward { channel: self.channel, authorization: self.authorization });
+        let tracer = self.tracer.clone();
+        let forward = Forward { channel: self.channel, authorization: self.authorization, tracer: self.tracer };
+        let router = Router::new().fallback_service(forward);
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         let server = Server::builder().max_concurrent_streams(STREAMS_MAX).add_routes(Routes::from(router));
         let asked = CancellationToken::new();
@@ -133,18 +141,24 @@ impl Proxy {
             asked.cancelled().await;
             tokio::time::sleep(DRAIN_TIME).await;
         };
-        tokio::select! {
-            served = serving => Ok(served?),
+        let ended = tokio::select! {
+            served = serving => served,
             () = cut => Ok(()),
+        };
+        if let Some(tracer) = tracer {
+            tracer.shutdown().await;
         }
+        Ok(ended?)
     }
 }
 
-/// Hands every request to the channel as it is, but for a token that it lacks.
+/// Hands every request to the channel as it is, but for a token that it lacks, and for the span that it names as its caller's: that
+/// becomes the proxy's, below the client's.
 #[derive(Clone, Debug)]
 struct Forward {
     channel: AnyChannel,
     authorization: Option<HeaderValue>,
+    tracer: Option<Tracer>,
 }
 
 impl Service<Request<axum::body::Body>> for Forward {
@@ -161,31 +175,75 @@ impl Service<Request<axum::body::Body>> for Forward {
         if let Some(authorization) = &self.authorization {
             request.headers_mut().entry(AUTHORIZATION).or_insert_with(|| authorization.clone());
         }
+        let span = self.tracer.as_ref().map(|tracer| {
+            let path = request.uri().path().to_owned();
+            RpcSpan::sent(tracer, &path, request.headers_mut())
+        });
+        let mut span = Traced(span);
         Box::pin(async move {
             let answered = channel.call(request.map(Body::new)).await;
             Ok(match answered {
-                Ok(response) => response.map(|body| Body::new(Trailed(body))),
-                Err(status) => status.into_http(),
+                Ok(response) => {
+                    // A call that fails at once says so here.
+                    span.see(response.headers());
+                    response.map(|body| Body::new(Trailed { body, span }))
+                }
+                Err(status) => {
+                    span.end(status.code());
+                    status.into_http()
+                }
             })
         })
     }
 }
 
+/// The span of a call that is forwarded, if it has one.
+struct Traced(Option<RpcSpan>);
+
+impl Traced {
+    /// Ends with the status that is among headers or trailers, if it is.
+    fn see(&mut self, headers: &HeaderMap) {
+        if let Some(code) = headers.get(Status::GRPC_STATUS) {
+            self.end(Code::from_bytes(code.as_bytes()));
+        }
+    }
+
+    fn end(&mut self, code: Code) {
+        if let Some(span) = &mut self.0 {
+            span.end(code.into());
+        }
+    }
+}
+
 /// A response whose failure on the way becomes its trailers: the client is told the status, not that a stream broke.
-struct Trailed(Body);
+struct Trailed {
+    body: Body,
+    span: Traced,
+}
 
 impl http_body::Body for Trailed {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.0).poll_frame(cx));
-        let Some(Err(status)) = frame else { return Poll::Ready(frame) };
-        self.0 = Body::empty();
-        Poll::Ready(Some(Ok(Frame::trailers(status_trailers(&status)))))
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match frame {
+            Some(Err(status)) => {
+                self.span.end(status.code());
+                self.body = Body::empty();
+                Poll::Ready(Some(Ok(Frame::trailers(status_trailers(&status)))))
+            }
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.span.see(trailers);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 }

@@ -7,6 +7,7 @@ mod postgres;
 mod redis_server;
 mod sections;
 mod session_manager;
+mod traces;
 mod tree;
 
 #[cfg(test)]
@@ -24,9 +25,10 @@ pub use postgres::{Postgres, SslMode};
 pub use redis_server::Redis;
 pub use sections::{
     Log, LogFormat, Manager, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SessionService,
-    SessionStore, StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls, Tracing,
+    SessionStore, StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls,
 };
 pub use session_manager::SessionManager;
+pub use traces::Tracing;
 
 /// Bytes of a configuration file at most.
 const FILE_BYTES_MAX: u64 = 1 << 20;

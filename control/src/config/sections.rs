@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Auth, Config, Postgres, Redis, Refused, SessionManager, duration};
+use super::{Auth, Config, Postgres, Redis, Refused, SessionManager, Tracing, duration};
 use crate::statesync::PURGE_DELETED_AFTER;
 
 /// Fewer operations than these would refuse writers who were away for a moment.
@@ -227,21 +227,6 @@ pub struct Metrics<const PORT: u16> {
     pub path: String,
 }
 
-/// Traces.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-#[expect(missing_docs, reason = "each field is the key of its name")]
-pub struct Tracing {
-    pub enable: bool,
-    pub service_name: String,
-    pub endpoint: String,
-    pub exporter: String,
-    pub sample_rate: f64,
-    pub environment: String,
-    pub batch_timeout: u64,
-    pub max_queue_size: u64,
-}
-
 impl<const PORT: u16> Server<PORT> {
     /// The address of gRPC.
     pub fn address(&self) -> SocketAddr {
@@ -307,15 +292,6 @@ impl Log {
         filter
             .map(drop)
             .map_err(|error| ("Log.Level", format!("{:?}: {error}; use error, warn, info, debug or trace", self.level)))
-    }
-}
-
-impl Tracing {
-    fn check(&self) -> Result<(), Refused> {
-        if self.enable {
-            return Err(("Tracing.Enable", "this version exports no traces: set it to false".into()));
-        }
-        Ok(())
     }
 }
 
@@ -475,21 +451,6 @@ impl Default for StateSyncConfig {
             log: Log::default(),
             metrics: Metrics::default(),
             tracing: Tracing::of("statesync-service"),
-        }
-    }
-}
-
-impl Tracing {
-    fn of(service_name: &str) -> Self {
-        Self {
-            enable: false,
-            service_name: service_name.to_owned(),
-            endpoint: "http://localhost:14268/api/traces".into(),
-            exporter: "jaeger".into(),
-            sample_rate: 1.0,
-            environment: "development".into(),
-            batch_timeout: 5,
-            max_queue_size: 2048,
         }
     }
 }

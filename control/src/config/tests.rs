@@ -119,7 +119,13 @@ fn values_that_make_no_sense_are_refused() {
         ("Log:\n  Level: \"a=b=c\"\n", "Log.Level"),
         ("Metrics:\n  Path: metrics\n", "Metrics.Path"),
         ("Metrics:\n  Path: /readyz\n", "Metrics.Path"),
-        ("Tracing:\n  Enable: true\n", "Tracing.Enable"),
+        ("Tracing: {Enable: true, Exporter: jaeger}\n", "Tracing.Exporter"),
+        ("Tracing: {Enable: true, Endpoint: http://localhost:14268/api/traces}\n", "Tracing.Endpoint"),
+        ("Tracing: {Enable: true, ServiceName: \"\"}\n", "Tracing.ServiceName"),
+        ("Tracing: {Enable: true, SampleRate: 1.1}\n", "Tracing.SampleRate"),
+        ("Tracing: {Enable: true, SampleRate: .nan}\n", "Tracing.SampleRate"),
+        ("Tracing: {Enable: true, BatchTimeout: 0}\n", "Tracing.BatchTimeout"),
+        ("Tracing: {Enable: true, MaxQueueSize: 0}\n", "Tracing.MaxQueueSize"),
         ("Server:\n  TLS:\n    Cert: c.pem\n", "Server.TLS.Key"),
         ("Server:\n  TLS:\n    ClientCA: c.pem\n", "Server.TLS.Cert"),
         ("Auth: {Leeway: 6m}\n", "Auth.Leeway"),
@@ -171,6 +177,17 @@ fn keys_come_from_files_and_the_environment_and_are_not_shown() {
         let said = message(session(text));
         assert!(said.starts_with("s.yaml: Auth.Keys[0]") && !said.contains("hunter2"), "{said}");
     }
+}
+
+#[test]
+fn traces_are_off_until_they_are_asked_for_and_then_every_key_counts() {
+    let off = "Tracing: {Exporter: jaeger, Endpoint: http://localhost:14268/api/traces, SampleRate: 7}\n";
+    assert_eq!(session(off).unwrap().tracing.options(), None, "what is off may be of another version");
+    let variables = [("AETHERFLOW_TRACING_ENABLE", "true"), ("AETHERFLOW_TRACING_SAMPLERATE", "0.25")];
+    let options = statesync_with("", &variables).unwrap().config.tracing.options().unwrap();
+    assert_eq!((options.endpoint.as_str(), options.sample_rate), ("http://localhost:4317", 0.25));
+    assert_eq!((options.service_name.as_str(), options.queue), ("statesync-service", 2048));
+    assert_eq!(options.batch_time, Duration::from_secs(5));
 }
 
 #[test]

@@ -35,7 +35,8 @@ impl DocumentStore for MeasuredDocuments {
     }
 
     async fn submit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.store.submit(Batch { timer: Some(self.timer(StoreCall::Commit)), ..batch }).await
+        let timer = StoreTimer::start_for(self.kind, StoreCall::Commit, &batch.origins);
+        self.store.submit(Batch { timer: Some(timer), ..batch }).await
     }
 
     async fn document(&self, id: Uuid) -> Result<Option<DocumentRecord>, StoreError> {

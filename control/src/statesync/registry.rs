@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use crate::auth::Asker;
 use crate::clock::UnixMicros;
 use crate::status::{not_found, of_store, with_info};
 use crate::store::StoreError;
+use crate::telemetry::{Origin, Step, scope};
 
 /// Commands that wait for one document; when it is full, callers wait.
 const COMMANDS: usize = 256;
@@ -99,10 +100,14 @@ impl Registry {
         asker: &Asker,
         command: impl Fn(Reply<T>) -> Command,
     ) -> Result<T, Status> {
+        let (mut step, origin) = Step::begin("document");
+        step.note("aetherflow.document.id", || id.to_string());
         for _ in 0..ATTEMPTS {
-            let (reply, answer) = oneshot::channel();
-            let document = self.document(id)?;
-            if document.send(Asked { asker: asker.clone(), command: command(reply) }).await.is_ok()
+            let (reply, answer) = Reply::channel(origin.clone());
+            let command = command(reply);
+            step.rename(|| format!("document {}", command.name()));
+            let document = self.document(id, origin.as_ref())?;
+            if document.send(Asked { asker: asker.clone(), command }).await.is_ok()
                 && let Ok(answer) = answer.await
             {
                 return answer;
@@ -156,7 +161,8 @@ impl Registry {
         }
     }
 
-    fn document(self: &Arc<Self>, id: Uuid) -> Result<mpsc::Sender<Asked>, Status> {
+    /// The document, loaded for `origin` if it is not in memory.
+    fn document(self: &Arc<Self>, id: Uuid, origin: Option<&Origin>) -> Result<mpsc::Sender<Asked>, Status> {
         let mut documents = self.lock();
         if let Some(document) = documents.get(&id)
             && !document.is_closed()
@@ -168,7 +174,8 @@ impl Registry {
         }
         let (sender, commands) = mpsc::channel(COMMANDS);
         documents.insert(id, sender.clone());
-        tokio::spawn(run(Arc::clone(self), id, sender.clone(), commands));
+        let load = scope(origin.cloned(), DocumentActor::load(Arc::clone(&self.shared), id));
+        tokio::spawn(run(Arc::clone(self), id, (sender.downgrade(), commands), load));
         Ok(sender)
     }
 
@@ -186,16 +193,19 @@ impl Registry {
 
 /// The life of one document in memory. The receiver is closed before the entry goes, so an actor that is loaded next can never
 /// run beside this one: what reaches this one is dropped unseen, and asked again.
-async fn run(registry: Arc<Registry>, id: Uuid, sender: mpsc::Sender<Asked>, mut commands: mpsc::Receiver<Asked>) {
-    let weak = sender.downgrade();
-    drop(sender);
-    match DocumentActor::load(Arc::clone(&registry.shared), id).await {
+async fn run(
+    registry: Arc<Registry>,
+    id: Uuid,
+    (sender, mut commands): (mpsc::WeakSender<Asked>, mpsc::Receiver<Asked>),
+    load: impl Future<Output = Result<Option<DocumentActor>, StoreError>>,
+) {
+    match load.await {
         Ok(Some(actor)) => actor.run(&mut commands).await,
         Ok(None) => refuse(&mut commands, &not_found("document", &id.to_string())),
         Err(error) => refuse(&mut commands, &of_store(&error)),
     }
     commands.close();
-    if let Some(sender) = weak.upgrade() {
+    if let Some(sender) = sender.upgrade() {
         registry.forget(id, &sender);
     }
 }

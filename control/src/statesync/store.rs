@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::model::{ConflictRecord, DocumentRecord, LockRecord, LogRow, Snapshot};
 use crate::clock::UnixMicros;
 use crate::store::{CommitterStats, StoreError};
-use crate::telemetry::StoreTimer;
+use crate::telemetry::{Origin, StoreTimer};
 
 /// How far what a document wrote is kept.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +41,8 @@ pub struct Batch {
     pub ticket: u64,
     /// Is told the ticket once the batch is kept.
     pub durable: watch::Sender<Durability>,
+    /// Those of traced calls who wait for it.
+    pub origins: Vec<Origin>,
     /// Measures how long that takes.
     pub timer: Option<StoreTimer>,
 }
@@ -199,6 +201,7 @@ mod tests {
             trim: None,
             ticket,
             durable: durable.clone(),
+            origins: Vec::new(),
             timer: None,
         };
         let (first, second, third) = (batch(1), batch(2), batch(3));

@@ -45,6 +45,14 @@ impl StoreKind {
             Self::Postgres => "postgres",
         }
     }
+
+    /// As OpenTelemetry calls it (`db.system.name`).
+    pub(crate) fn system(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgresql",
+            other => other.name(),
+        }
+    }
 }
 
 /// When a write to a SQLite file counts as done.

@@ -4,8 +4,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use opentelemetry::trace::SpanContext;
 
-use super::exposition::Distribution;
+use super::exposition::{Distribution, Exemplar};
+use crate::clock;
 
 /// Upper bounds of the classic buckets: 0.25 ms doubled up to 16 s.
 const BUCKETS: u32 = 17;
@@ -24,6 +26,8 @@ pub(crate) struct Durations(Mutex<Option<Recorded>>);
 struct Recorded {
     micros: Histogram<u64>,
     sum: Duration,
+    /// The latest of each classic bucket whose trace is kept; empty until there is one.
+    exemplars: Vec<Option<Exemplar>>,
 }
 
 impl Durations {
@@ -33,20 +37,34 @@ impl Durations {
 
     /// Counts one.
     pub(crate) fn record(&self, duration: Duration) {
+        self.record_of(duration, None);
+    }
+
+    /// Counts one that took as long as this span, which is an example of it if its trace is kept.
+    pub(crate) fn record_of(&self, duration: Duration, span: Option<&SpanContext>) {
         let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let recorded = recorded.get_or_insert_with(|| {
             let micros = Histogram::new(DIGITS).expect("so many digits are allowed");
-            Recorded { micros, sum: Duration::ZERO }
+            Recorded { micros, sum: Duration::ZERO, exemplars: Vec::new() }
         });
         let duration = duration.min(LONGEST);
-        recorded.micros.record(duration.as_micros() as u64).expect("it grows as far as is needed");
+        let micros = duration.as_micros() as u64;
+        recorded.micros.record(micros).expect("it grows as far as is needed");
         recorded.sum = recorded.sum.saturating_add(duration);
+        if let Some(span) = span.filter(|span| span.is_sampled()) {
+            // As precise as the count, so that both are in the same bucket.
+            let seconds = recorded.micros.lowest_equivalent(micros) as f64 / 1e6;
+            let bucket = bounds().position(|bound| seconds <= bound).unwrap_or(BUCKETS as usize);
+            recorded.exemplars.resize(BUCKETS as usize + 1, None);
+            let (trace_id, span_id) = (span.trace_id(), span.span_id());
+            recorded.exemplars[bucket] = Some(Exemplar { trace_id, span_id, seconds, at: clock::now() });
+        }
     }
 
     /// All of them, if there are any.
     pub(crate) fn distribution(&self) -> Option<Distribution> {
         let recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Recorded { micros, sum } = recorded.as_ref()?;
+        let Recorded { micros, sum, exemplars } = recorded.as_ref()?;
         let point = |value: u64, count: u64| (micros.lowest_equivalent(value) as f64 / 1e6, count);
         Some(Distribution {
             points: micros
@@ -54,13 +72,20 @@ impl Durations {
                 .map(|step| point(step.value_iterated_to(), step.count_since_last_iteration()))
                 .collect(),
             sum_s: sum.as_secs_f64(),
-            bounds: (0..BUCKETS).map(|power| FIRST_BOUND_S * f64::from(1_u32 << power)).collect(),
+            bounds: bounds().collect(),
+            exemplars: exemplars.clone(),
         })
     }
 }
 
+fn bounds() -> impl Iterator<Item = f64> {
+    (0..BUCKETS).map(|power| FIRST_BOUND_S * f64::from(1_u32 << power))
+}
+
 #[cfg(test)]
 mod tests {
+    use opentelemetry::trace::{SpanId, TraceFlags, TraceId, TraceState};
+
     use super::*;
 
     #[test]
@@ -78,5 +103,34 @@ mod tests {
         let below: Vec<u64> = all.cumulative().map(|(_, below)| below).collect();
         // 0.25, 0.5, ... 64, 128 ms, ... 16 s.
         assert_eq!((below[0], below[1], below[8], below[9], below[16]), (3, 6, 6, 10, 10));
+    }
+
+    #[test]
+    fn the_latest_kept_trace_of_each_bucket_is_an_example_of_it() {
+        let durations = Durations::new();
+        let span = |id: u128, sampled: bool| {
+            let flags = TraceFlags::NOT_SAMPLED.with_sampled(sampled);
+            SpanContext::new(id.into(), SpanId::from(9), flags, false, TraceState::NONE)
+        };
+        durations.record_of(Duration::from_millis(1), Some(&span(1, false)));
+        durations.record(Duration::from_millis(1));
+        assert!(durations.distribution().unwrap().exemplars.is_empty());
+        // 64.1 ms counts as 64 ms, which is a bound.
+        for (id, micros) in [(2, 900), (3, 1000), (4, 64_100), (5, 60_000_000)] {
+            durations.record_of(Duration::from_micros(micros), Some(&span(id, true)));
+        }
+        durations.record_of(Duration::from_millis(1), Some(&span(6, false)));
+        let exemplars = durations.distribution().unwrap().exemplars;
+        let found: Vec<_> = exemplars
+            .iter()
+            .enumerate()
+            .filter_map(|(bucket, one)| Some((bucket, one.as_ref()?)))
+            .map(|(bucket, one)| (bucket, one.trace_id, one.seconds))
+            .collect();
+        // The bounds are 0.25, 0.5, 1 ms and so on; 17 is the bucket without one.
+        assert_eq!(exemplars.len(), 18);
+        let places: Vec<_> = found.iter().map(|(bucket, id, _)| (*bucket, *id)).collect();
+        assert_eq!(places, [(2, TraceId::from(3)), (8, TraceId::from(4)), (17, TraceId::from(5))]);
+        assert!(found[1].2 <= 0.064 && found[2].2 > 16.384);
     }
 }

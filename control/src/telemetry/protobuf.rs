@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use super::exposition::{Distribution, Family, Kind, Series, Value};
+use super::exposition::{Distribution, Exemplar, Family, Kind, Series, Value};
+use crate::clock;
 
 /// The content type of such a scrape.
 pub(crate) const CONTENT_TYPE: &str =
@@ -86,6 +87,19 @@ struct Bucket {
     cumulative_count: Option<u64>,
     #[prost(double, optional, tag = "2")]
     upper_bound: Option<f64>,
+    #[prost(message, optional, tag = "3")]
+    exemplar: Option<ExemplarMessage>,
+}
+
+/// `Exemplar`.
+#[derive(Clone, PartialEq, Message)]
+struct ExemplarMessage {
+    #[prost(message, repeated, tag = "1")]
+    label: Vec<LabelPair>,
+    #[prost(double, optional, tag = "2")]
+    value: Option<f64>,
+    #[prost(message, optional, tag = "3")]
+    timestamp: Option<prost_types::Timestamp>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -136,7 +150,11 @@ fn metric(kind: Kind, series: &Series) -> Metric {
 
 fn histogram(all: &Distribution) -> Histogram {
     let count = all.count();
-    let bucket = |(bound, below)| Bucket { cumulative_count: Some(below), upper_bound: Some(bound) };
+    let bucket = |(nth, (bound, below))| Bucket {
+        cumulative_count: Some(below),
+        upper_bound: Some(bound),
+        exemplar: all.exemplar(nth).map(exemplar),
+    };
     let mut native: BTreeMap<i32, u64> = BTreeMap::new();
     let mut zero_count = 0;
     for &(seconds, count) in all.points.iter().filter(|point| point.1 > 0) {
@@ -154,12 +172,21 @@ fn histogram(all: &Distribution) -> Histogram {
     Histogram {
         sample_count: Some(count),
         sample_sum: Some(all.sum_s),
-        bucket: all.cumulative().chain([(f64::INFINITY, count)]).map(bucket).collect(),
+        bucket: all.cumulative().chain([(f64::INFINITY, count)]).enumerate().map(bucket).collect(),
         schema: Some(SCHEMA),
         zero_threshold: Some(ZERO_THRESHOLD_S),
         zero_count: Some(zero_count),
         positive_span,
         positive_delta,
+    }
+}
+
+fn exemplar(exemplar: &Exemplar) -> ExemplarMessage {
+    let pair = |(name, value): (&str, String)| LabelPair { name: Some(name.to_owned()), value: Some(value) };
+    ExemplarMessage {
+        label: exemplar.labels().map(pair).into(),
+        value: Some(exemplar.seconds),
+        timestamp: Some(clock::timestamp(exemplar.at)),
     }
 }
 
@@ -215,7 +242,7 @@ mod tests {
 
     fn distribution(points: &[(f64, u64)]) -> Distribution {
         let sum_s = points.iter().map(|(seconds, count)| seconds * *count as f64).sum();
-        Distribution { points: points.to_vec(), sum_s, bounds: vec![0.001, 0.01] }
+        Distribution { points: points.to_vec(), sum_s, bounds: vec![0.001, 0.01], exemplars: Vec::new() }
     }
 
     #[test]
@@ -256,5 +283,19 @@ mod tests {
         assert_eq!((second.kind, histogram.schema), (Some(4), Some(3)));
         assert_eq!(histogram.positive_span.len(), 1, "an empty native histogram is one all the same");
         assert_eq!(second.metric[0].label[0].name.as_deref(), Some("by"));
+    }
+
+    #[test]
+    fn an_example_stands_in_its_bucket() {
+        let (trace_id, span_id) = (10_u128.into(), 11_u64.into());
+        let one = Exemplar { trace_id, span_id, seconds: 0.002, at: clock::UnixMicros(1_500_000) };
+        let exemplars = vec![None, Some(one), None];
+        let all = histogram(&Distribution { exemplars, ..distribution(&[(0.002, 1)]) });
+        let found: Vec<_> = all.bucket.iter().map(|bucket| bucket.exemplar.clone()).collect();
+        let expected = found[1].as_ref().unwrap();
+        assert!(found[0].is_none() && found[2].is_none());
+        assert_eq!(expected.label[0].value, Some(format!("{:032x}", 10)));
+        assert_eq!(expected.label[1].value, Some(format!("{:016x}", 11)));
+        assert_eq!((expected.value, expected.timestamp.unwrap().nanos), (Some(0.002), 500_000_000));
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -19,6 +19,8 @@ use tokio::time::Sleep;
 
 use super::durations::Durations;
 use super::exposition::{Family, Kind, Value};
+use super::request::{self, Origin};
+use super::trace::{self, RpcSpan, Tracer};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -31,25 +33,30 @@ const UNKNOWN: &str = "2";
 struct Method {
     service: &'static str,
     name: &'static str,
+    /// Both.
+    path: &'static str,
     took: Durations,
 }
 
 /// All that is called without being there.
-static UNKNOWN_METHOD: Method = Method { service: "unknown", name: "unknown", took: Durations::new() };
+static UNKNOWN_METHOD: Method =
+    Method { service: "unknown", name: "unknown", path: "unknown/unknown", took: Durations::new() };
 
-/// Measures one RPC; a middleware around all services of a server.
-pub async fn measure(request: Request, next: Next) -> Response {
-    let mut call = Call::start(method_of(request.uri().path()));
+/// Measures one RPC, traces it if there is a tracer, and gives it an id; a middleware around all services of a server.
+pub async fn measure(State(tracer): State<Option<Tracer>>, request: Request, next: Next) -> Response {
+    let mut call = Call::start(method_of(request.uri().path()), tracer.as_ref(), &request);
     let deadline = super::deadline::of_request(request.headers());
     let mut expiry = deadline.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-    let response = match &mut expiry {
-        None => next.run(request).await,
+    let running = request::scope(Some(call.origin.clone()), next.run(request));
+    let mut response = match &mut expiry {
+        None => running.await,
         Some(expiry) => tokio::select! {
             biased;
-            response = next.run(request) => response,
+            response = running => response,
             () = expiry => return deadline_response(call),
         },
     };
+    response.headers_mut().insert(request::REQUEST_ID, call.origin.id().clone());
     if let Some(code) = response.headers().get(GRPC_STATUS) {
         call.end(code);
     } else if response.status() != http::StatusCode::OK {
@@ -63,6 +70,7 @@ fn deadline_response(mut call: Call) -> Response {
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response.headers_mut().extend(deadline_trailers());
+    response.headers_mut().insert(request::REQUEST_ID, call.origin.id().clone());
     response
 }
 
@@ -76,14 +84,23 @@ fn deadline_trailers() -> HeaderMap {
 /// One RPC from its start; dropped without an end, it counts as cancelled.
 struct Call {
     method: &'static Method,
+    origin: Origin,
+    span: Option<RpcSpan>,
     started: Instant,
     ended: bool,
 }
 
 impl Call {
-    fn start(method: &'static Method) -> Self {
+    fn start(method: &'static Method, tracer: Option<&Tracer>, request: &Request) -> Self {
         gauge!("grpc_server_in_flight_requests", "service" => method.service, "method" => method.name).increment(1);
-        Self { method, started: Instant::now(), ended: false }
+        let remote = trace::of_headers(request.headers());
+        let is_quantum = request.extensions().get::<quantum_grpc::ConnectInfo>().is_some();
+        let transport = if is_quantum { "udp" } else { "tcp" };
+        let names = [method.path, method.service, method.name];
+        let span = tracer.map(|tracer| RpcSpan::served(tracer, names, remote.clone(), transport));
+        let place = tracer.zip(span.as_ref().map(RpcSpan::context));
+        let origin = Origin::new(request.headers(), place, remote.as_ref());
+        Self { method, origin, span, started: Instant::now(), ended: false }
     }
 
     fn end(&mut self, code: &HeaderValue) {
@@ -98,10 +115,18 @@ impl Call {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let Method { service, name: method, took } = self.method;
+        let Method { service, name: method, took, .. } = self.method;
         counter!("grpc_server_requests_total", "service" => *service, "method" => *method, "code" => code).increment(1);
         gauge!("grpc_server_in_flight_requests", "service" => *service, "method" => *method).decrement(1);
-        took.record(self.started.elapsed());
+        let elapsed = self.started.elapsed();
+        took.record_of(elapsed, self.span.as_ref().map(RpcSpan::context));
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let micros = elapsed.as_micros() as u64;
+            self.origin.enter(|| tracing::debug!(service, method, code, micros, "a call has ended"));
+        }
+        if let Some(span) = &mut self.span {
+            span.end(code.parse().expect("codes are numbers"));
+        }
     }
 }
 
@@ -130,7 +155,8 @@ impl http_body::Body for MeasuredBody {
         if self.ended {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+        let this = &mut *self;
+        if let Poll::Ready(frame) = this.call.origin.enter(|| Pin::new(&mut this.body).poll_frame(context)) {
             match &frame {
                 Some(Ok(frame)) => {
                     if let Some(trailers) = frame.trailers_ref() {
@@ -206,10 +232,10 @@ fn methods_in(descriptors: &[u8]) -> Vec<(String, &'static Method)> {
         for described in &file.service {
             let service: &'static str = Box::leak(format!("{}.{}", file.package(), described.name()).into_boxed_str());
             for method in &described.method {
-                let path = format!("/{service}/{}", method.name());
+                let path: &'static str = Box::leak(format!("{service}/{}", method.name()).into_boxed_str());
                 let name: &'static str = Box::leak(method.name().to_owned().into_boxed_str());
-                let method: &'static Method = Box::leak(Box::new(Method { service, name, took: Durations::new() }));
-                methods.push((path, method));
+                let method = Method { service, name, path, took: Durations::new() };
+                methods.push((format!("/{path}"), Box::leak(Box::new(method)) as &'static Method));
             }
         }
     }

@@ -3,8 +3,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{Span as _, SpanKind, Status};
+use opentelemetry_sdk::trace::Span;
+
 use super::durations::Durations;
 use super::exposition::{Family, Kind, Value};
+use super::request::{Origin, spans_of};
 use crate::store::StoreKind;
 
 /// What is asked of a store. A closed set: each is a label.
@@ -108,23 +113,45 @@ pub struct StoreTimer {
     store: StoreKind,
     call: StoreCall,
     started: Instant,
+    /// One in each trace of those whom it is for.
+    spans: Vec<Span>,
 }
 
 impl StoreTimer {
-    /// Starts a call's time.
+    /// Starts a call's time, for whom this task works.
     pub fn start(store: StoreKind, call: StoreCall) -> Self {
-        Self { store, call, started: Instant::now() }
+        Self::start_for(store, call, Origin::current().as_slice())
+    }
+
+    /// Starts the time of a call that several wait for.
+    pub fn start_for(store: StoreKind, call: StoreCall, origins: &[Origin]) -> Self {
+        let kind = match store {
+            StoreKind::Memory | StoreKind::Sqlite => SpanKind::Internal,
+            StoreKind::Redis | StoreKind::Postgres => SpanKind::Client,
+        };
+        let attributes = || {
+            let mut attributes =
+                vec![KeyValue::new("db.system.name", store.system()), KeyValue::new("db.operation.name", call.name())];
+            if origins.len() > 1 {
+                attributes.push(KeyValue::new("db.operation.batch.size", origins.len() as i64));
+            }
+            attributes
+        };
+        let name = || format!("{} {}", store.name(), call.name());
+        let spans = spans_of(origins, name, &kind, attributes);
+        Self { store, call, started: Instant::now(), spans }
     }
 
     /// Counts it with its outcome, which it gives back.
     ///
     /// # Errors
     /// Those of the call.
-    pub fn end<T, E>(self, result: Result<T, E>) -> Result<T, E> {
+    pub fn end<T, E>(mut self, result: Result<T, E>) -> Result<T, E> {
         let calls = &CALLS[self.store as usize][self.call as usize];
         calls.took.record(self.started.elapsed());
         if result.is_err() {
             calls.failures.fetch_add(1, Ordering::Relaxed);
+            self.spans.iter_mut().for_each(|span| span.set_status(Status::error("the store failed")));
         }
         result
     }

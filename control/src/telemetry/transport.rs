@@ -129,17 +129,18 @@ fn distribution(durations: &DurationHistogram) -> Distribution {
         points.push((seconds, count));
         longest_s = seconds;
     }
-    Distribution { points, sum_s: durations.sum().as_secs_f64(), bounds }
+    Distribution { points, sum_s: durations.sum().as_secs_f64(), bounds, exemplars: Vec::new() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::exposition::render;
+    use crate::telemetry::exposition::{Syntax, render};
 
     #[test]
     fn ten_milliseconds_are_the_bound_of_a_bucket_and_the_last_has_none() {
-        let text = render(&describe(&Totals { rejected: rejected(&EndpointStats::default()), ..Totals::default() }));
+        let totals = Totals { rejected: rejected(&EndpointStats::default()), ..Totals::default() };
+        let text = render(&describe(&totals), Syntax::Prometheus);
         for line in [
             "quantum_recovery_seconds_bucket{by=\"fec\",le=\"0.0003125\"} 0",
             "quantum_recovery_seconds_bucket{by=\"fec\",le=\"0.01\"} 0",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use futures_util::TryStreamExt;
 use quantum_grpc::{EndpointOptions, Identity, Listener, ServeOptions, ServerConfig};
 use tokio::net::TcpListener;
@@ -21,16 +21,19 @@ use tonic_health::ServingStatus;
 use super::UpError;
 use super::caller::TcpConnection;
 use crate::auth::Authenticator;
+use crate::telemetry::{Tracer, measure};
 
 /// Calls open at once on one HTTP/2 connection; more wait at the client.
 const STREAMS_MAX: u32 = 4096;
 /// A connection that does not answer a ping in this time is dead.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// `service` with its companions, ready for any transport; callers have to prove who they are to `authenticator`, if there is one.
+/// `service` with its companions, ready for any transport, measured and, if there is a tracer, traced; callers have to prove who they
+/// are to `authenticator`, if there is one.
 pub(super) async fn routes<S>(
     service: S,
     authenticator: Option<Arc<Authenticator>>,
+    tracer: Option<Tracer>,
     stop: CancellationToken,
 ) -> Result<Routes, UpError>
 where
@@ -65,7 +68,7 @@ where
         router = router.layer(from_fn_with_state(authenticator, crate::auth::authenticate));
     }
     // What was not let in counts as well.
-    Ok(Routes::from(router.layer(from_fn(crate::telemetry::measure))))
+    Ok(Routes::from(router.layer(from_fn_with_state(tracer, measure))))
 }
 
 /// Files of TLS on TCP, all in PEM.

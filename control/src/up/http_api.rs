@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::session::SessionStore;
 use crate::statesync::DocumentStore;
 use crate::store::StoreError;
-use crate::telemetry::{PROTOBUF_CONTENT_TYPE, metrics_protobuf, metrics_text};
+use crate::telemetry::{PROTOBUF_CONTENT_TYPE, metrics_open, metrics_protobuf, metrics_text};
 
 /// Whose readiness is asked for.
 #[derive(Clone)]
@@ -134,17 +134,30 @@ pub(super) async fn serve(listener: TcpListener, readiness: Readiness, path: Str
     }
 }
 
-/// As protobuf, which alone has native histograms, for those who ask for it first.
-async fn metrics(headers: HeaderMap) -> impl IntoResponse {
-    if wants_protobuf(&headers) {
-        return ([(header::CONTENT_TYPE, PROTOBUF_CONTENT_TYPE)], Body::from(metrics_protobuf()));
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], Body::from(metrics_text()))
+/// What a scrape can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// With native histograms, and examples of durations.
+    Protobuf,
+    /// With examples of durations.
+    OpenMetrics,
+    Text,
 }
 
-/// Whether a scrape would rather have protobuf than text: its weight (`q`, RFC 9110 section 12.4.2) is no less.
-fn wants_protobuf(headers: &HeaderMap) -> bool {
-    let (mut protobuf, mut text) = (0.0, 0.0);
+async fn metrics(headers: HeaderMap) -> impl IntoResponse {
+    let (content_type, body) = match format_for(&headers) {
+        Format::Protobuf => (PROTOBUF_CONTENT_TYPE, Body::from(metrics_protobuf())),
+        Format::OpenMetrics => {
+            ("application/openmetrics-text; version=1.0.0; charset=utf-8", Body::from(metrics_open()))
+        }
+        Format::Text => ("text/plain; version=0.0.4; charset=utf-8", Body::from(metrics_text())),
+    };
+    ([(header::CONTENT_TYPE, content_type)], body)
+}
+
+/// What a scrape would rather have: of what it accepts with the same weight (`q`, RFC 9110 section 12.4.2), that which says most.
+fn format_for(headers: &HeaderMap) -> Format {
+    let (mut protobuf, mut open, mut text) = (0.0, 0.0, 0.0);
     for accepted in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
         for media in accepted.split(',') {
             let mut parts = media.split(';').map(str::trim);
@@ -154,14 +167,22 @@ fn wants_protobuf(headers: &HeaderMap) -> bool {
             let is_delimited = ["proto=io.prometheus.client.MetricFamily", "encoding=delimited"]
                 .iter()
                 .all(|wanted| parameters.contains(wanted));
+            let version = parameters.iter().find_map(|part| part.strip_prefix("version="));
             match kind {
                 "application/vnd.google.protobuf" if is_delimited => protobuf = weight.max(protobuf),
-                "text/plain" | "application/openmetrics-text" => text = weight.max(text),
+                "application/openmetrics-text" if version.is_none_or(|it| it == "1.0.0") => open = weight.max(open),
+                "text/plain" => text = weight.max(text),
                 _ => {}
             }
         }
     }
-    protobuf > 0.0 && protobuf >= text
+    if protobuf > 0.0 && protobuf >= open && protobuf >= text {
+        Format::Protobuf
+    } else if open > 0.0 && open >= text {
+        Format::OpenMetrics
+    } else {
+        Format::Text
+    }
 }
 
 #[cfg(test)]
@@ -211,30 +232,37 @@ mod tests {
         assert_eq!(checks(), 2);
     }
 
-    fn wants(accept: &str) -> bool {
+    fn format_of(accept: &str) -> Format {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        wants_protobuf(&headers)
+        format_for(&headers)
     }
 
     #[test]
-    fn protobuf_is_for_those_who_would_rather_have_it() {
+    fn a_scrape_gets_what_it_would_rather_have() {
         // As Prometheus 2.42 asks with native histograms on, and off.
-        assert!(wants(
-            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,\
+        let asked = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,\
              application/openmetrics-text;version=1.0.0;q=0.8,application/openmetrics-text;version=0.0.1;q=0.75,\
-             text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-        ));
-        assert!(!wants(
-            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
-             text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-        ));
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!(format_of(asked), Format::Protobuf);
+        let asked = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!(format_of(asked), Format::OpenMetrics);
         let named = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=";
-        assert!(wants(&format!("{named}delimited;q=0.6,text/plain;q=0.5")));
-        assert!(!wants(&format!("{named}delimited;q=0.4,text/plain;q=0.5")));
-        assert!(!wants(&format!("{named}text,text/plain;q=0.5")));
-        for nonsense in ["", ";", "q=1", "*/*", "application/vnd.google.protobuf", "\u{7f}"] {
-            assert!(nonsense.parse::<http::HeaderValue>().is_err() || !wants(nonsense), "{nonsense:?}");
+        for (accept, format) in [
+            (format!("{named}delimited;q=0.6,text/plain;q=0.5"), Format::Protobuf),
+            (format!("{named}delimited;q=0.4,text/plain;q=0.5"), Format::Text),
+            (format!("{named}delimited;q=0.4,application/openmetrics-text;q=0.5"), Format::OpenMetrics),
+            (format!("{named}text,text/plain;q=0.5"), Format::Text),
+            ("application/openmetrics-text;version=0.0.1,text/plain;q=0.5".to_owned(), Format::Text),
+            ("application/openmetrics-text;q=0.4,text/plain;q=0.5".to_owned(), Format::Text),
+            ("text/plain".to_owned(), Format::Text),
+        ] {
+            assert_eq!(format_of(&accept), format, "{accept}");
+        }
+        for nonsense in ["", ";", "q=1", "*/*", "application/vnd.google.protobuf", "text/plain;q=nan", "\u{7f}"] {
+            let is_text = nonsense.parse::<http::HeaderValue>().is_err() || format_of(nonsense) == Format::Text;
+            assert!(is_text, "{nonsense:?}");
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::config::Auth;
 use crate::session::{OnDisconnect, RedisOptions, SessionStore};
 use crate::statesync::{DocumentOptions, PostgresOptions, StateSyncServer};
 use crate::store::{CommitterStats, DataDir, DataDirError, Durability, StoreError, StoreKind};
+use crate::telemetry::TraceOptions;
 
 pub use caller::{Caller, TcpCaller};
 pub use grpc::TlsFiles;
@@ -68,6 +69,8 @@ pub struct UpOptions {
     pub documents: DocumentOptions,
     /// How to serve over Quantum, on the UDP ports of the same numbers; none: not at all.
     pub quantum: Option<EndpointOptions>,
+    /// How calls are traced, each service under its own name; none: they are not.
+    pub tracing: Option<TraceOptions>,
 }
 
 impl UpOptions {
@@ -86,6 +89,7 @@ impl UpOptions {
             postgres: None,
             documents: DocumentOptions::default(),
             quantum: Some(EndpointOptions::default()),
+            tracing: None,
         }
     }
 }
@@ -154,8 +158,8 @@ pub struct Running {
 /// # Errors
 /// [`UpError`], which says what to do.
 pub async fn start(options: UpOptions) -> Result<Running, UpError> {
-    let (session, statesync) =
-        (options.service(1, options.session_store)?, options.service(2, options.document_store)?);
+    let session = options.service("session-service", 1, options.session_store)?;
+    let statesync = options.service("statesync-service", 2, options.document_store)?;
     service::check(&session, Fix::Flags)?;
     let data = Arc::new(DataDir::open(&options.data, &["session", "statesync"])?);
     let session_sockets = ServiceListeners::bind(&session, service::SESSION, Fix::Flags).await?;
@@ -176,8 +180,8 @@ pub async fn start(options: UpOptions) -> Result<Running, UpError> {
 }
 
 impl UpOptions {
-    /// The options of the service whose ports are BASE + `offset` and BASE + 100 + `offset`.
-    fn service(&self, offset: u16, store: StoreKind) -> Result<ServiceOptions, UpError> {
+    /// The options of the service of this name, whose ports are BASE + `offset` and BASE + 100 + `offset`.
+    fn service(&self, name: &str, offset: u16, store: StoreKind) -> Result<ServiceOptions, UpError> {
         let port = |offset: u16| match self.ports {
             Ports::Free => Ok(0),
             Ports::Base(base) if base <= u16::MAX - 102 => Ok(base + offset),
@@ -198,6 +202,7 @@ impl UpOptions {
             redis: self.redis.clone().filter(|_| store == StoreKind::Redis),
             on_disconnect: self.on_disconnect,
             postgres: self.postgres.clone().filter(|_| store == StoreKind::Postgres),
+            tracing: self.tracing.clone().map(|tracing| TraceOptions { service_name: name.to_owned(), ..tracing }),
         })
     }
 }

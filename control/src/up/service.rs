@@ -27,6 +27,7 @@ use crate::statesync::{
     SqliteDocuments, StateSyncServer,
 };
 use crate::store::{CommitterStats, DataDir, Durability, StoreError, StoreKind};
+use crate::telemetry::{TraceOptions, Tracer};
 
 /// How long open calls may take to end after they were told to.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
@@ -68,6 +69,8 @@ pub struct ServiceOptions {
     pub on_disconnect: OnDisconnect,
     /// The PostgreSQL database, if data is kept there.
     pub postgres: Option<PostgresOptions>,
+    /// How calls are traced; none: they are not.
+    pub tracing: Option<TraceOptions>,
 }
 
 /// A running service.
@@ -90,6 +93,7 @@ pub struct RunningService {
     sessions: Option<Arc<dyn SessionStore>>,
     documents: Option<(Arc<dyn DocumentStore>, StateSyncServer)>,
     authenticator: Option<Arc<Authenticator>>,
+    tracer: Option<Tracer>,
     data: Arc<DataDir>,
 }
 
@@ -135,13 +139,13 @@ pub(super) async fn session(
     let authenticator = authenticator(&options, &data, Sessions::Store(Arc::clone(&sessions)))?;
     let (connections, opened) = Connections::new();
     let server = SessionServer::new(Arc::clone(&sessions), Arc::clone(&connections));
-    let service = SessionServiceServer::new(server);
-    let routes = grpc::routes(service, authenticator.clone(), stop.clone()).await?;
+    let (service, tracer) = (SessionServiceServer::new(server), tracer(&options)?);
+    let routes = grpc::routes(service, authenticator.clone(), tracer.clone(), stop.clone()).await?;
     let readiness = Readiness::new(Store::Sessions(Arc::clone(&sessions)), stop.clone());
     let mut running = serve(&options, listeners, data, routes, readiness)?;
     let watch = crate::session::watch(connections, opened, Arc::clone(&sessions), options.on_disconnect, stop.clone());
     running.servers.extend([tokio::spawn(watch), tokio::spawn(sweep(Arc::clone(&sessions), stop))]);
-    Ok(RunningService { committer, sessions: Some(sessions), authenticator, ..running })
+    Ok(RunningService { committer, sessions: Some(sessions), authenticator, tracer, ..running })
 }
 
 pub(super) async fn statesync(
@@ -155,12 +159,12 @@ pub(super) async fn statesync(
     let (documents, committer) = open_documents(&options, &data).await?;
     let stop = CancellationToken::new();
     let server = StateSyncServer::new(Arc::clone(&documents), behaviour, stop.clone());
-    let service = StateSyncServiceServer::new(server.clone());
-    let routes = grpc::routes(service, authenticator.clone(), stop.clone()).await?;
+    let (service, tracer) = (StateSyncServiceServer::new(server.clone()), tracer(&options)?);
+    let routes = grpc::routes(service, authenticator.clone(), tracer.clone(), stop.clone()).await?;
     let readiness = Readiness::new(Store::Documents(Arc::clone(&documents)), stop.clone());
     let mut running = serve(&options, listeners, data, routes, readiness)?;
     running.servers.push(tokio::spawn(purge(server.clone(), stop)));
-    Ok(RunningService { committer, documents: Some((documents, server)), authenticator, ..running })
+    Ok(RunningService { committer, documents: Some((documents, server)), authenticator, tracer, ..running })
 }
 
 /// What callers prove who they are to, if they have to.
@@ -227,8 +231,14 @@ fn serve(
         sessions: None,
         documents: None,
         authenticator: None,
+        tracer: None,
         data,
     })
+}
+
+/// What traces the calls, if they are traced.
+fn tracer(options: &ServiceOptions) -> Result<Option<Tracer>, UpError> {
+    options.tracing.as_ref().map(Tracer::start).transpose().map_err(|error| UpError::Server(error.to_string()))
 }
 
 /// The store of sessions and, if it has one, the task that writes.
@@ -319,6 +329,9 @@ impl RunningService {
         let flushed = tokio::time::timeout(FLUSH_TIME, futures_util::future::join_all(self.committer)).await;
         if flushed.is_err() {
             tracing::warn!("the store was still in use; nothing acknowledged is lost");
+        }
+        if let Some(tracer) = self.tracer {
+            tracer.shutdown().await;
         }
     }
 }

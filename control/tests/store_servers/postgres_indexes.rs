@@ -86,6 +86,7 @@ async fn describe(documents: &PostgresDocuments, record: DocumentRecord) {
         trim: None,
         ticket: 1,
         durable,
+        origins: Vec::new(),
         timer: None,
     };
     documents.submit(batch).await.unwrap();

@@ -19,9 +19,10 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, BinaryMetadataKey, BinaryMetadataValue, MetadataMap};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
-use super::{ConnectArgs, ConnectError, CredentialArgs};
+use super::{ConnectArgs, ConnectError, CredentialArgs, TraceArgs};
+use crate::telemetry::{RpcSpan, Tracer};
 use codec::DynamicCodec;
 
 /// Bytes of one message, in either direction, at most.
@@ -45,6 +46,8 @@ pub const EXAMPLES: &str = "Examples:
       -H 'x-session-token: TOKEN' session.SessionService/Heartbeat '{\"session_id\": \"0190...\"}'
   aetherflow call --insecure-loopback --token-file token 127.0.0.1:9002 \\
       aetherflow.statesync.StateSyncService/ListDocuments
+  aetherflow call --insecure-loopback --trace http://127.0.0.1:4317 \\
+      127.0.0.1:9001 session.SessionService/GetStats
   produce-json-lines | aetherflow call --insecure-loopback 127.0.0.1:9002 my.Service/Upload -
 
 Over Quantum, and over TCP with --tls, it has to know whom to trust: --pin, --ca or, on loopback, --insecure-loopback.
@@ -59,6 +62,8 @@ pub struct CallArgs {
     connect: ConnectArgs,
     #[command(flatten)]
     credentials: CredentialArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
     /// Metadata sent with the call, repeatable; the value of a name that ends in -bin is base64
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
@@ -133,21 +138,29 @@ pub async fn run(
 ) -> Result<(), CallError> {
     let channel = args.connect.channel(&args.address)?;
     let deadline = args.deadline()?;
+    let tracer = args.trace.tracer("aetherflow-call").map_err(ConnectError::from)?;
     let running = async {
-        dispatch(args, channel, input, output).await?;
+        dispatch(args, channel, tracer.as_ref(), (input, &mut *output)).await?;
         Ok(output.flush().await?)
     };
-    let Some(deadline) = deadline else { return running.await };
     // The transports end a call at its deadline too; this holds for connecting and reflection as well.
-    let ended = tokio::time::timeout(deadline, running).await;
-    ended.unwrap_or_else(|_| Err(Status::deadline_exceeded("the call's deadline has passed").into()))
+    let ended: Result<(), CallError> = match deadline {
+        None => running.await,
+        Some(deadline) => tokio::time::timeout(deadline, running)
+            .await
+            .unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("the call's deadline has passed").into())),
+    };
+    if let Some(tracer) = tracer {
+        tracer.shutdown().await;
+    }
+    ended
 }
 
 async fn dispatch(
     args: &CallArgs,
     channel: AnyChannel,
-    input: impl AsyncBufRead + Send + Unpin + 'static,
-    output: &mut (impl AsyncWrite + Unpin),
+    tracer: Option<&Tracer>,
+    (input, output): (impl AsyncBufRead + Send + Unpin + 'static, &mut (impl AsyncWrite + Unpin)),
 ) -> Result<(), CallError> {
     match args.method.as_str() {
         "list" => {
@@ -168,7 +181,7 @@ async fn dispatch(
             }
             Ok(())
         }
-        _ => call(args, channel, input, output).await,
+        _ => call(args, channel, tracer, (input, output)).await,
     }
 }
 
@@ -179,8 +192,8 @@ fn lines(names: &[String]) -> String {
 async fn call(
     args: &CallArgs,
     channel: AnyChannel,
-    input: impl AsyncBufRead + Send + Unpin + 'static,
-    output: &mut (impl AsyncWrite + Unpin),
+    tracer: Option<&Tracer>,
+    (input, output): (impl AsyncBufRead + Send + Unpin + 'static, &mut (impl AsyncWrite + Unpin)),
 ) -> Result<(), CallError> {
     let (service, method) = args.method.rsplit_once('/').ok_or_else(|| {
         CallError::Usage(format!(
@@ -206,6 +219,7 @@ async fn call(
         request.set_timeout(deadline);
     }
     let path = format!("/{service}/{}", method.name());
+    let mut span = tracer.map(|tracer| traced(tracer, &path, request.metadata_mut()));
     let path = path.parse().map_err(|_| CallError::Usage(format!("{path:?} is no path")))?;
     let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
     grpc.ready().await?;
@@ -220,11 +234,27 @@ async fn call(
         }
         Ok(())
     };
-    tokio::select! {
+    let ended = tokio::select! {
         biased;
         Ok(error) = failed => Err(error),
         answered = answered => answered,
+    };
+    match (&mut span, &ended) {
+        (Some(span), Ok(())) => span.end(Code::Ok.into()),
+        (Some(span), Err(CallError::Status(status))) => span.end(status.code().into()),
+        // Given up on this side: that is how it ends by itself.
+        _ => {}
     }
+    ended
+}
+
+/// The span of a call, which its metadata names from here on.
+fn traced(tracer: &Tracer, path: &str, metadata: &mut MetadataMap) -> RpcSpan {
+    let mut headers = std::mem::take(metadata).into_headers();
+    let span = RpcSpan::sent(tracer, path, &mut headers);
+    *metadata = MetadataMap::from_headers(headers);
+    tracing::info!(trace_id = %span.context().trace_id(), kept = span.context().is_sampled(), "the call is traced");
+    span
 }
 
 type Requests = ReceiverStream<DynamicMessage>;

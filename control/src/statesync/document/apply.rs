@@ -103,6 +103,7 @@ impl DocumentActor {
         let mut next = Some((submission, reply));
         while let Some((submission, reply)) = next.take() {
             let sequence = submission.operation.session_sequence;
+            let before = self.unwritten.call_on(reply.origin());
             // Permissions may have changed while it waited for earlier ones.
             let applied = match permission::permits(&self.record, &submission.asker, Right::Write) {
                 Ok(()) => self.apply(&submission, self.strategy(), None).await,
@@ -124,6 +125,7 @@ impl DocumentActor {
                     self.abort_held(session);
                 }
                 Err(status) => {
+                    self.unwritten.call_off(before);
                     answer(reply, Err(status));
                     if sequence > 0 {
                         self.abort_held(session);

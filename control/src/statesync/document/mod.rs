@@ -14,6 +14,7 @@ mod describe;
 mod load;
 mod lock;
 mod recent;
+mod reply;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use metrics::counter;
 use proto::statesync as pb;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
@@ -39,12 +40,15 @@ use super::subscription::{Attached, EventSender, Published, Subscribers};
 use crate::auth::Asker;
 use crate::clock::HybridTime;
 use crate::store::StoreError;
+use crate::telemetry::{Origin, scope};
 use conflict::Conflicts;
 use recent::Recent;
+use reply::answer;
 
 pub(super) use attach::Attach;
 pub(super) use conflict::{Choice, Resolution, Resolved};
 pub(super) use lock::LockRequest;
+pub(super) use reply::Reply;
 
 /// Operations that wait for the disk; beyond it the document takes no more commands until some are there.
 const WAITING_MAX: usize = 8192;
@@ -55,8 +59,6 @@ const BATCH_MAX: usize = 256;
 /// A snapshot is kept after so many operations or bytes of updates, which bounds the work of loading.
 const SNAPSHOT_OPERATIONS: u64 = 1000;
 const SNAPSHOT_BYTES: usize = 512 << 10;
-/// The answer to a command.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, Status>>;
 
 /// What the service asks of a document. A reply that is dropped means: ask again, the document is being loaded afresh.
 pub(super) enum Command {
@@ -109,6 +111,39 @@ impl Command {
             Command::Leave(_) | Command::Removed => {}
         }
     }
+
+    /// Its name in traces.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Command::Apply(..) => "apply",
+            Command::Read(_) => "read",
+            Command::Update(..) => "update",
+            Command::Delete(..) => "delete",
+            Command::Lock(..) => "lock",
+            Command::Unlock(..) => "unlock",
+            Command::Resolve(..) => "resolve",
+            Command::LockState(_) => "lock state",
+            Command::Attach(..) => "attach",
+            Command::Leave(_) => "leave",
+            Command::Removed => "removed",
+            Command::Unsubscribe(..) => "unsubscribe",
+        }
+    }
+
+    /// Who waits for the answer.
+    fn origin(&self) -> Option<&Origin> {
+        match self {
+            Command::Apply(_, reply) => reply.origin(),
+            Command::Read(reply) => reply.origin(),
+            Command::Update(_, reply) | Command::Delete(_, reply) | Command::Unlock(_, reply) => reply.origin(),
+            Command::Lock(_, reply) => reply.origin(),
+            Command::Resolve(_, reply) => reply.origin(),
+            Command::LockState(reply) => reply.origin(),
+            Command::Attach(_, reply) => reply.origin(),
+            Command::Unsubscribe(_, _, reply) => reply.origin(),
+            Command::Leave(_) | Command::Removed => None,
+        }
+    }
 }
 
 /// How an operation was accepted.
@@ -146,11 +181,30 @@ struct Unwritten {
     conflicts: Vec<ConflictRecord>,
     /// Whether the content has to be kept as a whole, because operations do not lead to it.
     snapshot: bool,
+    /// Those of traced calls who changed it.
+    origins: Vec<Origin>,
 }
 
 impl Unwritten {
     fn is_empty(&self) -> bool {
-        self.rows.is_empty() && !self.described && !self.lock && self.conflicts.is_empty() && !self.snapshot
+        self.size() == (0, 0, [false; 3])
+    }
+
+    /// Tells whether something was added.
+    fn size(&self) -> (usize, usize, [bool; 3]) {
+        (self.rows.len(), self.conflicts.len(), [self.described, self.lock, self.snapshot])
+    }
+
+    /// Counts an RPC among those that change it; without a change, [`Self::call_off`] takes it back.
+    fn call_on(&mut self, origin: Option<&Origin>) -> usize {
+        let before = self.origins.len();
+        self.origins.extend(origin.filter(|origin| origin.is_traced()).cloned());
+        before
+    }
+
+    /// Takes RPCs back, up to those there were.
+    fn call_off(&mut self, before: usize) {
+        self.origins.truncate(before);
     }
 }
 
@@ -278,7 +332,19 @@ impl DocumentActor {
         }
     }
 
+    /// Does what is asked, for whom it is asked.
     async fn handle(&mut self, command: Command) {
+        let origin = command.origin().cloned();
+        // Operations may be taken with others that waited for them, each for its own RPC.
+        let changes = origin.as_ref().filter(|_| !matches!(command, Command::Apply(..)));
+        let (size, before) = (self.unwritten.size(), self.unwritten.call_on(changes));
+        scope(origin, self.obey(command)).await;
+        if self.unwritten.size() == size {
+            self.unwritten.call_off(before);
+        }
+    }
+
+    async fn obey(&mut self, command: Command) {
         match command {
             Command::Apply(submission, reply) => self.submit(submission, reply).await,
             Command::Read(reply) => {
@@ -357,6 +423,7 @@ impl DocumentActor {
             trim,
             ticket: self.line.ticket,
             durable: self.line.durable.clone(),
+            origins: unwritten.origins,
             timer: None,
         };
         if let Err(error) = self.shared.store.submit(batch).await {
@@ -409,9 +476,4 @@ impl DocumentActor {
     fn document(&self, content: Bytes) -> pb::Document {
         self.record.to_proto(content, self.subscribers.users())
     }
-}
-
-fn answer<T>(reply: Reply<T>, result: Result<T, Status>) {
-    // Whoever asked may have given up; what was done stays done.
-    drop(reply.send(result));
 }

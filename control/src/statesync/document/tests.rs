@@ -60,14 +60,9 @@ fn submission(doc_id: Uuid, data: &str) -> Arc<Submission> {
     Arc::new(Submission::check(Some(operation)).unwrap())
 }
 
-/// Asked by nobody in particular, as without authentication.
-fn ask(command: Command) -> Asked {
-    Asked { asker: Asker::default(), command }
-}
-
 async fn apply(actor: &mut DocumentActor, submission: &Arc<Submission>) -> Applied {
-    let (reply, answer) = oneshot::channel();
-    actor.handle(ask(Command::Apply(Arc::clone(submission), reply))).await;
+    let (reply, answer) = Reply::channel(None);
+    actor.handle(Command::Apply(Arc::clone(submission), reply)).await;
     actor.flush().await;
     let Ok(applied) = answer.await.unwrap() else { panic!("it was refused") };
     applied
@@ -82,9 +77,9 @@ async fn waits(actor: &mut DocumentActor, submission: &Arc<Submission>) -> Confl
 }
 
 async fn resolve(actor: &mut DocumentActor, conflict_id: Uuid, choice: Choice) -> Result<Resolved, Status> {
-    let (reply, answer) = oneshot::channel();
+    let (reply, answer) = Reply::channel(None);
     let resolution = Arc::new(Resolution { conflict_id, user_id: "judge".into(), choice });
-    actor.handle(ask(Command::Resolve(resolution, reply))).await;
+    actor.handle(Command::Resolve(resolution, reply)).await;
     actor.flush().await;
     answer.await.unwrap()
 }
@@ -124,10 +119,10 @@ async fn what_a_decision_applies_and_that_it_was_made_are_kept_together() {
     // It is no typed content, so the document has to be kept as a whole.
     let whole = submission(id, "no board at all");
     let conflict = waits(&mut actor, &whole).await;
-    let (reply, _answer) = oneshot::channel();
+    let (reply, _answer) = Reply::channel(None);
     let choice = Choice::Side(whole.op_id);
     let resolution = Arc::new(Resolution { conflict_id: conflict.id, user_id: "judge".into(), choice });
-    actor.handle(ask(Command::Resolve(resolution, reply))).await;
+    actor.handle(Command::Resolve(resolution, reply)).await;
     // If everything ended here, as far as the store has it, nobody could decide for the same again.
     let record = shared.store.document(id).await.unwrap().unwrap();
     assert_eq!((record.version, record.snapshot.typed), (3, false));
@@ -207,7 +202,7 @@ async fn who_would_have_a_document_back_that_is_just_removed_cannot() {
         let shared = shared_on(store);
         let id = create(&shared).await;
         let mut actor = load(&shared, id).await;
-        actor.handle(ask(Command::Delete("ada".into(), oneshot::channel().0))).await;
+        actor.handle(Command::Delete("ada".into(), Reply::channel(None).0)).await;
         assert!(written(&mut actor).await.failed.is_none());
         let purged = shared.store.purge(UnixMicros(i64::MAX)).await.unwrap();
         assert_eq!((purged.documents, purged.more), (vec![id], false));
@@ -218,7 +213,7 @@ async fn who_would_have_a_document_back_that_is_just_removed_cannot() {
             version: 2,
             ..Default::default()
         };
-        actor.handle(ask(Command::Update(Arc::new(again), oneshot::channel().0))).await;
+        actor.handle(Command::Update(Arc::new(again), Reply::channel(None).0)).await;
         assert!(written(&mut actor).await.failed.is_some());
         assert!(shared.store.document(id).await.unwrap().is_none());
         assert!(shared.store.operations_after(id, 0).await.unwrap().is_empty());
