@@ -3,12 +3,22 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::prometheus::{PROTOBUF, Prometheus, http_fetch, scrape};
 use common::*;
+use control::telemetry::TraceOptions;
 use proto::session as session_pb;
+use proto::statesync as pb;
 use uuid::Uuid;
+
+/// Has a Prometheus scrape this address every second.
+fn config(scraped: SocketAddr) -> String {
+    format!(
+        "scrape_configs: [{{job_name: aetherflow, scrape_interval: 1s, static_configs: [{{targets: ['{scraped}']}}]}}]\n"
+    )
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_prometheus_has_native_histograms_of_rpcs() {
@@ -23,10 +33,8 @@ async fn a_real_prometheus_has_native_histograms_of_rpcs() {
     assert!(head.contains(&format!("content-type: {PROTOBUF}")), "{head}");
     assert!(scrape(scraped).await.contains("grpc_server_request_duration_seconds_bucket{"));
     let data = tempfile::tempdir().unwrap();
-    let config = format!(
-        "scrape_configs: [{{job_name: aetherflow, scrape_interval: 1s, static_configs: [{{targets: ['{scraped}']}}]}}]\n"
-    );
-    let Some(prometheus) = Prometheus::start(data.path(), &config, &["--enable-feature=native-histograms"]) else {
+    let features = ["--enable-feature=native-histograms"];
+    let Some(prometheus) = Prometheus::start(data.path(), &config(scraped), &features) else {
         println!("NOT CHECKED: native histograms by Prometheus, which is not installed (Debian: prometheus)");
         return;
     };
@@ -37,6 +45,35 @@ async fn a_real_prometheus_has_native_histograms_of_rpcs() {
     assert!(p90 > 0.0 && p90 < 5.0, "{p90} s");
     assert_eq!(prometheus.value("statesync_operations_total").await, "10", "counters come along");
     assert_eq!(prometheus.value("quantum_connections").await, "0", "and gauges");
+    world.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_prometheus_has_the_traces_of_calls() {
+    // Nobody takes the traces: that they are kept is enough.
+    let tracing = TraceOptions::new("http://127.0.0.1:9", "");
+    let mut world = World::start_with(|up| up.tracing = Some(tracing)).await;
+    let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut request = tonic::Request::new(pb::ListDocumentsRequest::default());
+    let parent = format!("00-{trace_id}-00f067aa0ba902b7-01");
+    request.metadata_mut().insert("traceparent", parent.parse().unwrap());
+    world.documents.list_documents(request).await.unwrap();
+    let scraped = world.running.statesync_metrics_addr;
+    let took = "grpc_server_request_duration_seconds";
+    // Over OpenMetrics, which has classic histograms, and over protobuf.
+    for (features, series) in
+        [("exemplar-storage", format!("{took}_bucket")), ("exemplar-storage,native-histograms", took.to_owned())]
+    {
+        let data = tempfile::tempdir().unwrap();
+        let features = format!("--enable-feature={features}");
+        let Some(prometheus) = Prometheus::start(data.path(), &config(scraped), &[&features]) else {
+            println!("NOT CHECKED: examples by Prometheus, which is not installed (Debian: prometheus)");
+            return;
+        };
+        assert_eq!(prometheus.example(&format!("{series}{{method=\"ListDocuments\"}}")).await, trace_id);
+        assert_eq!(prometheus.value("aetherflow_build_info").await, "1");
+        assert_ne!(prometheus.value("sum(grpc_server_requests_total)").await, "0");
+    }
     world.running.shutdown().await;
 }
 

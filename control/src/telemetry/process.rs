@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::exposition::{Family, Kind, Value};
+use super::exposition::{Family, Kind};
 
 /// Ticks per second of the times in `/proc`: what Linux tells programs on every architecture that this is built for, whatever its
 /// own clock does.
@@ -26,8 +26,6 @@ pub(super) fn families() -> Vec<Family> {
         let help = "Seconds of processor time used, by the program and by the system for it";
         Family::number("process_cpu_seconds_total", help, Kind::Counter, seconds)
     });
-    let build = Family::new("aetherflow_build_info", "Always 1; the label says which version runs", Kind::Gauge)
-        .with(&[("version", env!("CARGO_PKG_VERSION"))], Value::Number(1.0));
     let gauges = [
         gauge("process_resident_memory_bytes", "Memory in use", kilobytes(&status, "VmRSS:")),
         gauge("process_virtual_memory_bytes", "Addresses in use", kilobytes(&status, "VmSize:")),
@@ -36,7 +34,7 @@ pub(super) fn families() -> Vec<Family> {
         gauge("process_max_fds", "Files and sockets that may be open at once", field(&limits, "Max open files")),
         gauge("process_start_time_seconds", "When it started, since 1970", started.map(|since| since.as_secs_f64())),
     ];
-    [Some(build), cpu].into_iter().chain(gauges).flatten().collect()
+    [cpu].into_iter().chain(gauges).flatten().collect()
 }
 
 /// The first number after a name at the beginning of a line.
@@ -64,6 +62,7 @@ fn open_files() -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exposition::Value;
     use super::*;
 
     #[test]

@@ -8,6 +8,7 @@
     reason = "each test binary uses its own part of this"
 )]
 
+pub mod collector;
 pub mod commands;
 pub mod fault;
 mod http_get;

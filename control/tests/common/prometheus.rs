@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::commands::path;
+use super::eventually;
 
 /// The `Accept` of a scrape that takes native histograms.
 pub const PROTOBUF: &str =
@@ -42,12 +43,26 @@ impl Prometheus {
 
     /// The series that a query gives; an error says what it answered.
     pub async fn query(&self, query: &str) -> Result<Vec<Value>, String> {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-        let answer = http_fetch(self.address, &format!("/api/v1/query?query={encoded}"), "*/*").await;
-        let (head, body) = answer.map_err(|error| error.to_string())?;
-        let json: Value = serde_json::from_slice(&body).map_err(|error| format!("{error}: {head}"))?;
+        let json = self.ask("query", query, "").await?;
         let series = json["data"]["result"].as_array().cloned();
         series.ok_or_else(|| json.to_string())
+    }
+
+    /// The trace that is the example of a query's series, once there is one, within half a minute.
+    pub async fn example(&self, query: &str) -> String {
+        eventually(Duration::from_secs(30), async || {
+            let json = self.ask("query_exemplars", query, "&start=0&end=9999999999").await?;
+            let trace_id = json.pointer("/data/0/exemplars/0/labels/trace_id").and_then(Value::as_str);
+            trace_id.map(str::to_owned).ok_or_else(|| json.to_string())
+        })
+        .await
+    }
+
+    async fn ask(&self, endpoint: &str, query: &str, more: &str) -> Result<Value, String> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = http_fetch(self.address, &format!("/api/v1/{endpoint}?query={encoded}{more}"), "*/*").await;
+        let (head, body) = answer.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&body).map_err(|error| format!("{error}: {head}"))
     }
 
     /// The value of a query, once it has one, within half a minute.

@@ -12,3 +12,4 @@ mod readiness;
 mod readme_examples;
 mod reload;
 mod rpcs;
+mod traces;
