@@ -53,10 +53,6 @@ pub struct ConnectArgs {
     /// Quantum: log what happens on each connection into this folder (qlog; <https://qvis.quictools.info> draws it)
     #[arg(long, value_name = "DIR")]
     pub qlog: Option<PathBuf>,
-    /// RPCs without side effects may be early data. An option of those commands only that connect more than once: the first
-    /// connection brings the ticket.
-    #[arg(skip)]
-    pub early_data: bool,
 }
 
 /// The token that calls are made with.
@@ -128,9 +124,6 @@ pub enum ConnectError {
          a loopback address --insecure-loopback; or use --transport tcp without --tls, which is in plain text"
     )]
     Unverified,
-    /// Early data on a transport that waits for its handshake.
-    #[error("--early-data needs --transport quantum: auto waits for the handshake to see what gets through")]
-    EarlyData,
     /// The address is none.
     #[error("{0:?} is no address: give HOST:PORT, for example 127.0.0.1:9002")]
     Address(String),
@@ -171,9 +164,6 @@ impl ConnectArgs {
         if !matches!(port, Some(Ok(_))) {
             return Err(ConnectError::Address(address.to_owned()));
         }
-        if self.early_data && self.transport != TransportArg::Quantum {
-            return Err(ConnectError::EarlyData);
-        }
         if self.transport == TransportArg::Tcp && !self.tls {
             return Ok(AnyChannel::tcp(host_port));
         }
@@ -186,11 +176,7 @@ impl ConnectArgs {
         let mut options = EndpointOptions::default();
         options.protocol.keepalive = Some(KEEPALIVE);
         options.protocol.idle_timeout = IDLE_TIMEOUT;
-        options.protocol.security.early_data = self.early_data;
         options.qlog.clone_from(&self.qlog);
-        if self.early_data {
-            client.idempotent = proto::IDEMPOTENT_METHODS.iter().copied().collect();
-        }
         match Endpoint::client(&options) {
             Ok(endpoint) => {
                 let config = AnyConfig { transport, client, tls: self.tls, allows_plain_text: self.allow_plain_text };

@@ -56,10 +56,6 @@ pub struct ProxyArgs {
     /// The server that it forwards every call to
     #[arg(long, value_name = "HOST:PORT")]
     pub to: String,
-    /// Send calls of the two services that have no side effects with the first packets when a connection has to be made again
-    /// (0-RTT), where the server's Quantum.EarlyData allows it. Who copies such packets can replay them
-    #[arg(long)]
-    early_data: bool,
     #[command(flatten)]
     connect: ConnectArgs,
     #[command(flatten)]
@@ -102,8 +98,7 @@ impl Proxy {
         if authorization.is_some() && !args.listen.ip().is_loopback() {
             tracing::warn!("whoever reaches this proxy from the network calls with its token");
         }
-        let connect = ConnectArgs { early_data: args.early_data, ..args.connect.clone() };
-        let channel = connect.channel(&args.to)?;
+        let channel = args.connect.channel(&args.to)?;
         let listener = TcpListener::bind(args.listen).await.map_err(|error| ProxyError::Listen(args.listen, error))?;
         let tracer = args.trace.tracer("aetherflow-proxy").map_err(ConnectError::from)?;
         Ok(Self { listener, channel, authorization, tracer })

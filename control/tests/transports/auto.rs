@@ -152,7 +152,6 @@ fn channel(world: &World) -> AnyChannel {
         key: None,
         allow_plain_text: false,
         qlog: None,
-        early_data: false,
     };
     connect.channel(&world.running.session_addr.to_string()).unwrap()
 }

@@ -7,6 +7,5 @@ mod clients;
 #[path = "../common/mod.rs"]
 mod common;
 mod connections;
-mod early;
 mod quantum;
 mod without_io_uring;

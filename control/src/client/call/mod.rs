@@ -201,6 +201,7 @@ async fn call(
             args.method
         ))
     })?;
+    let token = args.credentials.header(&args.connect, &args.address)?;
     let pool = schema::of_symbol(channel.clone(), service).await?;
     let unknown =
         || CallError::Usage(format!("{service} has no method {method:?}: `list {service}` shows what it has"));
@@ -209,7 +210,7 @@ async fn call(
     let (requests, failed) = requests(args, &method, input)?;
     let mut request = Request::new(requests);
     *request.metadata_mut() = metadata(&args.headers)?;
-    if let Some(token) = args.credentials.header(&args.connect, &args.address)?
+    if let Some(token) = token
         && !request.metadata().contains_key("authorization")
     {
         let token = AsciiMetadataValue::try_from(token.as_bytes()).map_err(|_| ConnectError::Token)?;

@@ -78,6 +78,10 @@ fn state(headers: &HeaderMap) -> TraceState {
         }
         joined.push_str(value);
     }
+    // The library takes keys that are empty.
+    if joined.split(',').any(|member| member.trim_start().starts_with('=')) {
+        return TraceState::NONE;
+    }
     joined.parse().unwrap_or(TraceState::NONE)
 }
 
