@@ -1,7 +1,6 @@
 //! The real server, killed in the middle of replays.
 //!
 //! `CRASH_KILLS` says how often (3), `CRASH_SEED` which replays and when; the seed in use is printed.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod server;
 

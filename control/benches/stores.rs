@@ -363,6 +363,7 @@ impl Line {
             described: None,
             lock: None,
             conflicts: Vec::new(),
+            origins: Vec::new(),
             snapshot: None,
             trim: None,
             ticket: self.ticket.fetch_add(1, Ordering::Relaxed) + 1,

@@ -291,7 +291,7 @@ pub fn statesync_options(config: &StateSyncConfig) -> ServiceOptions {
     let postgres = (config.store.r#type == StoreType::Postgres).then(|| postgres_options(&config.store.postgres));
     let options = options(&config.server, &config.metrics, &config.quantum, store, &config.auth);
     let (session_service, tracing) = (config.session_service.target.clone(), config.tracing.options());
-    ServiceOptions { postgres, session_service, tracing, ..options }
+    ServiceOptions { session_service, postgres, tracing, ..options }
 }
 
 /// How PostgreSQL is spoken to by its section.

@@ -125,10 +125,10 @@ pub(super) struct RunArgs {
 /// Where the stores' servers are.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ServerArgs {
-    /// A Redis server, redis://[:PASSWORD@]HOST:PORT[/DB] [default: a private one]
+    /// A Redis server, `redis://[:PASSWORD@]HOST:PORT[/DB]` [default: a private one]
     #[arg(long, value_name = "URL")]
     pub(super) redis_url: Option<String>,
-    /// A PostgreSQL server, postgres://USER[:PASSWORD@]HOST:PORT, whose user may create databases [default: a private one]
+    /// A PostgreSQL server, `postgres://USER[:PASSWORD@]HOST:PORT`, whose user may create databases [default: a private one]
     #[arg(long, value_name = "URL")]
     pub(super) postgres_url: Option<String>,
     /// A folder with the programs redis-server, initdb and postgres, or with bin/ of them [default: Debian's, then PATH]

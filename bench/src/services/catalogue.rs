@@ -115,7 +115,7 @@ impl Catalogue {
         let request = AcquireLockRequest {
             doc_id: kept.id.clone(),
             user_id: USER.to_owned(),
-            session_id: Uuid::nil().to_string(),
+            session_id: Uuid::now_v7().to_string(),
         };
         let answer = client.acquire_lock(request).await?.into_inner();
         let lock = answer.lock.with_context(|| format!("a lock was refused: {}", answer.error))?;

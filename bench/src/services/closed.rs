@@ -144,7 +144,7 @@ impl Schedule {
 /// Calls over `wires` for as long as `pace` says.
 pub(super) async fn run<W: Workload>(workload: &Arc<W>, wires: &[Wire], pace: &Pace, watch: Watch) -> Measured {
     let window = Window::new(pace.warmup, pace.measured);
-    let start = window.begin - pace.warmup;
+    let start = window.begin.checked_sub(pace.warmup).unwrap_or(window.begin);
     let spent = std::thread::spawn(move || {
         let (before, after) = window.read(|| watch.read());
         after.since(&before)

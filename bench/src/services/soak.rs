@@ -59,6 +59,7 @@ pub(super) struct Sample {
 
 /// How one of its holdings changed once it was warm.
 #[derive(Debug, Clone, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON")]
 pub(super) struct Growth {
     pub(super) what: &'static str,
     /// Of the straight line through the samples.
@@ -158,10 +159,13 @@ impl Sample {
     }
 }
 
+/// One of the holdings.
+type Read = fn(&Holdings) -> u64;
+
 fn judge(duration: Duration, greatest: Cell, load: Cell, samples: Vec<Sample>) -> Soak {
     let warm: Vec<Sample> =
         samples.iter().copied().filter(|sample| sample.at_s >= WARM_SHARE * duration.as_secs_f64()).collect();
-    let holdings: [(&str, f64, fn(&Holdings) -> u64); 4] = [
+    let holdings: [(&str, f64, Read); 4] = [
         ("resident bytes", RESIDENT_GROWTH_BYTES_MIN, |held| held.resident_bytes),
         ("threads", COUNT_GROWTH_MIN, |held| held.threads),
         ("descriptors", COUNT_GROWTH_MIN, |held| held.descriptors),

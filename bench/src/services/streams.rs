@@ -31,7 +31,7 @@ const SEED: u64 = 20;
 const EDIT_SUBSCRIBERS: usize = 4;
 const EDIT_RATE: f64 = 50.0;
 /// What a client on the link may take longer than its measurement: connecting, and events that are late.
-const CLIENT_GRACE: Duration = Duration::from_secs(60);
+const CLIENT_GRACE: Duration = Duration::from_mins(1);
 
 /// Fan-out without streams that are never read and, if asked for, with some, in turn on one service.
 ///

@@ -23,7 +23,7 @@ makes the private key, `openssl pkey -in issuer.pem -pubout -out issuer.pub` the
 /// Arguments of `aetherflow token`.
 #[derive(Args, Clone, Debug)]
 pub struct TokenArgs {
-    /// The secret (HS256), or the private Ed25519 key in PEM (EdDSA); the secret that is kept is DATA/auth.key
+    /// The secret (HS256), or the private Ed25519 key in PEM (`EdDSA`); the secret that is kept is DATA/auth.key
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,
     /// The user whom the token is for

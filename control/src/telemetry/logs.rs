@@ -81,7 +81,8 @@ where
     F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(ids) = with_current(|id, trace_id| ids(self.format, id, trace_id.map(|id| id.to_string()))) else {
+        let Some(ids) = with_current(|id, trace_id| ids(self.format, id, trace_id.map(|id| id.to_string()).as_deref()))
+        else {
             return self.lines.format_event(context, writer, event);
         };
         let mut line = String::new();
@@ -94,9 +95,9 @@ where
 }
 
 /// Ids as further fields of a line. They are of characters that need no escape.
-fn ids(format: LogFormat, id: &str, trace_id: Option<String>) -> String {
+fn ids(format: LogFormat, id: &str, trace_id: Option<&str>) -> String {
     let mut text = String::new();
-    for (name, value) in [("request_id", Some(id)), ("trace_id", trace_id.as_deref())] {
+    for (name, value) in [("request_id", Some(id)), ("trace_id", trace_id)] {
         let Some(value) = value else { continue };
         let written = match format {
             LogFormat::Json => write!(text, ",\"{name}\":\"{value}\""),

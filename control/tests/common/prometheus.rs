@@ -59,7 +59,7 @@ impl Prometheus {
     }
 
     async fn ask(&self, endpoint: &str, query: &str, more: &str) -> Result<Value, String> {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = query.bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"));
         let answer = http_fetch(self.address, &format!("/api/v1/{endpoint}?query={encoded}{more}"), "*/*").await;
         let (head, body) = answer.map_err(|error| error.to_string())?;
         serde_json::from_slice(&body).map_err(|error| format!("{error}: {head}"))

@@ -24,7 +24,7 @@ use uuid::Uuid;
 /// Prometheus makes these by itself.
 const OF_PROMETHEUS: [&str; 2] = ["up", "ALERTS"];
 /// How long Prometheus may take to have something for every query.
-const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+const SHOWN_WITHIN: Duration = Duration::from_mins(1);
 
 fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").canonicalize().unwrap()

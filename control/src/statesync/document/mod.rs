@@ -135,12 +135,14 @@ impl Command {
         match self {
             Command::Apply(_, reply) => reply.origin(),
             Command::Read(reply) => reply.origin(),
-            Command::Update(_, reply) | Command::Delete(_, reply) | Command::Unlock(_, reply) => reply.origin(),
+            Command::Update(_, reply)
+            | Command::Delete(_, reply)
+            | Command::Unlock(_, reply)
+            | Command::Unsubscribe(_, _, reply) => reply.origin(),
             Command::Lock(_, reply) => reply.origin(),
             Command::Resolve(_, reply) => reply.origin(),
             Command::LockState(reply) => reply.origin(),
             Command::Attach(_, reply) => reply.origin(),
-            Command::Unsubscribe(_, _, reply) => reply.origin(),
             Command::Leave(_) | Command::Removed => None,
         }
     }

@@ -157,7 +157,9 @@ impl Flat {
         for (id, len) in scan.deleted() {
             let end = Id { clock: id.clock + len, ..*id };
             let deleted: Vec<Id> = self.texts.range(*id..end).copied().collect();
-            deleted.into_iter().for_each(|text| self.forget(text));
+            for text in deleted {
+                self.forget(text);
+            }
         }
         Some(())
     }

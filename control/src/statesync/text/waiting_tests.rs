@@ -98,7 +98,9 @@ fn play(steps: &[Step], since: u64, world: &mut (TextEngine, Reference, Vec<Logg
         // For the reference whoever writes meanwhile is somebody else.
         let of_reference = Author { session: if is_meanwhile { 8 } else { step.session }, ..author };
         let edits = in_bounds(&step.edits, reference.visible(base, of_reference.session).len() as u64);
-        edits.iter().for_each(|edit| reference.apply(edit, base, of_reference));
+        for edit in &edits {
+            reference.apply(edit, base, of_reference);
+        }
         let placed = engine.apply_edits(&edits, base, author).unwrap().edits;
         log.push(Logged { author, placed, sent: Some((base, edits)), overwrote: false });
     }
@@ -125,7 +127,9 @@ proptest! {
         let seen = Seen { version: base, session: 1, waited: Some((since, version)) };
         let placed = engine.track.decide(&edits, seen, author(version, NOBODY), false).unwrap();
         engine.write_crdt(&placed).unwrap();
-        edits.iter().for_each(|edit| reference.apply(edit, base, author(version, 1)));
+        for edit in &edits {
+            reference.apply(edit, base, author(version, 1));
+        }
         prop_assert_eq!(engine.content(), reference.text());
         // A window rebuilt from the log has it in the same place.
         log.push(Logged { author: author(version, NOBODY), placed, sent: None, overwrote: false });

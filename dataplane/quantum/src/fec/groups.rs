@@ -20,6 +20,7 @@ pub(super) struct Due {
 
 /// The groups, and memory for further ones.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "they are what it has")]
 pub(super) struct Groups {
     pub(super) open: Open,
     /// By id; the ids are consecutive.
