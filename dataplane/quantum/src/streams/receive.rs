@@ -11,6 +11,9 @@ use crate::{Read, TransportError, TransportErrorCode};
 
 /// A stream's window grows to so many times what it was at first, at most.
 const GROWTH_MAX: u64 = 64;
+/// It grows only while no more than this share of it is unread. The peer asks when a third of it is on its way, so nobody who does
+/// not read gets more.
+const UNREAD_SHARE: u64 = 4;
 
 /// What this side receives on a stream.
 #[derive(Debug)]
@@ -217,7 +220,7 @@ impl Receiving {
     /// two thirds of the `room` that all streams have, if the application is not what it waits for. Gives by how much it grew.
     pub(super) fn grow(&mut self, base: u64, room: u64) -> u64 {
         let unread = self.reassembly.ready_end() - self.reassembly.read_offset();
-        if !self.takes_credit() || unread > self.credit.window() / 2 {
+        if !self.takes_credit() || unread > self.credit.window() / UNREAD_SHARE {
             return 0;
         }
         let most = base.saturating_mul(GROWTH_MAX - 1).saturating_sub(self.grown);
