@@ -149,7 +149,9 @@ pub(super) fn in_session<T>(session_id: &str, token: &str, message: T) -> Reques
 /// What a call was refused with: the code and the reason. `secrets` may not be in it.
 pub(super) fn refused<T: std::fmt::Debug>(result: Result<Response<T>, Status>, secrets: &[&str]) -> (Code, String) {
     let status = result.expect_err("the call is refused");
-    let headers = status.metadata().clone().into_headers();
+    let mut headers = status.metadata().clone().into_headers();
+    // Its digits are random: they may spell a name.
+    headers.remove("x-request-id");
     let values: Vec<_> = headers.values().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
     let said = format!("{} {} {values:?}", status.message(), String::from_utf8_lossy(status.details()));
     for secret in [SECRET, "private"].iter().chain(secrets) {
