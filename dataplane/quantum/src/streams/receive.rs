@@ -11,9 +11,9 @@ use crate::{Read, TransportError, TransportErrorCode};
 
 /// A stream's window grows to so many times what it was at first, at most.
 const GROWTH_MAX: u64 = 64;
-/// It grows only while no more than this share of it is unread. The peer asks when a third of it is on its way, so nobody who does
+/// It grows only while no more than this share of it is unread. The peer asks when a quarter of it is on its way, so nobody who does
 /// not read gets more.
-const UNREAD_SHARE: u64 = 4;
+const UNREAD_SHARE: u64 = 5;
 
 /// What this side receives on a stream.
 #[derive(Debug)]

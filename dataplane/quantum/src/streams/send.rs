@@ -15,7 +15,7 @@ const PIECE_BYTES_MIN: usize = 32;
 /// A stream's buffer grows to so many times what it was at first, at most.
 const GROWTH_MAX: usize = 16;
 /// Of a window so much is left, as a multiple of what is on its way, when a larger one is asked for.
-const AHEAD: u64 = 2;
+const AHEAD: u64 = 3;
 
 /// What this side sends on a stream.
 #[derive(Debug)]

@@ -221,7 +221,7 @@ fn a_sender_without_credit_says_so_once_for_each_limit_and_again_if_it_was_lost(
     let id = client.open().unwrap();
     write(&mut client, id, 20_000);
     let told = vec![format!("{:?}", Frame::StreamDataBlocked { id, max: 10_000 })];
-    // It says so once a third of it is on its way.
+    // It says so once a quarter of it is on its way.
     let mut tells = Vec::new();
     while let Some(next) = packet(&mut client, 1200) {
         tells.push(frames(&next).contains(&told[0]));
