@@ -4,6 +4,7 @@ mod caller;
 mod grpc;
 mod http_api;
 mod listen;
+mod readiness;
 mod service;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

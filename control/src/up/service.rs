@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::grpc::{self, TlsFiles};
-use super::http_api::{self, Readiness, Store};
 use super::listen::{Fix, ServiceListeners};
-use super::{UpError, purge, sweep};
+use super::readiness::{Readiness, Store};
+use super::{UpError, http_api, purge, sweep};
 use crate::auth::{AuthError, Authenticator, Sessions};
 use crate::config::Auth;
 use crate::session::{
