@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use common::prometheus::{PROTOBUF, http_fetch, scrape};
+use common::prometheus::{PROTOBUF, scrape};
 use common::*;
 use futures_util::{StreamExt, stream};
 use proto::session as session_pb;
@@ -73,7 +73,7 @@ async fn a_thousand_of_everything_add_no_series_and_a_scrape_stays_short() {
     let mut took = Vec::new();
     for accept in ["text/plain", PROTOBUF].into_iter().cycle().take(2 * SCRAPES) {
         let start = Instant::now();
-        let (head, body) = http_fetch(address, "/metrics", accept).await.unwrap();
+        let (head, body) = http_get_as(address, "/metrics", accept).await.unwrap();
         took.push(start.elapsed());
         assert!(head.contains(" 200 ") && body.len() > 1_000, "{head}");
     }

@@ -6,7 +6,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::prometheus::{PROTOBUF, Prometheus, http_fetch, scrape};
+use common::prometheus::{PROTOBUF, Prometheus, scrape};
 use common::*;
 use control::telemetry::TraceOptions;
 use proto::session as session_pb;
@@ -29,7 +29,7 @@ async fn a_real_prometheus_has_native_histograms_of_rpcs() {
         apply(&mut world.documents, insertion).await.unwrap();
     }
     let scraped = world.running.statesync_metrics_addr;
-    let (head, _) = http_fetch(scraped, "/metrics", PROTOBUF).await.unwrap();
+    let (head, _) = http_get_as(scraped, "/metrics", PROTOBUF).await.unwrap();
     assert!(head.contains(&format!("content-type: {PROTOBUF}")), "{head}");
     assert!(scrape(scraped).await.contains("grpc_server_request_duration_seconds_bucket{"));
     let data = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ async fn a_scrape_under_load_takes_less_than_a_tenth_of_a_second() {
     for accept in ["text/plain", PROTOBUF].into_iter().cycle().take(40) {
         tokio::time::sleep(Duration::from_millis(25)).await;
         let start = Instant::now();
-        let (_, body) = http_fetch(world.running.statesync_metrics_addr, "/metrics", accept).await.unwrap();
+        let (_, body) = http_get_as(world.running.statesync_metrics_addr, "/metrics", accept).await.unwrap();
         took.push(start.elapsed());
         assert!(body.len() > 1_000);
     }

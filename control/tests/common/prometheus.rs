@@ -2,15 +2,14 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::commands::path;
-use super::eventually;
+use super::process::Process;
+use super::{eventually, http_get_as};
 
 /// The `Accept` of a scrape that takes native histograms.
 pub const PROTOBUF: &str =
@@ -18,7 +17,7 @@ pub const PROTOBUF: &str =
 
 /// Ends with this.
 pub struct Prometheus {
-    child: Child,
+    _process: Process,
     address: SocketAddr,
 }
 
@@ -38,7 +37,7 @@ impl Prometheus {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        Some(Self { child, address })
+        Some(Self { _process: Process(child), address })
     }
 
     /// The series that a query gives; an error says what it answered.
@@ -60,48 +59,25 @@ impl Prometheus {
 
     async fn ask(&self, endpoint: &str, query: &str, more: &str) -> Result<Value, String> {
         let encoded = query.bytes().fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"));
-        let answer = http_fetch(self.address, &format!("/api/v1/{endpoint}?query={encoded}{more}"), "*/*").await;
+        let answer = http_get_as(self.address, &format!("/api/v1/{endpoint}?query={encoded}{more}"), "*/*").await;
         let (head, body) = answer.map_err(|error| error.to_string())?;
         serde_json::from_slice(&body).map_err(|error| format!("{error}: {head}"))
     }
 
     /// The value of a query, once it has one, within half a minute.
     pub async fn value(&self, query: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let answer = self.query(query).await;
-            if let Some(value) = answer.iter().flatten().find_map(|series| series["value"][1].as_str()) {
-                return value.to_owned();
-            }
-            assert!(Instant::now() < deadline, "{query} has no value: {answer:?}");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        eventually(Duration::from_secs(30), async || {
+            let answer = self.query(query).await?;
+            let value = answer.iter().find_map(|series| series["value"][1].as_str());
+            value.map(str::to_owned).ok_or_else(|| format!("{query} has no value: {answer:?}"))
+        })
+        .await
     }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The head and the body of what is at `path`. In HTTP/1.0, in which no body comes in chunks.
-pub async fn http_fetch(address: SocketAddr, path: &str, accept: &str) -> std::io::Result<(String, Vec<u8>)> {
-    let mut stream = TcpStream::connect(address).await?;
-    let head = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |end| end + 4);
-    let body = answer.split_off(end);
-    Ok((String::from_utf8_lossy(&answer).into_owned(), body))
 }
 
 /// The metrics as text.
 pub async fn scrape(address: SocketAddr) -> String {
-    let (head, body) = http_fetch(address, "/metrics", "text/plain").await.unwrap();
+    let (head, body) = http_get_as(address, "/metrics", "text/plain").await.unwrap();
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     String::from_utf8(body).unwrap()
 }

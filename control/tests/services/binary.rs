@@ -210,8 +210,8 @@ async fn readiness_and_metrics_tell_the_truth() {
     let missing = pb::GetDocumentRequest { doc_id: Uuid::now_v7().to_string() };
     client.get_document(missing).await.unwrap_err();
     for offset in [101, 102] {
-        assert!(http_get(server.address(offset), "/readyz").await.starts_with("HTTP/1.1 200"));
-        assert!(http_get(server.address(offset), "/healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(http_get(server.address(offset), "/readyz").await.starts_with("HTTP/1.0 200"));
+        assert!(http_get(server.address(offset), "/healthz").await.starts_with("HTTP/1.0 200"));
     }
     let metrics = http_get(server.address(102), "/metrics").await;
     let service = "service=\"aetherflow.statesync.StateSyncService\"";

@@ -138,7 +138,7 @@ async fn while_postgres_is_down_calls_fail_in_time_and_the_service_recovers_by_i
     world.postgres.as_ref().unwrap().kill();
     assert_eq!(refusals(&mut world.documents, &doc_id).await, [Code::Unavailable; 4]);
     let answer = http_get(world.running.statesync_metrics_addr, "/readyz").await;
-    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
     world.postgres.as_ref().unwrap().restart().await;
     is_ready_within(world.running.statesync_metrics_addr, RECOVERY).await;
     let history = History::default();

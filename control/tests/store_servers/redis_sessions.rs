@@ -205,7 +205,7 @@ async fn while_redis_is_down_calls_fail_in_time_and_the_service_recovers_by_itse
     world.redis.as_mut().unwrap().kill();
     assert_eq!(refusals(&mut world.sessions, &created.session_id).await, [Code::Unavailable; 5]);
     let answer = http_get(metrics, "/readyz").await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("Redis"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.0 503") && answer.contains("Redis"), "{answer}");
     world.redis.as_mut().unwrap().restart().await;
     recovers(&mut world, &created.session_id).await;
 }
@@ -247,7 +247,7 @@ async fn readiness_warns_where_a_crash_would_lose_what_was_acknowledged() {
     let Some(world) = World::on_redis().await else { return };
     world.redis.as_ref().unwrap().tell("CONFIG SET appendonly no");
     let answer = http_get(world.running.session_metrics_addr, "/readyz").await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
     assert!(answer.contains("warning: ") && answer.contains("appendonly"), "{answer}");
 }
 

@@ -163,11 +163,11 @@ async fn sqlite_is_purged_by_the_service_itself() {
     let running = start(options).await.unwrap();
     let mut client = documents(running.statesync_addr).await;
     // It looks for what is to be removed when it starts.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-    while client.get_document(pb::GetDocumentRequest { doc_id: doc_id.clone() }).await.is_ok() {
-        assert!(tokio::time::Instant::now() < deadline, "it is there still");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(Duration::from_secs(10), async || {
+        let found = client.get_document(pb::GetDocumentRequest { doc_id: doc_id.clone() }).await;
+        if found.is_ok() { Err("it is there still") } else { Ok(()) }
+    })
+    .await;
     is_gone(&mut client, &doc_id).await;
     get(&mut client, &other).await;
 }

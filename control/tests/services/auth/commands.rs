@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use proto::session as session_pb;
 use proto::session::session_service_client::SessionServiceClient;
@@ -12,6 +12,7 @@ use tonic::Code;
 
 use super::*;
 use crate::common::commands::{AETHERFLOW, call, proxy, said};
+use crate::common::process::Process;
 use crate::common::service::ServiceProcess;
 use crate::common::{self, documents, end, eventually, free_base, insertion, next, subscription};
 
@@ -43,11 +44,7 @@ async fn keys_are_replaced_while_the_service_runs() {
     next(&mut of_old).await;
     // Both for a while: nobody is thrown out.
     service.reconfigure(&(keys(&[("old", OLD), ("new", NEW)]) + "SessionService: {Target: \"\"}\n"));
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while client.list_documents(bearing(&new, list())).await.is_err() {
-        assert!(Instant::now() < deadline, "the other key is not heeded");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(Duration::from_secs(20), async || client.list_documents(bearing(&new, list())).await).await;
     client.list_documents(bearing(&old, list())).await.unwrap();
     let mut of_new = client.subscribe_document(subscribe(&new)).await.unwrap().into_inner();
     next(&mut of_new).await;
@@ -100,7 +97,7 @@ async fn services_of_their_own_ask_each_other_for_sessions() {
 
 /// `aetherflow up --auth`; ends with this.
 struct Up {
-    child: Child,
+    _process: Process,
     base: u16,
 }
 
@@ -110,21 +107,13 @@ impl Up {
         let file = |name| std::fs::File::create(folder.join(name)).unwrap();
         let mut command = Command::new(AETHERFLOW);
         command.args(["up", "--auth", "--ports", &base.to_string()]).current_dir(folder).env("NO_COLOR", "1");
-        let child = command.stdin(Stdio::null()).stdout(file("said")).stderr(file("logs")).spawn().unwrap();
+        let process = Process::start(command.stdin(Stdio::null()).stdout(file("said")).stderr(file("logs")));
         documents(([127, 0, 0, 1], base + 2).into()).await;
-        Self { child, base }
+        Self { _process: process, base }
     }
 
     fn address(&self, offset: u16) -> String {
         format!("127.0.0.1:{}", self.base + offset)
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
