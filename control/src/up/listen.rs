@@ -62,6 +62,8 @@ impl Fix {
 pub(super) struct ServiceListeners {
     pub(super) grpc: TcpListener,
     pub(super) address: SocketAddr,
+    /// Keeps the UDP port until Quantum takes it: nobody else is given it while the store opens.
+    pub(super) udp: Option<UdpSocket>,
     pub(super) metrics: Option<(TcpListener, SocketAddr)>,
 }
 
@@ -73,12 +75,12 @@ impl ServiceListeners {
             let fix = fix.of(source.kind());
             UpError::Listen { address, what, source, fix }
         };
-        let (grpc, address) = bind_grpc(options.grpc, what[0], quantum).await.map_err(refused)?;
+        let (grpc, address, udp) = bind_grpc(options.grpc, what[0], quantum).await.map_err(refused)?;
         let metrics = match options.metrics {
             Some(address) => Some(bind(address, what[1]).await.map_err(refused)?),
             None => None,
         };
-        Ok(Self { grpc, address, metrics })
+        Ok(Self { grpc, address, udp, metrics })
     }
 }
 
@@ -90,13 +92,17 @@ async fn bind_grpc(
     address: SocketAddr,
     what: &'static str,
     quantum: bool,
-) -> Result<(TcpListener, SocketAddr), Refused> {
+) -> Result<(TcpListener, SocketAddr, Option<UdpSocket>), Refused> {
     let mut tries = 0;
     loop {
         let (listener, bound) = bind(address, what).await?;
+        if !quantum {
+            return Ok((listener, bound, None));
+        }
         let wait = if address.port() == 0 { Duration::ZERO } else { FREED_WITHIN };
-        let Err(error) = (if quantum { free_on_udp(bound, wait).await } else { Ok(()) }) else {
-            return Ok((listener, bound));
+        let error = match bind_udp(bound, wait).await {
+            Ok(udp) => return Ok((listener, bound, Some(udp))),
+            Err(error) => error,
         };
         tries += 1;
         // A port that the system chose may be taken on UDP; another one will not be.
@@ -106,11 +112,11 @@ async fn bind_grpc(
     }
 }
 
-/// Tries whether an address can be bound on UDP, for `wait` if somebody has it.
-async fn free_on_udp(address: SocketAddr, wait: Duration) -> io::Result<()> {
+/// Binds an address on UDP, or tries to for `wait` if somebody has it.
+async fn bind_udp(address: SocketAddr, wait: Duration) -> io::Result<UdpSocket> {
     let until = Instant::now() + wait;
     loop {
-        match UdpSocket::bind(address).map(drop) {
+        match UdpSocket::bind(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
                 tokio::time::sleep(FREED_POLL).await;
             }

@@ -202,6 +202,7 @@ fn serve(
     let mut servers = Vec::new();
     if let Some(endpoint) = &options.quantum {
         let client_ca = options.tls.as_ref().and_then(|tls| tls.client_ca.as_deref());
+        drop(listeners.udp);
         let listener = grpc::bind_quantum(listeners.address, &identity, endpoint, client_ca)?;
         crate::telemetry::watch(listener.monitor());
         readiness.add_shards(listener.monitor());
