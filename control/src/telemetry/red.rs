@@ -13,7 +13,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
-use metrics::{counter, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use prost::Message;
 use tokio::time::Sleep;
 
@@ -24,9 +24,11 @@ use super::trace::{self, RpcSpan, Tracer};
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const DEADLINE_EXCEEDED: &str = "4";
-const CANCELLED: &str = "1";
-const UNKNOWN: &str = "2";
+/// gRPC's status codes, by their numbers.
+const CODES: [&str; 17] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
+const CANCELLED: usize = 1;
+const UNKNOWN: usize = 2;
+const DEADLINE_EXCEEDED: usize = 4;
 
 /// A method of a service. The peer cannot make up new ones.
 #[derive(Debug)]
@@ -36,11 +38,34 @@ struct Method {
     /// Both.
     path: &'static str,
     took: Durations,
+    /// Looked up once: a lookup by labels costs more than the rest of what is measured.
+    in_flight: OnceLock<Gauge>,
+    /// By code.
+    ended: [OnceLock<Counter>; CODES.len()],
+}
+
+impl Method {
+    const fn new(service: &'static str, name: &'static str, path: &'static str) -> Self {
+        let ended = [const { OnceLock::new() }; CODES.len()];
+        Self { service, name, path, took: Durations::new(), in_flight: OnceLock::new(), ended }
+    }
+
+    fn in_flight(&self) -> &Gauge {
+        let Self { service, name, .. } = *self;
+        self.in_flight.get_or_init(|| gauge!("grpc_server_in_flight_requests", "service" => service, "method" => name))
+    }
+
+    /// How many ended with this code.
+    fn ended(&self, code: usize) -> &Counter {
+        let Self { service, name, .. } = *self;
+        let labels =
+            || counter!("grpc_server_requests_total", "service" => service, "method" => name, "code" => CODES[code]);
+        self.ended[code].get_or_init(labels)
+    }
 }
 
 /// All that is called without being there.
-static UNKNOWN_METHOD: Method =
-    Method { service: "unknown", name: "unknown", path: "unknown/unknown", took: Durations::new() };
+static UNKNOWN_METHOD: Method = Method::new("unknown", "unknown", "unknown/unknown");
 
 /// Measures one RPC, traces it if there is a tracer, and gives it an id; a middleware around all services of a server.
 pub async fn measure(State(tracer): State<Option<Tracer>>, request: Request, next: Next) -> Response {
@@ -76,7 +101,7 @@ fn deadline_response(mut call: Call) -> Response {
 
 fn deadline_trailers() -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert(GRPC_STATUS, HeaderValue::from_static(DEADLINE_EXCEEDED));
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static(CODES[DEADLINE_EXCEEDED]));
     trailers.insert(GRPC_MESSAGE, HeaderValue::from_static("the deadline has passed"));
     trailers
 }
@@ -92,7 +117,7 @@ struct Call {
 
 impl Call {
     fn start(method: &'static Method, tracer: Option<&Tracer>, request: &Request) -> Self {
-        gauge!("grpc_server_in_flight_requests", "service" => method.service, "method" => method.name).increment(1);
+        method.in_flight().increment(1);
         let remote = trace::of_headers(request.headers());
         let is_quantum = request.extensions().get::<quantum_grpc::ConnectInfo>().is_some();
         let transport = if is_quantum { "udp" } else { "tcp" };
@@ -104,20 +129,17 @@ impl Call {
     }
 
     fn end(&mut self, code: &HeaderValue) {
-        // Codes are 0 to 16; anything else a handler might make up is not worth a time series.
-        const CODES: [&str; 17] =
-            ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
-        let code = CODES.into_iter().find(|known| known.as_bytes() == code.as_bytes());
-        self.end_with(code.unwrap_or(UNKNOWN));
+        // Anything else that a handler might make up is not worth a time series.
+        self.end_with(CODES.iter().position(|known| known.as_bytes() == code.as_bytes()).unwrap_or(UNKNOWN));
     }
 
-    fn end_with(&mut self, code: &'static str) {
+    fn end_with(&mut self, code: usize) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.method.ended(code).increment(1);
+        self.method.in_flight().decrement(1);
         let Method { service, name: method, took, .. } = self.method;
-        counter!("grpc_server_requests_total", "service" => *service, "method" => *method, "code" => code).increment(1);
-        gauge!("grpc_server_in_flight_requests", "service" => *service, "method" => *method).decrement(1);
         let elapsed = self.started.elapsed();
         took.record_of(elapsed, self.span.as_ref().map(RpcSpan::context));
         if tracing::enabled!(tracing::Level::DEBUG) {
@@ -125,7 +147,7 @@ impl Call {
             self.origin.enter(|| tracing::debug!(service, method, code, micros, "a call has ended"));
         }
         if let Some(span) = &mut self.span {
-            span.end(code.parse().expect("codes are numbers"));
+            span.end(code as i32);
         }
     }
 }
@@ -160,8 +182,10 @@ impl http_body::Body for MeasuredBody {
             match &frame {
                 Some(Ok(frame)) => {
                     if let Some(trailers) = frame.trailers_ref() {
-                        let code = trailers.get(GRPC_STATUS).cloned();
-                        self.call.end(&code.unwrap_or(HeaderValue::from_static(UNKNOWN)));
+                        match trailers.get(GRPC_STATUS) {
+                            Some(code) => self.call.end(code),
+                            None => self.call.end_with(UNKNOWN),
+                        }
                     }
                 }
                 Some(Err(_)) | None => self.call.end_with(UNKNOWN),
@@ -234,8 +258,8 @@ fn methods_in(descriptors: &[u8]) -> Vec<(String, &'static Method)> {
             for method in &described.method {
                 let path: &'static str = Box::leak(format!("{service}/{}", method.name()).into_boxed_str());
                 let name: &'static str = Box::leak(method.name().to_owned().into_boxed_str());
-                let method = Method { service, name, path, took: Durations::new() };
-                methods.push((format!("/{path}"), Box::leak(Box::new(method)) as &'static Method));
+                let method: &'static Method = Box::leak(Box::new(Method::new(service, name, path)));
+                methods.push((format!("/{path}"), method));
             }
         }
     }
