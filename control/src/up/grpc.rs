@@ -16,10 +16,12 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Server, ServerTlsConfig};
-use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
 
 use super::UpError;
 use super::caller::TcpConnection;
+use super::health::Health;
+use super::readiness::Readiness;
 use crate::auth::Authenticator;
 use crate::telemetry::{Tracer, measure};
 
@@ -30,27 +32,17 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// `service` with its companions, ready for any transport, measured and, if there is a tracer, traced; callers have to prove who they
 /// are to `authenticator`, if there is one.
-pub(super) async fn routes<S>(
+pub(super) fn routes<S>(
     service: S,
     authenticator: Option<Arc<Authenticator>>,
     tracer: Option<Tracer>,
-    stop: CancellationToken,
+    readiness: Readiness,
 ) -> Result<Routes, UpError>
 where
     S: Service<http::Request<Body>, Error = std::convert::Infallible> + NamedService + Clone + Send + Sync + 'static,
     S::Response: axum::response::IntoResponse,
     S::Future: Send + 'static,
 {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    for name in ["", S::NAME] {
-        health.set_service_status(name, ServingStatus::Serving).await;
-    }
-    tokio::spawn(async move {
-        stop.cancelled().await;
-        for name in ["", S::NAME] {
-            health.set_service_status(name, ServingStatus::NotServing).await;
-        }
-    });
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -60,7 +52,7 @@ where
     };
     let failed = |error: tonic_reflection::server::Error| UpError::Server(error.to_string());
     let routes = Routes::new(service)
-        .add_service(health_service)
+        .add_service(HealthServer::new(Health::new(S::NAME, readiness)))
         .add_service(reflection().build_v1().map_err(failed)?)
         .add_service(reflection().build_v1alpha().map_err(failed)?);
     let mut router = routes.into_axum_router();

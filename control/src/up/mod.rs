@@ -2,6 +2,7 @@
 
 mod caller;
 mod grpc;
+mod health;
 mod http_api;
 mod listen;
 mod readiness;

@@ -71,6 +71,11 @@ impl Readiness {
 
     /// Ready means that everything runs, and that the store has just answered and taken a write.
     pub(super) async fn answer(&self) -> Answer {
+        self.answer_within(Duration::ZERO).await
+    }
+
+    /// The same, but the store may have answered `age` ago.
+    pub(super) async fn answer_within(&self, age: Duration) -> Answer {
         let no = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why);
         if self.stop.is_cancelled() {
             return no("shutting down\n".to_owned());
@@ -81,15 +86,15 @@ impl Readiness {
         if self.shards.as_ref().is_some_and(|shards| !shards.is_alive()) {
             return no("not ready: a shard of Quantum has ended; restart the service\n".to_owned());
         }
-        self.ask_store().await
+        self.ask_store(age).await
     }
 
     /// However many ask at once, the store is asked at most twice.
-    async fn ask_store(&self) -> Answer {
+    async fn ask_store(&self, age: Duration) -> Answer {
         let asked = Instant::now();
         let mut checked = self.checked.lock().await;
         if let Some((began, answer)) = checked.as_ref()
-            && *began >= asked
+            && *began + age >= asked
         {
             return answer.clone();
         }
@@ -153,6 +158,8 @@ mod tests {
         assert!(askers.await.into_iter().all(|(status, _)| status == StatusCode::OK));
         assert_eq!(checks(), 1);
         readiness.answer().await;
+        assert_eq!(checks(), 2);
+        readiness.answer_within(Duration::from_mins(1)).await;
         assert_eq!(checks(), 2);
     }
 }

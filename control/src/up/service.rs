@@ -140,8 +140,8 @@ pub(super) async fn session(
     let (connections, opened) = Connections::new();
     let server = SessionServer::new(Arc::clone(&sessions), Arc::clone(&connections));
     let (service, tracer) = (SessionServiceServer::new(server), tracer(&options)?);
-    let routes = grpc::routes(service, authenticator.clone(), tracer.clone(), stop.clone()).await?;
     let readiness = Readiness::new(Store::Sessions(Arc::clone(&sessions)), stop.clone());
+    let routes = grpc::routes(service, authenticator.clone(), tracer.clone(), readiness.clone())?;
     let mut running = serve(&options, listeners, data, routes, readiness)?;
     let watch = crate::session::watch(connections, opened, Arc::clone(&sessions), options.on_disconnect, stop.clone());
     running.servers.extend([tokio::spawn(watch), tokio::spawn(sweep(Arc::clone(&sessions), stop))]);
@@ -160,8 +160,8 @@ pub(super) async fn statesync(
     let stop = CancellationToken::new();
     let server = StateSyncServer::new(Arc::clone(&documents), behaviour, stop.clone());
     let (service, tracer) = (StateSyncServiceServer::new(server.clone()), tracer(&options)?);
-    let routes = grpc::routes(service, authenticator.clone(), tracer.clone(), stop.clone()).await?;
     let readiness = Readiness::new(Store::Documents(Arc::clone(&documents)), stop.clone());
+    let routes = grpc::routes(service, authenticator.clone(), tracer.clone(), readiness.clone())?;
     let mut running = serve(&options, listeners, data, routes, readiness)?;
     running.servers.push(tokio::spawn(purge(server.clone(), stop)));
     Ok(RunningService { committer, documents: Some((documents, server)), authenticator, tracer, ..running })
