@@ -4,11 +4,12 @@
 //! [`document`] is that actor, the one owner of a document's version, content, lock and subscribers; [`content`] applies
 //! operations under the document's [`strategy`]; [`text`] is the mergeable text, [`items`] what whiteboards, canvases and sheets
 //! have; [`guard`] reads the Yjs updates of clients first, [`places`] tells whether they fit; [`subscription`] is the stream that a
-//! subscriber reads; [`permission`] is what callers may do; [`store`] is what a store has to do, [`memory`], [`sqlite`] and [`postgres`] do it, and [`measured`] counts
+//! subscriber reads, [`events`] sends it; [`permission`] is what callers may do; [`store`] is what a store has to do, [`memory`], [`sqlite`] and [`postgres`] do it, and [`measured`] counts
 //! how long they take.
 
 mod content;
 mod document;
+mod events;
 mod guard;
 mod items;
 mod measured;
@@ -27,6 +28,7 @@ mod subscription;
 pub mod text;
 mod write;
 
+pub use events::StateSyncRoutes;
 pub use measured::MeasuredDocuments;
 pub use memory::MemoryDocuments;
 pub use model::{ConflictRecord, DocumentRecord, LockRecord, LogRow, Pending, Snapshot};

@@ -1,10 +1,10 @@
 //! `aetherflow.statesync.StateSyncService` over the documents.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use futures_util::stream::Empty;
 use metrics::counter;
 use proto::statesync as pb;
 use proto::statesync::state_sync_service_server::StateSyncService;
@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::content::Content;
 use super::document::{Applied, Attach, Choice, Command, LockRequest, Resolution, yjs_client};
+use super::events::{Event, EventStream};
 use super::model::{self, ConflictRecord, DocumentRecord, NAME_BYTES_MAX, Submission};
 use super::permission::{self, Right};
 use super::registry::{DocumentOptions, Registry};
@@ -59,17 +60,47 @@ impl StateSyncServer {
         permission::permits(&record, asker, Right::Read)
     }
 
+    /// Answers `SubscribeDocument`.
+    ///
+    /// # Errors
+    /// The status that refuses it.
+    pub(super) async fn subscribe(
+        &self,
+        request: Request<pb::SubscribeDocumentRequest>,
+    ) -> Result<Response<EventStream>, Status> {
+        let asker = Asker::of(&request);
+        let mut request = request.into_inner();
+        let doc_id = status::uuid("doc_id", &request.doc_id)?;
+        asker.acts_as("user_id", &mut request.user_id)?;
+        required("user_id", &request.user_id, NAME_BYTES_MAX)?;
+        if !request.session_id.is_empty() {
+            asker.acts_in("session_id", &request.session_id).await?;
+        }
+        status::bounded("resume_epoch", &request.resume_epoch, 64)?;
+        let resume = (!request.resume_epoch.is_empty()).then_some((request.resume_epoch, request.resume_version));
+        let attach = Attach {
+            subscriber: Uuid::now_v7(),
+            user_id: request.user_id,
+            asker,
+            session_id: request.session_id,
+            ended: Arc::default(),
+            want_updates: request.want_updates,
+            resume,
+            again: false,
+        };
+        let (subscription, welcome) = Subscription::start(Arc::clone(&self.registry), doc_id, attach).await?;
+        Ok(Response::new(Box::pin(events(subscription, welcome))))
+    }
+
     /// Lets every document leave memory, once no more calls come.
     pub fn close(&self) {
         self.registry.close();
     }
 }
 
-type EventStream = Pin<Box<dyn Stream<Item = Result<pb::OperationEvent, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl StateSyncService for StateSyncServer {
-    type SubscribeDocumentStream = EventStream;
+    type SubscribeDocumentStream = Empty<Result<pb::OperationEvent, Status>>;
 
     async fn create_document(
         &self,
@@ -153,32 +184,12 @@ impl StateSyncService for StateSyncServer {
         Ok(Response::new(pb::GetOperationHistoryResponse { operations, error: String::new() }))
     }
 
+    /// `StateSyncRoutes` takes these calls.
     async fn subscribe_document(
         &self,
-        request: Request<pb::SubscribeDocumentRequest>,
+        _: Request<pb::SubscribeDocumentRequest>,
     ) -> Result<Response<Self::SubscribeDocumentStream>, Status> {
-        let asker = Asker::of(&request);
-        let mut request = request.into_inner();
-        let doc_id = status::uuid("doc_id", &request.doc_id)?;
-        asker.acts_as("user_id", &mut request.user_id)?;
-        required("user_id", &request.user_id, NAME_BYTES_MAX)?;
-        if !request.session_id.is_empty() {
-            asker.acts_in("session_id", &request.session_id).await?;
-        }
-        status::bounded("resume_epoch", &request.resume_epoch, 64)?;
-        let resume = (!request.resume_epoch.is_empty()).then_some((request.resume_epoch, request.resume_version));
-        let attach = Attach {
-            subscriber: Uuid::now_v7(),
-            user_id: request.user_id,
-            asker,
-            session_id: request.session_id,
-            ended: Arc::default(),
-            want_updates: request.want_updates,
-            resume,
-            again: false,
-        };
-        let (subscription, welcome) = Subscription::start(Arc::clone(&self.registry), doc_id, attach).await?;
-        Ok(Response::new(Box::pin(events(subscription, welcome))))
+        Err(Status::internal("a subscription came the wrong way"))
     }
 
     async fn update_document(
@@ -395,9 +406,9 @@ pub(super) fn waiting(record: &ConflictRecord) -> pb::ApplyOperationResponse {
 fn events(
     mut subscription: Subscription,
     welcome: pb::OperationEvent,
-) -> impl Stream<Item = Result<pb::OperationEvent, Status>> + Send {
+) -> impl Stream<Item = Result<Event, Status>> + Send {
     async_stream::stream! {
-        yield Ok(welcome);
+        yield Ok(Event::Own(Box::new(welcome)));
         loop {
             let Some(event) = subscription.next().await.transpose() else { break };
             let ended = event.is_err();

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use metrics::gauge;
+use prost::Message;
 use proto::statesync as pb;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +15,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::document::{Attach, Command, Place};
+use super::events::Event;
 use super::model::{DocumentRecord, LockRecord, LogRow};
 use super::registry::{Registry, Shared};
 use crate::clock;
@@ -28,9 +30,15 @@ const QUEUE_BYTES: usize = 4 << 20;
 pub(super) struct Published {
     event: pb::OperationEvent,
     update: Bytes,
+    /// As it is sent: without its Yjs update, and with it.
+    encoded: [OnceLock<Vec<u8>>; 2],
 }
 
 impl Published {
+    fn new(event: pb::OperationEvent, update: Bytes) -> Self {
+        Self { event, update, encoded: Default::default() }
+    }
+
     /// The event of an accepted operation.
     pub(super) fn operation(row: &LogRow, epoch: &str) -> Self {
         let event = pb::OperationEvent {
@@ -45,7 +53,7 @@ impl Published {
             operation: Some(row.operation.clone()),
             ..Default::default()
         };
-        Self { event, update: row.update.clone() }
+        Self::new(event, row.update.clone())
     }
 
     /// Somebody came or went.
@@ -56,7 +64,7 @@ impl Published {
         if !attach.session_id.is_empty() {
             event.data.insert("session_id".into(), attach.session_id.clone());
         }
-        Self { event, update: Bytes::new() }
+        Self::new(event, Bytes::new())
     }
 
     /// The lock was taken or freed.
@@ -68,7 +76,7 @@ impl Published {
         if lock.expires_at.0 > 0 {
             event.data.insert("expires_at_unix_ms".into(), (lock.expires_at.0 / 1000).to_string());
         }
-        Self { event, update: Bytes::new() }
+        Self::new(event, Bytes::new())
     }
 
     /// A conflict was found or decided.
@@ -78,7 +86,7 @@ impl Published {
             event.user_id.clone_from(&operation.user_id);
         }
         event.conflict = Some(conflict);
-        Self { event, update: Bytes::new() }
+        Self::new(event, Bytes::new())
     }
 
     /// The document changed in a way that operations do not tell. `state` is its Yjs state, if anybody wants it, and its epoch.
@@ -88,7 +96,7 @@ impl Published {
         event.operation = None;
         event.document = Some(document);
         event.snapshot = state.0;
-        Self { event, update: Bytes::new() }
+        Self::new(event, Bytes::new())
     }
 
     /// Whether it leads from one version to the next, or to a version as a whole.
@@ -111,6 +119,11 @@ impl Published {
     /// The operation in it, if it is of one.
     pub(super) fn applied_operation(&self) -> Option<&pb::Operation> {
         self.event.operation.as_ref()
+    }
+
+    /// As whoever wants Yjs updates gets it, or anybody else.
+    pub(super) fn encoded(&self, want_updates: bool) -> &[u8] {
+        self.encoded[usize::from(want_updates)].get_or_init(|| self.to_event(want_updates).encode_to_vec())
     }
 
     fn to_event(&self, want_updates: bool) -> pb::OperationEvent {
@@ -340,10 +353,10 @@ impl Subscription {
     ///
     /// # Errors
     /// The status that ends the stream.
-    pub(super) async fn next(&mut self) -> Result<Option<pb::OperationEvent>, Status> {
+    pub(super) async fn next(&mut self) -> Result<Option<Event>, Status> {
         loop {
             if let Some(event) = self.next_missed().await? {
-                return Ok(Some(event));
+                return Ok(Some(Event::Own(Box::new(event))));
             }
             let event = tokio::select! {
                 event = self.attached.events.recv() => event,
@@ -353,14 +366,14 @@ impl Subscription {
                 if self.attach.ended.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
-                return self.catch_up().await.map(Some);
+                return self.catch_up().await.map(|event| Some(Event::Own(Box::new(event))));
             };
             // The replay or the state had it already.
             if event.makes_version() && event.version() <= self.version {
                 continue;
             }
             self.version = event.version().max(self.version);
-            return Ok(Some(event.to_event(self.attach.want_updates)));
+            return Ok(Some(Event::Shared(event, self.attach.want_updates)));
         }
     }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::session::session_service_server::SessionServiceServer;
-use proto::statesync::state_sync_service_server::StateSyncServiceServer;
 use quantum_grpc::{EndpointOptions, Identity};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +23,7 @@ use crate::session::{
 };
 use crate::statesync::{
     DocumentOptions, DocumentStore, MeasuredDocuments, MemoryDocuments, PostgresDocuments, PostgresOptions,
-    SqliteDocuments, StateSyncServer,
+    SqliteDocuments, StateSyncRoutes, StateSyncServer,
 };
 use crate::store::{CommitterStats, DataDir, Durability, StoreError, StoreKind};
 use crate::telemetry::{TraceOptions, Tracer};
@@ -159,7 +158,7 @@ pub(super) async fn statesync(
     let (documents, committer) = open_documents(&options, &data).await?;
     let stop = CancellationToken::new();
     let server = StateSyncServer::new(Arc::clone(&documents), behaviour, stop.clone());
-    let (service, tracer) = (StateSyncServiceServer::new(server.clone()), tracer(&options)?);
+    let (service, tracer) = (StateSyncRoutes::new(server.clone()), tracer(&options)?);
     let readiness = Readiness::new(Store::Documents(Arc::clone(&documents)), stop.clone());
     let routes = grpc::routes(service, authenticator.clone(), tracer.clone(), readiness.clone())?;
     let mut running = serve(&options, listeners, data, routes, readiness)?;
