@@ -16,6 +16,8 @@ use crate::replay::wire::Wire;
 /// After so many operations a document makes way for a fresh one. A text's history may have 3 MiB, of which a letter
 /// takes some 20 bytes, and the service knows 65,536 operation ids without asking its store.
 const GENERATION_OPERATIONS: u64 = 50_000;
+/// The same at a steady rate, which is to find the service in a steady state: documents come and go within minutes, not hours.
+const PACED_GENERATION_OPERATIONS: u64 = 5_000;
 /// More operations a second than this would fill the last of a document's successors.
 const OPERATIONS_PER_S_MAX: f64 = 100_000.0;
 /// The version of a document that nobody has changed.
@@ -75,6 +77,8 @@ pub(super) struct Operations {
 /// A document and those that take its place when it has had its share of operations.
 struct Slot {
     chosen: AtomicU64,
+    /// The share of each.
+    operations: u64,
     generations: Vec<Kept>,
 }
 
@@ -90,7 +94,7 @@ struct Kept {
 impl Slot {
     /// The document of the next operation.
     fn next(&self) -> &Kept {
-        let generation = self.chosen.fetch_add(1, Ordering::Relaxed) / GENERATION_OPERATIONS;
+        let generation = self.chosen.fetch_add(1, Ordering::Relaxed) / self.operations;
         &self.generations[(generation as usize).min(self.generations.len() - 1)]
     }
 }
@@ -134,8 +138,9 @@ impl Operations {
     pub(super) async fn prepare(documents: usize, spread: usize, pace: Pace, wire: &Wire) -> anyhow::Result<Self> {
         let mut client = Client::new(wire.clone());
         let per_s = pace.rate.unwrap_or(OPERATIONS_PER_S_MAX);
+        let operations = if pace.rate.is_some() { PACED_GENERATION_OPERATIONS } else { GENERATION_OPERATIONS };
         let most = per_s * (pace.warmup + pace.measured).as_secs_f64() / documents as f64;
-        let generations = 1 + (most / GENERATION_OPERATIONS as f64).ceil() as usize;
+        let generations = 1 + (most / operations as f64).ceil() as usize;
         let content = Bytes::from(vec![b'.'; spread]);
         let mut slots = Vec::with_capacity(documents);
         for slot in 0..documents {
@@ -144,7 +149,7 @@ impl Operations {
                 let name = format!("document {slot}, {generation}");
                 kept.push(Kept::new(create(&mut client, name, content.clone()).await?.id));
             }
-            slots.push(Slot { chosen: AtomicU64::new(0), generations: kept });
+            slots.push(Slot { chosen: AtomicU64::new(0), operations, generations: kept });
         }
         Ok(Self { slots, spread })
     }
@@ -237,7 +242,7 @@ pub(super) async fn apply(client: &mut Client, operation: Operation) -> anyhow::
 mod tests {
     use std::sync::atomic::AtomicU64;
 
-    use super::{GENERATION_OPERATIONS, Kept, Slot};
+    use super::{Kept, Slot};
 
     #[test]
     fn versions_that_are_missing_or_twice_there_are_found() {
@@ -260,9 +265,9 @@ mod tests {
     #[test]
     fn a_document_makes_way_for_the_next_one_and_the_last_one_stays() {
         let generations = ["a", "b"].map(|id| Kept::new(id.to_owned())).into();
-        let slot = Slot { chosen: AtomicU64::new(GENERATION_OPERATIONS - 1), generations };
+        let slot = Slot { chosen: AtomicU64::new(9), operations: 10, generations };
         assert_eq!([slot.next(), slot.next()].map(|document| document.id.as_str()), ["a", "b"]);
-        slot.chosen.fetch_add(3 * GENERATION_OPERATIONS, std::sync::atomic::Ordering::Relaxed);
+        slot.chosen.fetch_add(30, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(slot.next().id, "b");
     }
 }
