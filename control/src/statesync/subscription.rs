@@ -201,6 +201,13 @@ impl EventReceiver {
         self.bytes.fetch_sub(event.bytes(), Ordering::Relaxed);
         Some(event)
     }
+
+    /// What is there already.
+    fn try_recv(&mut self) -> Option<Arc<Published>> {
+        let event = self.queue.try_recv().ok()?;
+        self.bytes.fetch_sub(event.bytes(), Ordering::Relaxed);
+        Some(event)
+    }
 }
 
 struct Subscriber {
@@ -358,9 +365,13 @@ impl Subscription {
             if let Some(event) = self.next_missed().await? {
                 return Ok(Some(Event::Own(Box::new(event))));
             }
-            let event = tokio::select! {
-                event = self.attached.events.recv() => event,
-                () = self.stop.cancelled() => return Err(stopping()),
+            let event = match self.attached.events.try_recv() {
+                // A stream that has much to read sees the end of the server when it has read it.
+                Some(event) => Some(event),
+                None => tokio::select! {
+                    event = self.attached.events.recv() => event,
+                    () = self.stop.cancelled() => return Err(stopping()),
+                },
             };
             let Some(event) = event else {
                 if self.attach.ended.load(Ordering::Relaxed) {
