@@ -39,6 +39,8 @@ const PACED_P99_US_MAX: f64 = 10_000.0;
 /// What the floor takes that ours may take less, over TCP; over Quantum it may not.
 const FLOOR_SHARE_TCP_MIN: f64 = 0.85;
 const FLOOR_SHARE_QUANTUM_MIN: f64 = 1.0;
+/// Calls per second that the floor took on the machine on which the operations were counted that a store is to take.
+const FLOOR_PER_S: f64 = 58_000.0;
 /// Half of what y-websocket's server takes with 1,000 readers and 20 edits/s.
 const FAN_OUT_SUBSCRIBERS: usize = 1000;
 const FAN_OUT_RATE: f64 = 20.0;
@@ -124,6 +126,13 @@ fn operations(cells: &[Cell], transport: ReplayTransport, store: Store) -> Vec<T
         if of_scenario.peek().is_some() {
             let best = of_scenario.filter(|cell| cell.failure.is_none()).map(|cell| cell.per_s).reduce(f64::max);
             targets.push(Target::at_least(name(scenario), "operations/s", wanted, best));
+            // The same on a slower machine, or a faster one.
+            let share = best_floor(cells).map(|floor| best.map(|best| best / floor));
+            let of_floor = |share| {
+                let what = format!("{}, beside the best of the floor", name(scenario));
+                Target::at_least(what, "times the plain tonic floor's calls/s", wanted / FLOOR_PER_S, share)
+            };
+            targets.extend(share.map(of_floor));
         }
     }
     for cell in cells.iter().filter(|cell| is_of(cell, Scenario::ApplyPaced, transport, store)).filter(is_concurrent) {
@@ -132,6 +141,12 @@ fn operations(cells: &[Cell], transport: ReplayTransport, store: Store) -> Vec<T
         targets.push(Target::at_most(what, "us", PACED_P99_US_MAX, sound_p99_us(cell)));
     }
     targets
+}
+
+/// The most calls per second that the floor took, if it was measured.
+fn best_floor(cells: &[Cell]) -> Option<f64> {
+    let is_sound = |cell: &&Cell| cell.store == Store::TonicFloor.name() && cell.failure.is_none();
+    cells.iter().filter(is_sound).map(|cell| cell.per_s).reduce(f64::max)
 }
 
 /// A table of latencies.
@@ -288,6 +303,15 @@ mod tests {
             "one connection is not concurrent"
         );
         assert_eq!(judged(&[cell("apply-100", "postgres", 11_000.0)], &[], &[]), [(true, true)]);
+    }
+
+    #[test]
+    fn operations_are_held_against_the_floor_of_the_same_machine_too() {
+        // 20,000 of 58,000.
+        for (per_s, is_met) in [(7_000.0, true), (6_800.0, false)] {
+            let cells = [cell("session-get", "tonic-floor", 20_000.0), cell("apply-1", "sqlite", per_s)];
+            assert_eq!(judged(&cells, &[], &[]), [(true, false), (true, is_met)]);
+        }
     }
 
     #[test]
