@@ -62,6 +62,12 @@ impl Batch {
         });
     }
 
+    /// Whether there is nothing in it but operations.
+    pub(super) fn only_appends(&self) -> bool {
+        let Self { described, lock, conflicts, snapshot, trim, .. } = self;
+        described.is_none() && lock.is_none() && conflicts.is_empty() && snapshot.is_none() && trim.is_none()
+    }
+
     /// Whether an earlier batch of the document failed, so that this one may not be kept either.
     pub fn is_void(&self) -> bool {
         self.durable.borrow().failed.is_some()

@@ -37,6 +37,22 @@ pub trait GroupWrite: Send + Sync + 'static {
         &'a self,
         connection: &'a mut SqliteConnection,
     ) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send + 'a;
+    /// Does the writes of a group inside that transaction, as if one after the other.
+    fn write_group<'a>(
+        group: &'a [Self],
+        connection: &'a mut SqliteConnection,
+    ) -> impl Future<Output = Result<Vec<Self::Output>, sqlx::Error>> + Send + 'a
+    where
+        Self: Sized,
+    {
+        async move {
+            let mut outputs = Vec::with_capacity(group.len());
+            for write in group {
+                outputs.push(write.write(connection).await?);
+            }
+            Ok(outputs)
+        }
+    }
     /// Is called once it is on disk, or never will be.
     fn done(self, result: Result<Self::Output, StoreError>);
 }
@@ -219,10 +235,7 @@ async fn write_all<W: GroupWrite>(
     connection: &mut SqliteConnection,
     group: &[W],
 ) -> Result<Vec<W::Output>, sqlx::Error> {
-    let mut outputs = Vec::with_capacity(group.len());
-    for write in group {
-        outputs.push(write.write(connection).await?);
-    }
+    let outputs = W::write_group(group, connection).await?;
     sqlx::query("COMMIT").execute(&mut *connection).await?;
     Ok(outputs)
 }

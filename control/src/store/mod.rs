@@ -17,6 +17,12 @@ pub use data_dir::{DataDir, DataDirError};
 const READERS: u32 = 4;
 /// How long a reader waits for a free connection before the store counts as down.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the writer keeps of its file in memory; with SQLite's own 2 MiB it reads the file again and again.
+const WRITER_CACHE_KIB: u32 = 64 << 10;
+/// Pages in the log at which they are copied into the file: 32 MiB. A page that is written often is copied once.
+const CHECKPOINT_PAGES: u32 = 8192;
+/// Prepared statements that the writer keeps: those of many rows differ by their number.
+const WRITER_STATEMENTS: usize = 256;
 
 /// Where a service keeps what it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,6 +152,8 @@ impl Database {
     /// [`StoreError::Open`].
     pub async fn connect_writer(&self) -> Result<SqliteConnection, StoreError> {
         let failed = |error: sqlx::Error| StoreError::Open { path: self.path.clone(), reason: error.to_string() };
-        self.options.connect().await.map_err(failed)
+        let options = self.options.clone().pragma("cache_size", format!("-{WRITER_CACHE_KIB}"));
+        let options = options.pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string());
+        options.statement_cache_capacity(WRITER_STATEMENTS).connect().await.map_err(failed)
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::rows::array;
-use super::write::write;
+use super::write::{Appended, write};
 use crate::clock::UnixMicros;
 use crate::statesync::store::{PURGED_DOCUMENTS_MAX, PURGED_ROWS_MAX, Purged};
 use crate::statesync::write::Write;
@@ -43,6 +43,26 @@ impl GroupWrite for Job {
             Job::Write(one) => write(connection, one).await.map(|()| Purged::default()),
             Job::Purge(before, _) => purge(connection, *before).await,
         }
+    }
+
+    async fn write_group(group: &[Self], connection: &mut SqliteConnection) -> Result<Vec<Purged>, sqlx::Error> {
+        let mut outputs = Vec::with_capacity(group.len());
+        let mut appended = Appended::default();
+        for job in group {
+            if let Job::Write(Write::Batch(batch)) = job
+                && batch.only_appends()
+                && !batch.is_void()
+            {
+                appended.add(batch);
+                outputs.push(Purged::default());
+                continue;
+            }
+            // What a document had before.
+            appended.write(connection).await?;
+            outputs.push(job.write(connection).await?);
+        }
+        appended.write(connection).await?;
+        Ok(outputs)
     }
 
     fn done(self, result: Result<Purged, StoreError>) {

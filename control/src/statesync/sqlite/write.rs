@@ -1,6 +1,6 @@
 //! What is written, inside the transaction of its group.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use prost::Message;
 use sqlx::sqlite::SqliteConnection;
@@ -11,8 +11,8 @@ use crate::statesync::model::{ConflictRecord, DocumentRecord, LogRow};
 use crate::statesync::store::Batch;
 use crate::statesync::write::Write;
 
-/// Rows in one INSERT statement.
-const INSERT_ROWS_MAX: usize = 64;
+/// Rows in one statement.
+const ROWS_MAX: usize = 64;
 
 /// Does a write inside the transaction that `connection` has open.
 pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> Result<(), sqlx::Error> {
@@ -63,7 +63,9 @@ async fn write_readers(connection: &mut SqliteConnection, record: &DocumentRecor
 
 async fn write_batch(connection: &mut SqliteConnection, batch: &Batch) -> Result<(), sqlx::Error> {
     let id = batch.doc_id.as_bytes().as_slice();
-    append(connection, batch.doc_id, &batch.rows).await?;
+    let mut appended = Appended::default();
+    appended.add(batch);
+    appended.write(connection).await?;
     if let Some(record) = &batch.described {
         let update = "UPDATE documents SET name = ?, state = ?, metadata = ?, described_version = ? WHERE id = ?";
         sqlx::query(update)
@@ -121,40 +123,75 @@ async fn write_conflict(
         .map(drop)
 }
 
-async fn append(connection: &mut SqliteConnection, doc_id: Uuid, rows: &[Arc<LogRow>]) -> Result<(), sqlx::Error> {
-    for rows in rows.chunks(INSERT_ROWS_MAX) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO operations ");
-        insert.push_values(rows, |mut columns, row| {
-            let key = &row.idempotency_key;
-            columns
-                .push_bind(doc_id.as_bytes().as_slice())
-                .push_bind(row.operation.version as i64)
-                .push_bind(row.op_id.as_bytes().as_slice())
-                .push_bind(row.session_id.as_bytes().as_slice())
-                .push_bind(row.operation.session_sequence as i64)
-                .push_bind((!key.is_empty()).then_some(key.as_str()))
-                .push_bind(row.digest.as_slice())
-                .push_bind(row.time.0 as i64)
-                .push_bind(row.sequence as i64)
-                .push_bind(row.operation.encode_to_vec())
-                .push_bind(row.update.as_ref())
-                .push_bind(row.sent.as_ref().map(|(base, _)| *base as i64))
-                .push_bind(row.sent.as_ref().map(|(_, data)| data.as_ref()))
-                .push_bind(row.quiet);
-        });
-        insert.build().execute(&mut *connection).await?;
+/// Operations of several documents on their way into the log.
+#[derive(Default)]
+pub(super) struct Appended<'a> {
+    rows: Vec<(Uuid, &'a LogRow)>,
+    /// The last row of each document.
+    last: BTreeMap<Uuid, &'a LogRow>,
+}
+
+impl<'a> Appended<'a> {
+    /// The operations of a batch come after those that are there.
+    pub(super) fn add(&mut self, batch: &'a Batch) {
+        self.rows.extend(batch.rows.iter().map(|row| (batch.doc_id, row.as_ref())));
+        if let Some(last) = batch.rows.last() {
+            self.last.insert(batch.doc_id, last);
+        }
     }
-    let Some(last) = rows.last() else { return Ok(()) };
-    let update =
-        "UPDATE documents SET version = ?, updated_by = ?, updated_at_us = ? WHERE id = ? AND state <> 'purging'";
-    let raised = sqlx::query(update)
-        .bind(last.operation.version as i64)
-        .bind(&last.operation.user_id)
-        .bind(last.time.wall().0)
-        .bind(doc_id.as_bytes().as_slice())
-        .execute(connection)
-        .await?;
-    if raised.rows_affected() == 1 {
+
+    /// Writes them with few statements, each of which is a way to the thread of the connection and back; none are left.
+    pub(super) async fn write(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        for rows in self.rows.chunks(ROWS_MAX) {
+            insert(connection, rows).await?;
+        }
+        self.rows.clear();
+        let last: Vec<(Uuid, &LogRow)> = std::mem::take(&mut self.last).into_iter().collect();
+        for last in last.chunks(ROWS_MAX) {
+            raise(connection, last).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn insert(connection: &mut SqliteConnection, rows: &[(Uuid, &LogRow)]) -> Result<(), sqlx::Error> {
+    let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO operations ");
+    insert.push_values(rows, |mut columns, (doc_id, row)| {
+        let key = &row.idempotency_key;
+        columns
+            .push_bind(doc_id.as_bytes().as_slice())
+            .push_bind(row.operation.version as i64)
+            .push_bind(row.op_id.as_bytes().as_slice())
+            .push_bind(row.session_id.as_bytes().as_slice())
+            .push_bind(row.operation.session_sequence as i64)
+            .push_bind((!key.is_empty()).then_some(key.as_str()))
+            .push_bind(row.digest.as_slice())
+            .push_bind(row.time.0 as i64)
+            .push_bind(row.sequence as i64)
+            .push_bind(row.operation.encode_to_vec())
+            .push_bind(row.update.as_ref())
+            .push_bind(row.sent.as_ref().map(|(base, _)| *base as i64))
+            .push_bind(row.sent.as_ref().map(|(_, data)| data.as_ref()))
+            .push_bind(row.quiet);
+    });
+    insert.build().execute(connection).await.map(drop)
+}
+
+/// Raises documents to the versions of these rows, one of each document.
+async fn raise(connection: &mut SqliteConnection, last: &[(Uuid, &LogRow)]) -> Result<(), sqlx::Error> {
+    let mut update = QueryBuilder::<Sqlite>::new(
+        "UPDATE documents SET version = raised.column2, updated_by = raised.column3, updated_at_us = raised.column4 FROM (",
+    );
+    update.push_values(last, |mut columns, (doc_id, row)| {
+        columns
+            .push_bind(doc_id.as_bytes().as_slice())
+            .push_bind(row.operation.version as i64)
+            .push_bind(&row.operation.user_id)
+            .push_bind(row.time.wall().0);
+    });
+    update.push(") AS raised WHERE documents.id = raised.column1 AND documents.state <> 'purging'");
+    let raised = update.build().execute(connection).await?.rows_affected();
+    if raised == last.len() as u64 {
         return Ok(());
     }
     Err(sqlx::Error::Protocol("the document was removed for good".to_owned()))
