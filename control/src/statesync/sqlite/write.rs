@@ -1,6 +1,6 @@
 //! What is written, inside the transaction of its group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use sqlx::sqlite::SqliteConnection;
@@ -28,7 +28,9 @@ pub(super) async fn write(connection: &mut SqliteConnection, write: &Write) -> R
 
 async fn create(connection: &mut SqliteConnection, record: &DocumentRecord) -> Result<(), sqlx::Error> {
     let insert = "INSERT INTO documents (id, name, type, state, version, epoch, created_by, created_at_us, updated_by,
-        updated_at_us, metadata, snapshot_version, snapshot, typed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        updated_at_us, metadata, snapshot_version, snapshot, typed, public)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let (users, public) = crate::statesync::model::readers(record);
     sqlx::query(insert)
         .bind(record.id.as_bytes().as_slice())
         .bind(&record.name)
@@ -44,9 +46,10 @@ async fn create(connection: &mut SqliteConnection, record: &DocumentRecord) -> R
         .bind(record.snapshot.version as i64)
         .bind(record.snapshot.state.as_ref())
         .bind(record.snapshot.typed)
+        .bind(public)
         .execute(&mut *connection)
         .await?;
-    write_readers(connection, record).await
+    insert_readers(connection, record.id, users).await
 }
 
 async fn write_readers(connection: &mut SqliteConnection, record: &DocumentRecord) -> Result<(), sqlx::Error> {
@@ -54,9 +57,21 @@ async fn write_readers(connection: &mut SqliteConnection, record: &DocumentRecor
     let id = record.id.as_bytes().as_slice();
     sqlx::query("UPDATE documents SET public = ? WHERE id = ?").bind(public).bind(id).execute(&mut *connection).await?;
     sqlx::query("DELETE FROM readers WHERE doc_id = ?").bind(id).execute(&mut *connection).await?;
-    for user in users {
-        let insert = sqlx::query("INSERT INTO readers (user_id, doc_id) VALUES (?, ?)");
-        insert.bind(user).bind(id).execute(&mut *connection).await?;
+    insert_readers(connection, record.id, users).await
+}
+
+async fn insert_readers(
+    connection: &mut SqliteConnection,
+    doc_id: Uuid,
+    users: BTreeSet<&str>,
+) -> Result<(), sqlx::Error> {
+    let users: Vec<&str> = users.into_iter().collect();
+    for users in users.chunks(ROWS_MAX) {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO readers (user_id, doc_id) ");
+        insert.push_values(users, |mut columns, user| {
+            columns.push_bind(*user).push_bind(doc_id.as_bytes().as_slice());
+        });
+        insert.build().execute(&mut *connection).await?;
     }
     Ok(())
 }
