@@ -140,14 +140,15 @@ impl Call {
         self.method.ended(code).increment(1);
         self.method.in_flight().decrement(1);
         let Method { service, name: method, took, .. } = self.method;
-        let elapsed = self.started.elapsed();
+        let (elapsed, number) = (self.started.elapsed(), code as i32);
+        let code = CODES[code];
         took.record_of(elapsed, self.span.as_ref().map(RpcSpan::context));
         if tracing::enabled!(tracing::Level::DEBUG) {
             let micros = elapsed.as_micros() as u64;
             self.origin.enter(|| tracing::debug!(service, method, code, micros, "a call has ended"));
         }
         if let Some(span) = &mut self.span {
-            span.end(code as i32);
+            span.end(number);
         }
     }
 }
