@@ -9,6 +9,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::report::{Cell, Delivery, Report};
+use crate::compare::report::escape;
 
 const LINES: &str = "results.jsonl";
 const SUMMARY: &str = "summary.md";
@@ -72,9 +73,9 @@ fn markdown(report: &Report) -> String {
     let machine = &report.machine;
     let mut text = format!(
         "# Services\n\n{}, {} cores, {}. Stores: {}; data on {}. Client and service share the processors.\n",
-        machine.processor,
+        escape(&machine.processor),
         machine.cores,
-        machine.kernel,
+        escape(&machine.kernel),
         report.stores.join(", "),
         report.file_system
     );

@@ -201,13 +201,6 @@ impl EventReceiver {
         self.bytes.fetch_sub(event.bytes(), Ordering::Relaxed);
         Some(event)
     }
-
-    /// What is there already.
-    fn try_recv(&mut self) -> Option<Arc<Published>> {
-        let event = self.queue.try_recv().ok()?;
-        self.bytes.fetch_sub(event.bytes(), Ordering::Relaxed);
-        Some(event)
-    }
 }
 
 struct Subscriber {
@@ -365,13 +358,11 @@ impl Subscription {
             if let Some(event) = self.next_missed().await? {
                 return Ok(Some(Event::Own(Box::new(event))));
             }
-            let event = match self.attached.events.try_recv() {
+            let event = tokio::select! {
                 // A stream that has much to read sees the end of the server when it has read it.
-                Some(event) => Some(event),
-                None => tokio::select! {
-                    event = self.attached.events.recv() => event,
-                    () = self.stop.cancelled() => return Err(stopping()),
-                },
+                biased;
+                event = self.attached.events.recv() => event,
+                () = self.stop.cancelled() => return Err(stopping()),
             };
             let Some(event) = event else {
                 if self.attach.ended.load(Ordering::Relaxed) {

@@ -27,6 +27,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 
 use self::merge::Campaign;
+pub(crate) use self::table::escape;
 use super::model::Results;
 
 /// The raw results in a folder.

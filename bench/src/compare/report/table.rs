@@ -158,7 +158,7 @@ fn markdown_field(entry: &Entry) -> String {
 }
 
 /// Markdown takes nothing in it for markup, HTML or the end of a field.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
         match char {
