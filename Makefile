@@ -26,7 +26,7 @@ run: ## Builds, starts both services on the embedded store, prints the addresses
 # A test that lacks a privilege, a tool or io_uring prints a line that starts with SKIPPED: and passes, but fails where CI is set.
 test: ## Runs every test and says at the end how many were skipped
 	.ci/tools.sh $(TOOLS)
-	PATH="$$PATH:$(TOOLS)/usr/bin" $(CARGO) test --workspace --locked -- --show-output 2>&1 | .ci/tests.sh
+	PATH="$$PATH:$(TOOLS)/usr/bin" $(CARGO) test --workspace --locked --no-fail-fast -- --show-output 2>&1 | .ci/tests.sh
 
 build: ## Builds everything in release
 	$(CARGO) build --workspace --release --locked
