@@ -1,12 +1,12 @@
 //! Which sessions live with which connection: the one that each came in by, until it is heard of by another.
 //!
-//! The statistics of a session over Quantum are its connection's, read when the session is. When a connection ends, what it had
-//! done is kept with its sessions, and those that lived with it idle or end ([`OnDisconnect`]). A service that stops leaves its
-//! sessions as they are: their clients are about to come back.
+//! The statistics of a session over Quantum are its connection's, read when the session is and 100 ms old at most. When a
+//! connection ends, what it had done is kept with its sessions, and those that lived with it idle or end ([`OnDisconnect`]). A
+//! service that stops leaves its sessions as they are: their clients are about to come back.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -30,6 +30,8 @@ const SESSIONS_MAX: usize = 1024;
 const WRITES_MAX: usize = 64;
 /// A shard that is busy for longer holds up nobody who reads a session: its statistics are then those that are kept.
 const STATISTICS_TIME: Duration = Duration::from_millis(250);
+/// How old statistics may be: whoever reads sessions often does not ask a shard each time.
+const STATISTICS_AGE: Duration = Duration::from_millis(100);
 /// The least and the greatest time between attempts to write while the store is down.
 const RETRY_INTERVALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// What could not be written for so long is left to the session's own end.
@@ -66,6 +68,8 @@ struct Tables {
 
 struct Open {
     caller: Caller,
+    /// What it had done, and when that was read.
+    stats: Option<(Instant, pb::SessionStats)>,
     /// By age, as their ids are. True: it lives with the connection. False: it was heard of by another one.
     sessions: BTreeMap<Uuid, bool>,
 }
@@ -89,7 +93,7 @@ impl Connections {
         let connection = open.entry(id).or_insert_with(|| {
             // Nobody watches any more once the service stops.
             let _ = self.opened.send(caller.clone());
-            Open { caller: caller.clone(), sessions: BTreeMap::new() }
+            Open { caller: caller.clone(), stats: None, sessions: BTreeMap::new() }
         });
         connection.sessions.insert(session_id, true);
         of_sessions.insert(session_id, id);
@@ -119,23 +123,49 @@ impl Connections {
         }
     }
 
-    /// Gives sessions the statistics that their connections have at the moment.
+    /// Gives sessions the statistics that their connections have at the moment, or had a moment ago.
     pub(super) async fn refresh(&self, sessions: &mut [Session]) {
-        let callers: Vec<Caller> = {
+        let mut read = HashMap::new();
+        let mut to_ask = Vec::new();
+        {
             let tables = self.tables();
             let ids: HashSet<Uuid> = sessions.iter().map(|session| session.connection_id).collect();
-            ids.iter().filter_map(|id| tables.open.get(id)).map(|open| open.caller.clone()).collect()
-        };
-        let read = callers.iter().map(|caller| async move {
-            let stats = tokio::time::timeout(STATISTICS_TIME, caller.statistics()).await.ok().flatten()?;
-            Some((caller.id(), stats))
-        });
-        let read: HashMap<Uuid, pb::SessionStats> = join_all(read).await.into_iter().flatten().collect();
+            for id in ids {
+                let Some(open) = tables.open.get(&id) else { continue };
+                if let Some((at, stats)) = open.stats
+                    && at.elapsed() < STATISTICS_AGE
+                {
+                    read.insert(id, stats);
+                } else {
+                    to_ask.push(open.caller.clone());
+                }
+            }
+        }
+        if !to_ask.is_empty() {
+            read.extend(self.ask(&to_ask).await);
+        }
         for session in sessions {
             if let Some(stats) = read.get(&session.connection_id) {
                 session.stats = *stats;
             }
         }
+    }
+
+    /// The statistics of those connections that have any and say so in time.
+    async fn ask(&self, callers: &[Caller]) -> HashMap<Uuid, pb::SessionStats> {
+        let asked = callers.iter().map(|caller| async move {
+            let stats = tokio::time::timeout(STATISTICS_TIME, caller.statistics()).await.ok().flatten()?;
+            Some((caller.id(), stats))
+        });
+        let read: HashMap<Uuid, pb::SessionStats> = join_all(asked).await.into_iter().flatten().collect();
+        let now = Instant::now();
+        let mut tables = self.tables();
+        for (id, stats) in &read {
+            if let Some(open) = tables.open.get_mut(id) {
+                open.stats = Some((now, *stats));
+            }
+        }
+        read
     }
 
     /// The sessions of a connection that has ended, each time those that have come since. Once there are none it is forgotten:
