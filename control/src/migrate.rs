@@ -20,8 +20,10 @@ Examples:
   aetherflow migrate status -f configs/statesync.yaml
   AETHERFLOW_STORE_POSTGRES_USER=owner aetherflow migrate up -f configs/statesync.yaml
   aetherflow migrate down -f configs/statesync.yaml
+  aetherflow migrate down -f configs/statesync.yaml --delete-documents
 
-Stop the service before `down`: it deletes what its step added, and all documents in it, without asking.";
+Stop the service before `down`: it deletes what its step added. The first step added the documents; it stays while there are any, \
+unless --delete-documents says that they are to go.";
 
 /// What to do with the schema.
 #[derive(Debug, Clone, Subcommand)]
@@ -31,7 +33,7 @@ pub enum Migrate {
     Up(DatabaseArgs),
     /// Take the newest step back: what it added is deleted, with all data in it
     #[command(after_help = EXAMPLES)]
-    Down(DatabaseArgs),
+    Down(DownArgs),
     /// Say which steps were taken
     #[command(after_help = EXAMPLES)]
     Status(DatabaseArgs),
@@ -45,12 +47,22 @@ pub struct DatabaseArgs {
     pub file: Option<PathBuf>,
 }
 
+/// What to take back.
+#[derive(Debug, Clone, Args)]
+pub struct DownArgs {
+    #[command(flatten)]
+    database: DatabaseArgs,
+    /// Also the step that added the documents, with all that there are: they are deleted for good
+    #[arg(long)]
+    delete_documents: bool,
+}
+
 /// Does it and says what it did.
 ///
 /// # Errors
 /// See [`LaunchError`].
 pub async fn run(command: &Migrate) -> Result<(), LaunchError> {
-    let (Migrate::Up(args) | Migrate::Down(args) | Migrate::Status(args)) = command;
+    let (Migrate::Up(args) | Migrate::Status(args) | Migrate::Down(DownArgs { database: args, .. })) = command;
     let loaded = config::load::<StateSyncConfig>(args.file.as_deref())?;
     let options = postgres_options(&loaded.config.store.postgres);
     let lines: Vec<String> = match command {
@@ -58,8 +70,8 @@ pub async fn run(command: &Migrate) -> Result<(), LaunchError> {
             let steps = migrate::up(&options).await.map_err(UpError::from)?;
             steps.iter().map(|step| format!("{} {}: taken", step.version, step.name)).collect()
         }
-        Migrate::Down(_) => {
-            let step = migrate::down(&options).await.map_err(UpError::from)?;
+        Migrate::Down(args) => {
+            let step = migrate::down(&options, args.delete_documents).await.map_err(UpError::from)?;
             step.iter().map(|step| format!("{} {}: taken back", step.version, step.name)).collect()
         }
         Migrate::Status(_) => {

@@ -91,6 +91,17 @@ pub enum StoreError {
     /// The store was shut down.
     #[error("the store is shut down")]
     Closed,
+    /// A step of the schema is not taken back.
+    #[error(
+        "taking step {version} of the schema back deletes its documents for good, of which there are {documents}: add \
+         --delete-documents if they are to go"
+    )]
+    HoldsDocuments {
+        /// The step.
+        version: i32,
+        /// How many are in it.
+        documents: i64,
+    },
 }
 
 impl From<sqlx::Error> for StoreError {

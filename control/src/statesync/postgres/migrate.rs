@@ -17,6 +17,8 @@ struct Migration {
     name: &'static str,
     up: &'static str,
     down: &'static str,
+    /// Whether all documents go with it.
+    holds_documents: bool,
 }
 
 /// In order; the first one is number 1.
@@ -25,16 +27,19 @@ const MIGRATIONS: [Migration; 3] = [
         name: "documents",
         up: include_str!("../../../migrations/0001_documents.up.sql"),
         down: include_str!("../../../migrations/0001_documents.down.sql"),
+        holds_documents: true,
     },
     Migration {
         name: "waiting since",
         up: include_str!("../../../migrations/0002_waiting_since.up.sql"),
         down: include_str!("../../../migrations/0002_waiting_since.down.sql"),
+        holds_documents: false,
     },
     Migration {
         name: "deleted documents",
         up: include_str!("../../../migrations/0003_deleted_documents.up.sql"),
         down: include_str!("../../../migrations/0003_deleted_documents.down.sql"),
+        holds_documents: false,
     },
 ];
 
@@ -64,6 +69,11 @@ enum Outcome {
     Steps(Vec<Step>),
     /// The schema has this version, which this program does not know.
     Newer(i32),
+    /// A step stays, for so many documents are in it.
+    Holds {
+        version: i32,
+        documents: i64,
+    },
 }
 
 /// Takes all steps that are missing; gives those.
@@ -79,9 +89,10 @@ pub async fn up(options: &PostgresOptions) -> Result<Vec<Step>, StoreError> {
 ///
 /// # Errors
 /// [`StoreError::Open`], which says what to do, also if the schema is newer than this program.
-pub async fn down(options: &PostgresOptions) -> Result<Option<Step>, StoreError> {
+/// [`StoreError::HoldsDocuments`] if documents would go, unless `and_documents`.
+pub async fn down(options: &PostgresOptions, and_documents: bool) -> Result<Option<Step>, StoreError> {
     let mut connection = options.connect(UNLIMITED).await?;
-    let steps = tell(options, take_back(&mut connection).await)?;
+    let steps = tell(options, take_back(&mut connection, and_documents).await)?;
     Ok(steps.into_iter().next())
 }
 
@@ -116,13 +127,19 @@ async fn take_missing(connection: &mut PgConnection) -> Result<Outcome, sqlx::Er
     Ok(Outcome::Steps(steps))
 }
 
-async fn take_back(connection: &mut PgConnection) -> Result<Outcome, sqlx::Error> {
+async fn take_back(connection: &mut PgConnection, and_documents: bool) -> Result<Outcome, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     lock(&mut transaction).await?;
     let done = newest(&mut transaction).await?;
     let Some(taken) = taken(done) else { return Ok(Outcome::Newer(done)) };
     let Some(index) = taken.checked_sub(1) else { return Ok(Outcome::Steps(Vec::new())) };
     let migration = &MIGRATIONS[index];
+    if migration.holds_documents && !and_documents {
+        let documents: i64 = sqlx::query_scalar("SELECT count(*) FROM documents").fetch_one(&mut *transaction).await?;
+        if documents > 0 {
+            return Ok(Outcome::Holds { version: done, documents });
+        }
+    }
     sqlx::raw_sql(migration.down).execute(&mut *transaction).await?;
     let delete = sqlx::query("DELETE FROM aetherflow_migrations WHERE version = $1").bind(done);
     delete.execute(&mut *transaction).await?;
@@ -158,6 +175,7 @@ fn tell(options: &PostgresOptions, outcome: Result<Outcome, sqlx::Error>) -> Res
                 MIGRATIONS.len()
             ),
         }),
+        Ok(Outcome::Holds { version, documents }) => Err(StoreError::HoldsDocuments { version, documents }),
         Err(error) => Err(options.cannot_open(&error)),
     }
 }
