@@ -6,5 +6,6 @@ mod common;
 mod postgres_documents;
 mod postgres_faults;
 mod postgres_indexes;
+mod postgres_tls;
 mod redis_faults;
 mod redis_sessions;

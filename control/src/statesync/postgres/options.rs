@@ -1,6 +1,7 @@
 //! Where PostgreSQL is, and how it is spoken to.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,7 +99,10 @@ impl PostgresOptions {
             ),
             ("28P01" | "28000", _) => "Check Store.Postgres.User, Password and SSLMode".to_owned(),
             ("42501", _) => "Run `aetherflow migrate up -f FILE` as a role that may create tables".to_owned(),
-            (_, sqlx::Error::Tls(_)) => "Check Store.Postgres.SSLMode and SSLRootCert".to_owned(),
+            (_, sqlx::Error::Tls(_)) => UNTRUSTED.to_owned(),
+            // That of a TLS handshake which a certificate ended.
+            (_, sqlx::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => UNTRUSTED.to_owned(),
+            _ if self.ssl_root_cert.as_ref().is_some_and(|file| !file.exists()) => UNTRUSTED.to_owned(),
             (_, sqlx::Error::Io(_)) => UNREACHABLE.to_owned(),
             _ => return StoreError::Open { path: self.name().into(), reason: error.to_string() },
         };
@@ -106,4 +110,5 @@ impl PostgresOptions {
     }
 }
 
+const UNTRUSTED: &str = "Check Store.Postgres.SSLMode and SSLRootCert";
 const UNREACHABLE: &str = "Check that PostgreSQL runs and that Store.Postgres.Host and Port are its address";
