@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::store::StoreError;
+use crate::telemetry::Seldom;
 
 /// The `domain` of every `google.rpc.ErrorInfo` here.
 pub const DOMAIN: &str = "aetherflow";
@@ -34,9 +35,18 @@ pub fn not_found(kind: &str, id: &str) -> Status {
     with_info(Code::NotFound, format!("{kind} {id} does not exist"), &reason, &[("id", id.to_owned())])
 }
 
-/// The status of a store's failure. What the database said goes to the log, not to the client.
+/// The status of a store's failure. What the database said goes to the log, not to the client; of a store that is down, where
+/// every request fails, once a second.
 pub fn of_store(error: &StoreError) -> Status {
-    tracing::error!(%error, "a request failed in the store");
+    static DOWN: Seldom = Seldom::new();
+    match error {
+        StoreError::Failed(_) | StoreError::Closed => {
+            if let Some(others) = DOWN.admit() {
+                tracing::error!(%error, others, "a request failed in the store, and others since this was last said");
+            }
+        }
+        _ => tracing::error!(%error, "a request failed in the store"),
+    }
     with_info(Code::Unavailable, "the store does not answer; try again", "STORE_UNAVAILABLE", &[])
 }
 
