@@ -144,6 +144,13 @@ impl Flat {
         Some(flat)
     }
 
+    /// The characters and marks of the text at the root in their order: the first of each run, and how many there are.
+    pub(super) fn root_runs(&self) -> impl Iterator<Item = (Id, u64)> {
+        let first = self.first.get(&Within::Root).copied();
+        let runs = std::iter::successors(first, |run| self.runs[*run].after).map(|run| &self.runs[run].written);
+        runs.map(|run| (run.id, run.len))
+    }
+
     /// Follows an update that the document has; nothing if it cannot.
     fn follow(&mut self, update: &[u8], grammar: Grammar<'_>) -> Option<()> {
         let scan = scan_own(update, grammar).ok()?;
@@ -407,7 +414,7 @@ impl Flat {
     /// All ids of the text at the root in their order.
     #[cfg(test)]
     pub(super) fn ids(&self) -> Vec<(u64, u64)> {
-        self.ids_by_text().remove(&Within::Root).unwrap_or_default()
+        self.root_runs().flat_map(|(id, len)| (id.clock..id.clock + len).map(move |clock| (id.client, clock))).collect()
     }
 
     /// All ids of each text in their order.

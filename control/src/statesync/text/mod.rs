@@ -1,8 +1,9 @@
 //! The text engine: one `Y.Text` named "content", edited by JSON operations and by Yjs updates alike.
 //!
 //! Three views of the same text are kept in step: the CRDT (what is persisted), its UTF-16 units (what is read and checked
-//! against), and a window of recent history (what a JSON position is resolved in). Once a client sent a Yjs update, there is
-//! a fourth: the order of all characters, deleted ones among them, which tells whether its blocks fit.
+//! against), and a window of recent history (what a JSON position is resolved in). While edits come as JSON there is a fourth:
+//! which character of the CRDT stands where, so that it is not searched. Once a client sent a Yjs update, there is
+//! another: the order of all characters, deleted ones among them, which tells whether its blocks fit.
 
 mod edit;
 mod flat;
@@ -10,6 +11,9 @@ mod flat;
 mod flat_tests;
 #[cfg(test)]
 mod fuzz_tests;
+mod layout;
+#[cfg(test)]
+mod layout_tests;
 mod mark;
 #[cfg(test)]
 pub(super) mod mutation_tests;
@@ -36,9 +40,8 @@ use yrs::{
 
 pub(super) use edit::{EDITS_MAX, difference};
 pub use edit::{Edit, Payload, decode_payload, encode_edits};
-#[cfg(test)]
-pub(super) use flat::Flat;
-pub(super) use flat::{Misplaced, Shadow};
+pub(super) use flat::{Flat, Misplaced, Shadow};
+use layout::{Layout, Whereabouts};
 pub(super) use mark::Mark;
 pub(super) use track::{Track, splice, splits_pair};
 pub(super) use view::Seen;
@@ -46,7 +49,7 @@ use view::View;
 pub use window::SessionIndex;
 use window::Window;
 
-use super::guard::{Grammar, GuardError, Scan, Written, scan};
+use super::guard::{Grammar, GuardError, Id, Scan, Written, scan, scan_own};
 
 /// The name of the root type: a public contract with every Yjs client.
 pub const ROOT: &str = "content";
@@ -121,6 +124,7 @@ pub struct TextEngine {
     text: TextRef,
     track: Track,
     state_bytes_estimate: usize,
+    whereabouts: Whereabouts,
     shadow: Shadow,
 }
 
@@ -136,7 +140,8 @@ impl TextEngine {
         let doc = Doc::with_options(options);
         let text = doc.get_or_insert_text(ROOT);
         let track = Track::new("", version);
-        let mut engine = Self { doc, text, track, state_bytes_estimate: 0, shadow: Shadow::Unneeded };
+        let whereabouts = Whereabouts::Known(Layout::new(Id { client: yjs_client, clock: 0 }));
+        let mut engine = Self { doc, text, track, state_bytes_estimate: 0, whereabouts, shadow: Shadow::Unneeded };
         if !state.is_empty() {
             engine.replay(state)?;
         }
@@ -156,6 +161,7 @@ impl TextEngine {
             .apply_update(update)
             .map_err(|_| TextError::Broken("a logged update does not apply"))?;
         self.state_bytes_estimate += update_len;
+        self.whereabouts.forget();
         self.shadow = Shadow::Unneeded;
         Ok(())
     }
@@ -275,6 +281,9 @@ impl TextEngine {
         self.check_state_quota(mark.encode().len() + 64)?;
         let (start, end) = self.track.window.extent(&range, view).unwrap_or_default();
         let placed = Mark { pos: start, len: end - start, ..mark };
+        if placed.len > 0 {
+            self.whereabouts = Whereabouts::Never;
+        }
         let update = catch_unwind(AssertUnwindSafe(|| {
             let mut txn = self.doc.transact_mut();
             if placed.len > 0 {
@@ -311,6 +320,7 @@ impl TextEngine {
             return Err(TextError::Full("a text may have 1,048,576 UTF-16 units"));
         }
         self.check_places(bytes, &scan, &blocks)?;
+        self.whereabouts.forget();
         let (update, edits) = catch_unwind(AssertUnwindSafe(|| self.merge(bytes)))
             .map_err(|_| TextError::Broken("the CRDT failed on an update"))??;
         for edit in &edits {
@@ -379,22 +389,69 @@ impl TextEngine {
     }
 
     fn write_crdt(&mut self, edits: &[Edit]) -> Result<Bytes, TextError> {
-        let update = catch_unwind(AssertUnwindSafe(|| {
-            let mut txn = self.doc.transact_mut();
-            for edit in edits {
-                if edit.del > 0 {
-                    self.text.remove_range(&mut txn, edit.pos, edit.del);
-                }
-                if !edit.ins.is_empty() {
-                    self.text.insert(&mut txn, edit.pos, &edit.ins);
-                }
-            }
-            txn.encode_update_v1()
-        }))
-        .map_err(|_| TextError::Broken("the CRDT failed on an edit"))?;
+        let failed = TextError::Broken("the CRDT failed on an edit");
+        let update = match self.lay_out(edits) {
+            Some(update) => match catch_unwind(AssertUnwindSafe(|| self.integrate(&update))) {
+                Ok(true) => update,
+                _ => return Err(failed),
+            },
+            None => catch_unwind(AssertUnwindSafe(|| self.walk(edits))).map_err(|_| failed)?,
+        };
         self.state_bytes_estimate += update.len();
         self.shadow.follow(&update, Grammar::Text);
         Ok(update.into())
+    }
+
+    /// The update that makes edits, if it is known which characters are at their places.
+    fn lay_out(&mut self, edits: &[Edit]) -> Option<Vec<u8>> {
+        if self.whereabouts.is_due() {
+            self.whereabouts = self.survey();
+        }
+        let Whereabouts::Known(layout) = &mut self.whereabouts else { return None };
+        let update = layout.edit(edits);
+        if update.is_none() {
+            self.whereabouts.forget();
+        }
+        update
+    }
+
+    /// Looks at the whole state for where everything is.
+    fn survey(&self) -> Whereabouts {
+        let txn = self.doc.transact();
+        let client = self.doc.client_id();
+        let next = Id { client: client.get(), clock: u64::from(txn.state_vector().get(&client)) };
+        let state = txn.encode_diff_v1(&StateVector::default());
+        let known = || {
+            let (scan, flat) = (scan_own(&state, Grammar::Text).ok()?, Flat::of(&state, Grammar::Text)?);
+            let layout = Layout::of(flat.root_runs(), scan.deleted(), next);
+            // Marks have places, too, and no length.
+            (layout.len() == u64::from(self.text.len(&txn))).then_some(layout)
+        };
+        known().map_or(Whereabouts::Never, Whereabouts::Known)
+    }
+
+    /// Applies an update of our own; whether it went in whole, and everything is where it is thought to be.
+    fn integrate(&self, update: &[u8]) -> bool {
+        let Ok(update) = Update::decode_v1(update) else { return false };
+        let mut txn = self.doc.transact_mut();
+        let is_applied = txn.apply_update(update).is_ok();
+        let is_whole = txn.store().pending_update().is_none() && txn.store().pending_ds().is_none();
+        let known = if let Whereabouts::Known(layout) = &self.whereabouts { layout.len() } else { return false };
+        is_applied && is_whole && known == u64::from(self.text.len(&txn))
+    }
+
+    /// Makes edits by the library's own search for their places.
+    fn walk(&self, edits: &[Edit]) -> Vec<u8> {
+        let mut txn = self.doc.transact_mut();
+        for edit in edits {
+            if edit.del > 0 {
+                self.text.remove_range(&mut txn, edit.pos, edit.del);
+            }
+            if !edit.ins.is_empty() {
+                self.text.insert(&mut txn, edit.pos, &edit.ins);
+            }
+        }
+        txn.encode_update_v1()
     }
 
     fn check_state_quota(&self, more: usize) -> Result<(), TextError> {
