@@ -10,7 +10,9 @@ the same seed, and repeats that in rounds: 200 requests of 256 bytes per second 
 link (C), and flows that share a bottleneck. What takes little of the processor is measured side by side.
 
 DIR gets cells.jsonl, one line for each measurement, written at once; results.json; and a report. Ctrl-C ends at once and \
-leaves a report of what there is; --resume goes on after the last line. Keep the machine still meanwhile. \
+leaves a report of what there is; --resume goes on after the last line. Let nothing else run meanwhile. \
+What the machine itself stood still for, as virtual ones do when their host is busy, for over 0.5 % of its time, is \
+measured again, twice at most and while the plan's time lasts; the report says how much of that remains. \
 The last line of standard output names the files as JSON.
 
 Examples:

@@ -60,6 +60,20 @@ pub struct Cell {
     pub seconds: f64,
     /// What came of it.
     pub outcome: Outcome,
+    /// How the machine ran meanwhile; none in results of before it was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standstill: Option<Standstill>,
+}
+
+/// How much a machine stood still: a thread that the processor has to run before all others woke more than 5 ms late.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Standstill {
+    /// The longest of these times beyond 5 ms, in milliseconds.
+    pub longest_ms: f64,
+    /// All of them, in percent of the measurement, of the processor that has most.
+    pub percent: f64,
+    /// How often it was measured again for that; this is the least disturbed of all.
+    pub repeats: u32,
 }
 
 /// The workloads of a comparison.

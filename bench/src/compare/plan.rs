@@ -1,5 +1,7 @@
 //! What is measured, in which order.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::args::PlanName;
@@ -10,6 +12,10 @@ use super::{paths, peer};
 const OVERHEAD_S: f64 = 1.2;
 /// Bulk measurements at the same time, each on a link of its own.
 const BULK_SIDE_BY_SIDE: usize = 2;
+
+/// The time of a whole comparison, and of a quick one.
+const FULL_TIME: Duration = Duration::from_mins(119);
+const QUICK_TIME: Duration = Duration::from_secs(290);
 
 /// One measurement to be made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -130,6 +136,11 @@ impl Plan {
     /// All tasks in their order.
     pub(super) fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.groups.iter().flatten()
+    }
+
+    /// What may be measured again has to be done by then; what hangs may take longer.
+    pub(super) fn limit(&self) -> Duration {
+        if self.name == PlanName::Full.name() { FULL_TIME } else { QUICK_TIME }
     }
 
     /// How long it takes, if nothing hangs.

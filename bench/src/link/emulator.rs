@@ -159,7 +159,7 @@ fn timespec(duration: Duration) -> Timespec {
 }
 
 /// Asks the kernel to wake this thread when its timers are due rather than up to 50 us later, and before others.
-fn be_punctual() {
+pub(crate) fn be_punctual() {
     if let Err(error) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1)) {
         tracing::debug!(%error, "the timer slack stays as it is");
     }

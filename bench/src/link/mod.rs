@@ -18,6 +18,7 @@ use anyhow::Context;
 use quantum_sim::LinkConfig;
 
 pub use args::LinkArgs;
+pub(crate) use emulator::be_punctual;
 pub(crate) use line::Line;
 use namespace::Namespaces;
 

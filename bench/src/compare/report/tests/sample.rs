@@ -44,7 +44,16 @@ pub(super) fn path(rtt_ms: f64, loss_percent: f64) -> Path {
 }
 
 pub(super) fn cell(workload: Workload, path: Path, peer: &str, round: u32, outcome: Outcome) -> Cell {
-    Cell { workload, path, peer: peer.to_owned(), round, seed: u64::from(round) * 7, seconds: 20.0, outcome }
+    Cell {
+        workload,
+        path,
+        peer: peer.to_owned(),
+        round,
+        seed: u64::from(round) * 7,
+        seconds: 20.0,
+        outcome,
+        standstill: None,
+    }
 }
 
 /// Latencies in milliseconds with how many of each.
