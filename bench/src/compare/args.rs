@@ -12,7 +12,8 @@ link (C), and flows that share a bottleneck. What takes little of the processor 
 DIR gets cells.jsonl, one line for each measurement, written at once; results.json; and a report. Ctrl-C ends at once and \
 leaves a report of what there is; --resume goes on after the last line. Let nothing else run meanwhile. \
 What the machine itself stood still for, as virtual ones do when their host is busy, for over 0.5 % of its time, is \
-measured again, twice at most and while the plan's time lasts; the report says how much of that remains. \
+measured again at the end, twice at most and while the plan's time lasts (two hours; each --resume has as long again); \
+the report says how much of that remains. \
 The last line of standard output names the files as JSON.
 
 Examples:
@@ -27,7 +28,7 @@ pub struct CompareArgs {
     /// Within five minutes: fewer paths and peers, one round of 4 s
     #[arg(long)]
     pub quick: bool,
-    /// Go on with what was interrupted in DIR, by the same plan and commit
+    /// Go on with what DIR lacks, or the machine disturbed, by the same plan and commit
     #[arg(long, requires = "out")]
     pub resume: bool,
     /// Folder of the results [default: aetherflow-compare-TIME]

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use args::CompareArgs;
 use args::PlanName;
@@ -26,12 +26,12 @@ use cell::Bench;
 use model::{Cell, Outcome, Results, Standstill};
 use plan::{Plan, Task, group_estimate_s};
 use progress::{Progress, span};
-use stillness::{DISTURBED_PERCENT, Watch};
+use stillness::Watch;
 use store::{Head, Store};
 
 /// As shells report SIGINT.
 const INTERRUPTED: u8 = 130;
-/// What a standstill of the machine disturbs is measured again, so often at most and while the plan's time lasts.
+/// What a standstill of the machine disturbs is measured again, so often at most in a sitting.
 const REPEATS_MAX: u32 = 2;
 
 /// Runs `compare`.
@@ -42,7 +42,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     ensure!(rustix::process::geteuid().is_root(), "compare makes network namespaces and needs root: run it with sudo");
     let mut plan = plan(args)?;
     let (dir, mut store) = open(args, &plan)?;
-    let whole_s = plan.estimate_s();
+    let (whole, whole_s) = (plan.clone(), plan.estimate_s());
     store.remaining(&mut plan);
     eprintln!(
         "{} of {} measurements in {} rounds, about {} (of {}); results in {}",
@@ -54,7 +54,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         dir.display()
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let interrupted = runtime.block_on(measure(&plan, &mut store))?;
+    let interrupted = runtime.block_on(measure(&plan, &whole, &mut store))?.is_none();
     let results = results(&store, plan.rounds);
     write(&results, &dir, interrupted)?;
     if interrupted {
@@ -86,54 +86,66 @@ fn open(args: &CompareArgs, plan: &Plan) -> anyhow::Result<(PathBuf, Store)> {
     Ok((dir, store))
 }
 
-/// Measures what a plan has left; whether it was interrupted.
-async fn measure(plan: &Plan, store: &mut Store) -> anyhow::Result<bool> {
-    // Caught before there is anything that they would have to clean up.
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let bench = Bench::new()?;
-    let mut left_s = plan.estimate_s();
-    let mut progress = Progress::new(plan.groups.len(), left_s);
-    let started = Instant::now();
-    for group in &plan.groups {
-        left_s -= group_estimate_s(group);
-        // Where everything that is left has to be done by.
-        let until = started + plan.limit().saturating_sub(Duration::from_secs_f64(left_s.max(0.0)));
-        let outcomes = tokio::select! {
-            biased;
-            _ = interrupt.recv() => None,
-            _ = terminate.recv() => None,
-            _ = hangup.recv() => None,
-            outcomes = measure_still(&bench, group, until) => Some(outcomes),
-            () = progress.during(group) => None,
-        };
-        let Some((outcomes, standstill)) = outcomes else {
-            progress.end();
-            return Ok(true);
-        };
-        progress.done(group, &outcomes);
-        for (task, outcome) in group.iter().zip(outcomes) {
-            store.add(Cell { standstill: Some(standstill), ..cell(task, outcome) })?;
+/// Measures what is left of a plan, and then again what the machine disturbed, while the plan's time lasts; nothing if interrupted.
+async fn measure(left: &Plan, whole: &Plan, store: &mut Store) -> anyhow::Result<Option<()>> {
+    let mut sitting = Sitting::new()?;
+    let until = Instant::now() + whole.limit();
+    if sitting.measure(&left.groups, store).await?.is_none() {
+        return Ok(None);
+    }
+    for _ in 0..REPEATS_MAX {
+        let fits = until.saturating_duration_since(Instant::now());
+        let again = store.disturbed(&whole.groups, fits);
+        if again.is_empty() {
+            break;
+        }
+        eprintln!("measuring {} of {} groups again, as the machine stood still meanwhile", again.len(), whole.groups.len());
+        if sitting.measure(&again, store).await?.is_none() {
+            return Ok(None);
         }
     }
-    progress.end();
-    Ok(false)
+    Ok(Some(()))
 }
 
-/// Measures a group, and again if the machine stood still meanwhile, where that can be done in time; gives the least disturbed.
-async fn measure_still(bench: &Bench, group: &[Task], until: Instant) -> (Vec<Outcome>, Standstill) {
-    let takes = Duration::from_secs_f64(group_estimate_s(group));
-    let mut best = measure_watched(bench, group).await;
-    let mut repeats = 0;
-    while best.1.percent > DISTURBED_PERCENT && repeats < REPEATS_MAX && Instant::now() + takes <= until {
-        repeats += 1;
-        let again = measure_watched(bench, group).await;
-        if again.1.percent < best.1.percent {
-            best = again;
-        }
+/// What measures until somebody ends it.
+struct Sitting {
+    bench: Bench,
+    interrupts: [Signal; 3],
+}
+
+impl Sitting {
+    fn new() -> anyhow::Result<Self> {
+        // Caught before there is anything that they would have to clean up.
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self { bench: Bench::new()?, interrupts: [interrupt?, terminate?, hangup?] })
     }
-    best.1.repeats = repeats;
-    best
+
+    /// Measures groups, one after the other; nothing if interrupted.
+    async fn measure(&mut self, groups: &[Vec<Task>], store: &mut Store) -> anyhow::Result<Option<()>> {
+        let mut progress = Progress::new(groups.len(), groups.iter().map(|group| group_estimate_s(group)).sum());
+        let [interrupt, terminate, hangup] = &mut self.interrupts;
+        for group in groups {
+            let measured = tokio::select! {
+                biased;
+                _ = interrupt.recv() => None,
+                _ = terminate.recv() => None,
+                _ = hangup.recv() => None,
+                measured = measure_watched(&self.bench, group) => Some(measured),
+                () = progress.during(group) => None,
+            };
+            let Some((outcomes, standstill)) = measured else {
+                progress.end();
+                return Ok(None);
+            };
+            progress.done(group, &outcomes);
+            for (task, outcome) in group.iter().zip(outcomes) {
+                store.add(Cell { standstill: Some(standstill), ..cell(task, outcome) })?;
+            }
+        }
+        progress.end();
+        Ok(Some(()))
+    }
 }
 
 async fn measure_watched(bench: &Bench, group: &[Task]) -> (Vec<Outcome>, Standstill) {

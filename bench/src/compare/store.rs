@@ -1,15 +1,17 @@
 //! The measurements on disk: a line each, written and synced as soon as it is made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::model::{Cell, Machine};
-use super::plan::{Plan, Task};
+use super::plan::{Plan, Task, group_estimate_s};
+use super::stillness::DISTURBED_PERCENT;
 
 const FILE: &str = "cells.jsonl";
 
@@ -67,14 +69,15 @@ impl Store {
         let head: Head =
             serde_json::from_slice(head).with_context(|| format!("the first line of {}", path.display()))?;
         same(&head, wanted).with_context(|| format!("cannot resume {}: use another --out", dir.display()))?;
-        let cells = lines.enumerate().map(|(index, line)| {
-            serde_json::from_slice(line).with_context(|| format!("line {} of {}", index + 2, path.display()))
-        });
-        let cells = cells.collect::<anyhow::Result<_>>()?;
         let mut file = OpenOptions::new().write(true).open(&path)?;
         file.set_len(whole as u64)?;
         file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, head, cells })
+        let mut store = Self { file, head, cells: Vec::new() };
+        for (index, line) in lines.enumerate() {
+            let cell = serde_json::from_slice(line);
+            store.keep(cell.with_context(|| format!("line {} of {}", index + 2, path.display()))?);
+        }
+        Ok(store)
     }
 
     /// Takes out of a plan what is measured.
@@ -83,14 +86,44 @@ impl Store {
         plan.retain(|task| !done.contains(&task.key()));
     }
 
-    /// Adds a measurement.
+    /// The groups that the machine disturbed, the most disturbed first, as many of them as can be measured in that time.
+    pub(super) fn disturbed(&self, groups: &[Vec<Task>], time: Duration) -> Vec<Vec<Task>> {
+        let stood: BTreeMap<_, f64> = self.cells.iter().map(|cell| (key(cell), stood_percent(cell))).collect();
+        let worst =
+            |group: &[Task]| group.iter().filter_map(|task| stood.get(&task.key())).copied().fold(0.0, f64::max);
+        let mut disturbed: Vec<_> = groups.iter().map(|group| (worst(group), group)).collect();
+        disturbed.retain(|(percent, _)| *percent > DISTURBED_PERCENT);
+        disturbed.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        let mut left_s = time.as_secs_f64();
+        let fits = disturbed.into_iter().map(|(_, group)| group.clone()).take_while(|group| {
+            left_s -= group_estimate_s(group);
+            left_s >= 0.0
+        });
+        fits.collect()
+    }
+
+    /// Adds a measurement; of one that was made before, the one that the machine disturbed less counts from now on.
     ///
     /// # Errors
     /// If it cannot be written.
     pub(super) fn add(&mut self, cell: Cell) -> anyhow::Result<()> {
         self.append(&serde_json::to_string(&cell)?)?;
-        self.cells.push(cell);
+        self.keep(cell);
         Ok(())
+    }
+
+    fn keep(&mut self, mut cell: Cell) {
+        let Some(before) = self.cells.iter_mut().find(|before| key(before) == key(&cell)) else {
+            self.cells.push(cell);
+            return;
+        };
+        let repeats = 1 + before.standstill.map_or(0, |stood| stood.repeats);
+        if stood_percent(&cell) < stood_percent(before) {
+            std::mem::swap(before, &mut cell);
+        }
+        if let Some(stood) = &mut before.standstill {
+            stood.repeats = repeats;
+        }
     }
 
     fn append(&mut self, line: &str) -> anyhow::Result<()> {
@@ -102,6 +135,11 @@ impl Store {
 
 fn key(cell: &Cell) -> (super::model::Workload, String, String, u32) {
     (cell.workload, cell.path.name.clone(), cell.peer.clone(), cell.round)
+}
+
+/// A cell of a time when nobody looked is as good as any.
+fn stood_percent(cell: &Cell) -> f64 {
+    cell.standstill.map_or(0.0, |stood| stood.percent)
 }
 
 fn same(head: &Head, wanted: &Head) -> anyhow::Result<()> {
@@ -122,10 +160,11 @@ pub(super) fn default_dir(started: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::time::Duration;
 
     use super::{FILE, Head, Store};
     use crate::compare::args::PlanName;
-    use crate::compare::model::{Cell, Machine, Outcome};
+    use crate::compare::model::{Cell, Machine, Outcome, Standstill};
     use crate::compare::plan::{Plan, Task};
 
     fn head(plan: &Plan) -> Head {
@@ -169,6 +208,38 @@ mod tests {
         store.add(failed(&tasks[2])).unwrap();
         let again = Store::resume(dir.path(), &head(&plan)).unwrap();
         assert_eq!(again.cells, store.cells, "what follows a torn line is whole");
+    }
+
+    #[test]
+    fn what_the_machine_disturbed_is_named_until_a_better_one_is_there() {
+        let (dir, plan) = (tempfile::tempdir().unwrap(), Plan::new(PlanName::Quick));
+        let mut store = Store::create(dir.path(), head(&plan)).unwrap();
+        let stood = |percent| Some(Standstill { longest_ms: percent, percent, repeats: 0 });
+        let add = |store: &mut Store, group: usize, percent| {
+            for task in &plan.groups[group] {
+                store.add(Cell { standstill: stood(percent), ..failed(task) }).unwrap();
+            }
+        };
+        let disturbed = |store: &Store, seconds| store.disturbed(&plan.groups, Duration::from_secs(seconds));
+        for (group, percent) in [0.0, 2.0, 0.4, 7.0].into_iter().enumerate() {
+            add(&mut store, group, percent);
+        }
+        assert_eq!(disturbed(&store, 3600), [plan.groups[3].clone(), plan.groups[1].clone()], "the worst first");
+        assert_eq!(disturbed(&store, 10), [plan.groups[3].clone()], "one takes about 8 s");
+        assert!(disturbed(&store, 1).is_empty());
+        // Worse than before, and better.
+        add(&mut store, 3, 8.0);
+        add(&mut store, 1, 0.1);
+        for store in [store, Store::resume(dir.path(), &head(&plan)).unwrap()] {
+            assert_eq!(disturbed(&store, 3600), [plan.groups[3].clone()]);
+            let told = |group: usize| {
+                let key = plan.groups[group][0].key();
+                let of: Vec<&Cell> = store.cells.iter().filter(|cell| super::key(cell) == key).collect();
+                assert_eq!(of.len(), 1);
+                of[0].standstill.map(|stood| (stood.percent, stood.repeats)).unwrap()
+            };
+            assert_eq!([told(3), told(1), told(0)], [(7.0, 1), (0.1, 1), (0.0, 0)]);
+        }
     }
 
     #[test]
