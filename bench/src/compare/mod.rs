@@ -99,7 +99,11 @@ async fn measure(left: &Plan, whole: &Plan, store: &mut Store) -> anyhow::Result
         if again.is_empty() {
             break;
         }
-        eprintln!("measuring {} of {} groups again, as the machine stood still meanwhile", again.len(), whole.groups.len());
+        eprintln!(
+            "measuring {} of {} groups again, as the machine stood still meanwhile",
+            again.len(),
+            whole.groups.len()
+        );
         if sitting.measure(&again, store).await?.is_none() {
             return Ok(None);
         }
