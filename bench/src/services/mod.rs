@@ -8,7 +8,6 @@ mod dial;
 mod documents;
 mod fan_out;
 mod floor;
-mod floor_documents;
 mod plan;
 mod process;
 mod progress;
