@@ -1,4 +1,4 @@
-//! What our session service is compared with: plain tonic over TCP, its sessions in a map behind a mutex, nothing else.
+//! What our services are compared with: plain tonic over TCP, its sessions in a map behind a mutex, nothing else.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -13,6 +13,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
+
+use super::floor_documents::FloorDocuments;
 
 /// As long as ours, in characters.
 const TOKEN: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -30,8 +32,9 @@ pub(super) fn serve() -> anyhow::Result<()> {
         println!("  gRPC over TCP  http://{address}\n  fingerprint of no key  -");
         std::io::stdout().flush()?;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let service = SessionServiceServer::new(Floor::default());
-        Ok(Server::builder().add_service(service).serve_with_incoming(incoming).await?)
+        let sessions = SessionServiceServer::new(Floor::default());
+        let server = Server::builder().add_service(sessions).add_service(FloorDocuments::default());
+        Ok(server.serve_with_incoming(incoming).await?)
     })
 }
 

@@ -8,6 +8,7 @@ mod dial;
 mod documents;
 mod fan_out;
 mod floor;
+mod floor_documents;
 mod plan;
 mod process;
 mod progress;

@@ -113,8 +113,9 @@ impl Scenario {
 
     /// Whether it is measured of this store over this transport with so many connections.
     pub(super) fn is_of(self, store: Store, transport: ReplayTransport, connections: usize) -> bool {
-        let is_of_floor = matches!(self, Self::SessionCreate | Self::SessionGet | Self::SessionHeartbeat)
-            && transport == ReplayTransport::TcpGrpc;
+        let is_compared =
+            matches!(self, Self::SessionCreate | Self::SessionGet | Self::SessionHeartbeat | Self::FanOut);
+        let is_of_floor = is_compared && transport == ReplayTransport::TcpGrpc;
         match self {
             _ if store == Store::TonicFloor => is_of_floor,
             Self::ApplyPaced => store.operations_per_s_min().is_some(),

@@ -14,7 +14,7 @@ pub(super) enum Store {
     Redis,
     /// Documents in PostgreSQL, which syncs what it commits
     Postgres,
-    /// Not our services: plain tonic over TCP with a map behind a mutex, sessions only; what memory is compared with
+    /// Not our services: plain tonic over TCP with a map behind a mutex, sessions and fan-out; what memory is compared with
     TonicFloor,
 }
 

@@ -192,7 +192,8 @@ fn floors(cells: &[Cell], transport: ReplayTransport) -> Vec<Target> {
 
 fn streams(fan_out: &[FanOut], transport: ReplayTransport) -> Vec<Target> {
     let mut targets = Vec::new();
-    let of_transport: Vec<&FanOut> = fan_out.iter().filter(|part| part.transport == transport.name()).collect();
+    let is_ours = |part: &&FanOut| part.transport == transport.name() && part.store != Store::TonicFloor.name();
+    let of_transport: Vec<&FanOut> = fan_out.iter().filter(is_ours).collect();
     for without in of_transport.iter().filter(|part| part.stalled == 0) {
         targets.extend(deliveries(without));
         let with = of_transport.iter().filter(|part| part.stalled > 0 && part.store == without.store);
