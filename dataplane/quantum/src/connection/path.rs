@@ -7,7 +7,7 @@ use super::transmit::Draft;
 use super::{Connection, SYN_SIZE};
 use crate::crypto::session::TAG_LEN;
 use crate::observer::LogEvent;
-use crate::path::{Addresses, CHALLENGE_LEN, Challenge, ECT0, Evidence};
+use crate::path::{Addresses, CHALLENGE_LEN, Challenge, Evidence};
 use crate::recovery::Allowance;
 use crate::sent_frame::SentFrame;
 use crate::wire::{EcnCounts, Epoch, Flags, FrameWriter, HEADER_LEN, SackBlocks};
@@ -55,15 +55,15 @@ impl Connection {
         self.path.ecn.on_evidence(marks, is_too_large);
     }
 
-    /// Decides whether the next packets are marked. What is sent because of a probe timeout is not, so that a path which drops
-    /// what is marked is told from one that drops everything. Gives the bits.
-    pub(super) fn begin_marking(&mut self) -> u8 {
+    /// Decides whether the next packets, which leave together, are marked. What is sent because of a probe timeout is not, so that a path which drops
+    /// what is marked is told from one that drops everything.
+    pub(super) fn begin_marking(&mut self) {
         if self.recovery.probes_pending() > 0 {
             self.path.ecn.on_probe_timeout();
         }
         let is_confirmed = self.is_open() && self.is_confirmed();
         self.path.is_marking = is_confirmed && self.recovery.probes_pending() == 0 && self.path.ecn.marks();
-        if self.path.is_marking { ECT0 } else { 0 }
+        self.path.is_batch_begun = false;
     }
 
     /// An acknowledgement came in an ACK frame, and maybe the counts of marks with it.

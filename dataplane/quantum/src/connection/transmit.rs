@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::close::CloseFrame;
 use super::{Connection, SYN_SIZE, State};
 use crate::crypto::session::TAG_LEN;
+use crate::path::ECT0;
 use crate::recovery::{ACK_DELAY_MAX, Allowance, Outgoing};
 use crate::sent_frame::{SentFrame, SentFrames};
 use crate::wire::{
@@ -64,13 +65,13 @@ impl Connection {
         self.timers.paced_until = None;
         let full = usize::from(self.path.discovery.size());
         self.told.log.at(now);
-        let ecn = self.begin_marking();
+        self.begin_marking();
         let space = buf.len().min(UDP_PAYLOAD_MAX);
         if let Some(transmit) = self.poll_path_packet(now, &mut buf[..space]) {
             return Some(transmit);
         }
         if let Some(len) = self.write_mtu_probe(now, &mut buf[..space]) {
-            return Some(self.transmit(len, len, ecn));
+            return Some(self.transmit(len, len));
         }
         let (mut len, mut segment_size) = (0, 0);
         for _ in 0..self.config.segments_max.max(1) {
@@ -86,10 +87,11 @@ impl Connection {
             }
             self.path.discovery.on_full();
         }
-        (len > 0).then(|| self.transmit(len, segment_size, ecn))
+        (len > 0).then(|| self.transmit(len, segment_size))
     }
 
-    fn transmit(&self, len: usize, segment_size: usize, ecn: u8) -> Transmit {
+    fn transmit(&self, len: usize, segment_size: usize) -> Transmit {
+        let ecn = if self.path.is_marking { ECT0 } else { 0 };
         Transmit { remote: self.path.remote, local: self.path.local, len, segment_size, ecn }
     }
 
@@ -451,6 +453,9 @@ impl Connection {
             // A connection at rest acknowledges PINGs for days, and nobody acknowledges that.
             self.recovery.forget_reports();
         }
+        // An acknowledgement alone goes without a mark (RFC 3168 section 6.1.4): where marked packets are dropped, nothing would tell.
+        self.path.is_marking &= draft.ack_eliciting || self.path.is_batch_begun;
+        self.path.is_batch_begun = true;
         if self.path.is_marking {
             self.path.ecn.on_sent(self.pending.number - 1, draft.ack_eliciting);
         }

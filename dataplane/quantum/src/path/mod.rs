@@ -36,6 +36,8 @@ pub(crate) struct Path {
     pub(crate) ecn: Ecn,
     /// The packets that are being written are.
     pub(crate) is_marking: bool,
+    /// One of them has been written.
+    pub(crate) is_batch_begun: bool,
     /// Marks of the peer's packets.
     pub(crate) marks: ReceivedMarks,
     /// Where the peer may have gone.
@@ -56,6 +58,7 @@ impl Path {
             discovery: Discovery::new(SYN_SIZE),
             ecn: Ecn::default(),
             is_marking: false,
+            is_batch_begun: false,
             marks: ReceivedMarks::new(),
             migration: Migration::new(seed),
             received_bytes: 0,
