@@ -66,6 +66,16 @@ impl Connection {
         self.path.is_batch_begun = false;
     }
 
+    /// A packet is written. An acknowledgement alone goes without a mark (RFC 3168 section 6.1.4): where marked packets are dropped,
+    /// nothing would tell.
+    pub(super) fn mark_written(&mut self, ack_eliciting: bool) {
+        self.path.is_marking &= ack_eliciting || self.path.is_batch_begun;
+        self.path.is_batch_begun = true;
+        if self.path.is_marking {
+            self.path.ecn.on_sent(self.pending.number - 1, ack_eliciting);
+        }
+    }
+
     /// An acknowledgement came in an ACK frame, and maybe the counts of marks with it.
     pub(super) fn on_ack_with_counts(
         &mut self,

@@ -453,12 +453,7 @@ impl Connection {
             // A connection at rest acknowledges PINGs for days, and nobody acknowledges that.
             self.recovery.forget_reports();
         }
-        // An acknowledgement alone goes without a mark (RFC 3168 section 6.1.4): where marked packets are dropped, nothing would tell.
-        self.path.is_marking &= draft.ack_eliciting || self.path.is_batch_begun;
-        self.path.is_batch_begun = true;
-        if self.path.is_marking {
-            self.path.ecn.on_sent(self.pending.number - 1, draft.ack_eliciting);
-        }
+        self.mark_written(draft.ack_eliciting);
         self.recovery.on_sent(
             now,
             Outgoing {
