@@ -10,7 +10,8 @@ use crate::error::ShardError;
 use crate::{port, steering};
 
 /// The kernel takes a ring apart in the background, so that its socket outlives its process (measured: by 4 to 9 ms on an idle
-/// host). Whoever is started anew at the same address waits that long.
+/// host), and a process that this one is just starting has this one's sockets until its program is loaded. Whoever binds waits
+/// that long.
 const FREED_WITHIN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
@@ -24,8 +25,8 @@ pub(crate) fn bind_shards(
     secret: u64,
 ) -> Result<(Vec<UdpSocket>, SocketAddr), ShardError> {
     // Whoever binds alone first finds out whether the address is taken: a group would join another process's.
-    drop(bind_once_free(listen)?);
-    let first = bind(listen, true)?;
+    drop(bind_once_free(listen, false)?);
+    let first = bind_once_free(listen, true)?;
     let address = first.local_addr().map_err(|source| ShardError::Socket { address: listen, source })?;
     let mut sockets = vec![first];
     for _ in 1..shards {
@@ -46,10 +47,10 @@ pub(crate) fn bind_alone(listen: SocketAddr) -> Result<UdpSocket, ShardError> {
     bind(listen, false)
 }
 
-fn bind_once_free(address: SocketAddr) -> Result<UdpSocket, ShardError> {
+fn bind_once_free(address: SocketAddr, shared: bool) -> Result<UdpSocket, ShardError> {
     let until = Instant::now() + FREED_WITHIN;
     loop {
-        match bind(address, false) {
+        match bind(address, shared) {
             Err(ShardError::AddressInUse(_)) if Instant::now() < until => std::thread::sleep(POLL),
             outcome => return outcome,
         }
@@ -75,6 +76,9 @@ fn bind(address: SocketAddr, shared: bool) -> Result<UdpSocket, ShardError> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -99,6 +103,27 @@ mod tests {
         let (again, _) = bind_shards(address, 2, 1).unwrap();
         assert_eq!(again[1].local_addr().unwrap(), address);
         leaving.join().unwrap();
+    }
+
+    #[test]
+    fn processes_that_start_meanwhile_do_not_take_the_address() {
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let start = || {
+                while !is_done.load(Ordering::Relaxed) {
+                    assert!(Command::new("true").status().unwrap().success());
+                }
+            };
+            scope.spawn(start);
+            scope.spawn(start);
+            // A port that one group has left is bound again, as a server does that is told which one.
+            let (group, address) = bind_shards("127.0.0.1:0".parse().unwrap(), 2, 1).unwrap();
+            drop(group);
+            let outcomes = std::array::from_fn::<_, 200, _>(|_| bind_shards(address, 2, 1).map(drop));
+            is_done.store(true, Ordering::Relaxed);
+            let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+            assert_eq!(refused, 0, "{outcomes:?}");
+        });
     }
 
     #[test]
