@@ -70,11 +70,7 @@ impl FloorDocuments {
         };
         // There may be no subscriber.
         let _ = document.events.send(event);
-        document.last.send_if_modified(|last| {
-            let is_later = operation.session_sequence > *last;
-            *last = operation.session_sequence.max(*last);
-            is_later
-        });
+        document.last.send_modify(|last| *last = operation.session_sequence.max(*last));
         Ok(pb::ApplyOperationResponse { success: true, applied_operation: Some(operation), ..Default::default() })
     }
 

@@ -55,8 +55,8 @@ impl Connection {
         self.path.ecn.on_evidence(marks, is_too_large);
     }
 
-    /// Decides whether the next packets, which leave together, are marked. What is sent because of a probe timeout is not, so that a path which drops
-    /// what is marked is told from one that drops everything.
+    /// Decides whether the next packets, which leave together, are marked. What is sent because of a probe timeout is not,
+    /// so that a path which drops what is marked is told from one that drops everything.
     pub(super) fn begin_marking(&mut self) {
         if self.recovery.probes_pending() > 0 {
             self.path.ecn.on_probe_timeout();
