@@ -234,6 +234,27 @@ fn a_path_that_drops_marked_packets_costs_a_probe_timeout_and_no_more() {
 }
 
 #[test]
+fn a_side_that_only_acknowledges_is_heard_where_marked_packets_are_dropped() {
+    let ecn = EcnEffects { drops: true, ..EcnEffects::default() };
+    let mut bulk = Bulk::new(&LinkConfig { ecn, ..link(0.0, 1472) }, &EndpointConfig::default(), 1);
+    // Too little for the server to say anything about its windows.
+    bulk.chunk = Bytes::from_static(&[7; 100]);
+    for _ in 0..200 {
+        let (id, mut message) = (bulk.id, bulk.chunk.clone());
+        bulk.pair.client().write(id, &mut message).expect("it is open");
+        let until = bulk.pair.now() + Duration::from_millis(50);
+        while bulk.pair.now() < until {
+            bulk.pair.step(until, |_, _, event| assert!(!matches!(event, Event::Closed(_)), "{event:?}"));
+        }
+    }
+    let (sent, acknowledgements) = (bulk.pair.link_stats(), bulk.pair.link_stats_to_clients());
+    println!("to the server {sent:?}, to the client {acknowledgements:?}");
+    assert!(acknowledgements.sent > 100, "the server acknowledges");
+    assert!(acknowledgements.dropped_ecn <= 2, "{acknowledgements:?}");
+    assert!(bulk.stats().probe_timeouts <= 10, "{}", bulk.stats().probe_timeouts);
+}
+
+#[test]
 fn marks_can_be_turned_off() {
     let path = PathConfig { ecn: false, ..PathConfig::default() };
     let mut bulk = Bulk::new(&link(0.0, 1472), &EndpointConfig { path, ..EndpointConfig::default() }, 1);

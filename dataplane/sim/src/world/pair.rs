@@ -144,6 +144,11 @@ impl Pair {
         self.links[0].stats()
     }
 
+    /// What the path to the clients has done so far.
+    pub const fn link_stats_to_clients(&self) -> &LinkStats {
+        self.links[1].stats()
+    }
+
     /// Goes to the next moment at which something happens, `until` at the latest. `react` gets the events of the client
     /// (false) and of the server (true), and plays the application.
     pub fn step(&mut self, until: Time, mut react: impl FnMut(&mut Self, bool, Event)) {
