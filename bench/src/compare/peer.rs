@@ -5,6 +5,9 @@ pub(super) const ALL: [&str; 8] =
     ["quantum-grpc", "quantum", "tcp-cubic", "tcp-bbr", "tcp-grpc-cubic", "tcp-grpc-bbr", "quinn-cubic", "quinn-bbr"];
 /// Without loss or delay, congestion control decides nothing: one of each.
 pub(super) const UNLIMITED: [&str; 5] = ["quantum-grpc", "quantum", "tcp-cubic", "tcp-grpc-cubic", "quinn-cubic"];
+/// The same with one thread of tokio on each side. Which of the two does more depends on the machine; the better one counts.
+pub(super) const ONE_WORKER: [&str; 4] =
+    ["quantum-grpc-1-worker", "quantum-1-worker", "tcp-grpc-cubic-1-worker", "quinn-cubic-1-worker"];
 /// Says what forward error correction costs where nothing is lost.
 pub(super) const WITHOUT_FEC: &str = "quantum-grpc-nofec";
 /// Answers on the shard, which spins.
@@ -30,6 +33,10 @@ pub(super) fn flags(peer: &str) -> anyhow::Result<&'static [&'static str]> {
         "tcp-grpc-bbr" => &["--transport", "tcp-grpc", "--congestion", "bbr"],
         "quinn-cubic" => &["--transport", "quic", "--congestion", "cubic"],
         "quinn-bbr" => &["--transport", "quic", "--congestion", "bbr"],
+        "quantum-grpc-1-worker" => &["--transport", "quantum-grpc", "--workers", "1"],
+        "quantum-1-worker" => &["--transport", "quantum", "--workers", "1"],
+        "tcp-grpc-cubic-1-worker" => &["--transport", "tcp-grpc", "--congestion", "cubic", "--workers", "1"],
+        "quinn-cubic-1-worker" => &["--transport", "quic", "--congestion", "cubic", "--workers", "1"],
         other => anyhow::bail!("there is no peer {other}"),
     })
 }

@@ -167,9 +167,10 @@ fn full(number: u32) -> Round {
     let long = paths::grid(&[200], &[0, 1, 5, 10]);
     round.add_with_cost(Workload::Bulk, &long, 10.0, BULK_SIDE_BY_SIDE);
     let unlimited = [paths::unlimited()];
-    round.add(Workload::Concurrent, &unlimited, &peer::UNLIMITED, 4.0, 1);
-    round.add(Workload::PingPong, &unlimited, &[&peer::UNLIMITED[..], &[peer::SPINNING]].concat(), 2.0, 1);
-    round.add(Workload::BulkUnlimited, &unlimited, &peer::UNLIMITED, 4.0, 1);
+    let peers = [&peer::UNLIMITED[..], &peer::ONE_WORKER].concat();
+    round.add(Workload::Concurrent, &unlimited, &peers, 4.0, 1);
+    round.add(Workload::PingPong, &unlimited, &[&peers[..], &[peer::SPINNING]].concat(), 2.0, 1);
+    round.add(Workload::BulkUnlimited, &unlimited, &peers, 4.0, 1);
     // Long enough by itself: the second half is what counts.
     if number == 1 {
         let mixes = peer::MIXES.map(|(name, ..)| name);
@@ -206,7 +207,7 @@ mod tests {
         assert!(plan.estimate_s() < 2.0 * 3600.0, "{} s", plan.estimate_s());
         let first = plan.groups.iter().take_while(|group| group[0].round == 1);
         let first: f64 = first.map(|group| super::group_estimate_s(group)).sum();
-        assert!(first < 35.0 * 60.0, "an interrupted run has its first round after {first} s");
+        assert!(first < 37.0 * 60.0, "an interrupted run has its first round after {first} s");
         let mut seconds: BTreeMap<(String, String), f64> = BTreeMap::new();
         for task in plan.tasks().filter(|task| task.workload == Workload::Messages) {
             *seconds.entry((task.path.name.clone(), task.peer.clone())).or_default() += task.seconds;

@@ -76,7 +76,7 @@ pub fn run(args: &BulkArgs) -> anyhow::Result<ExitCode> {
             (arrived, meters.read().since(&before))
         }
         transport => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let runtime = args.transport.runtime()?;
             runtime.block_on(async {
                 match transport {
                     Transport::QuantumGrpc => {

@@ -150,7 +150,7 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
             if plan.rate > 0.0 { open::framed(connection, &plan)? } else { closed::framed(connection, &plan)? }
         }
         transport => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let runtime = args.transport.runtime()?;
             match transport {
                 Transport::QuantumGrpc => {
                     calls(&runtime, &runtime.block_on(QuantumGrpcEcho::connect(&args.transport, plan.remote))?, &plan)

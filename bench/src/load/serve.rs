@@ -41,15 +41,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             tcp::serve(&listener)?;
         }
         Transport::QuantumGrpc | Transport::Quantum | Transport::QuantumEcho => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let runtime = args.transport.runtime()?;
             runtime.block_on(quantum::serve(&args.transport, args.listen, |address| announce(args, address)))?;
         }
         Transport::Quic => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let runtime = args.transport.runtime()?;
             runtime.block_on(quic::serve(&args.transport, args.listen, |address| announce(args, address)))?;
         }
         Transport::TcpGrpc => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let runtime = args.transport.runtime()?;
             runtime.block_on(async {
                 let (address, server) = tcp_grpc::bind(args.listen, args.transport.congestion)?;
                 announce(args, address);

@@ -6,10 +6,12 @@ pub mod quic;
 pub mod tcp;
 pub mod tcp_grpc;
 
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use control::config::{QuantumHost, QuantumIo};
+use tokio::runtime::{Builder, Runtime};
 
 pub use congestion::Congestion;
 
@@ -77,9 +79,26 @@ pub struct TransportArgs {
     /// Quantum: how bytes move
     #[arg(long, value_enum, default_value_t)]
     pub io: QuantumIo,
+    /// Threads of tokio [default: as many as processors]; one often does more where few processors are shared
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
     /// Quantum: log what happens on each connection into this folder (qlog)
     #[arg(long, value_name = "DIR")]
     pub qlog: Option<PathBuf>,
+}
+
+impl TransportArgs {
+    /// What runs the tasks of this side.
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn runtime(&self) -> io::Result<Runtime> {
+        let mut runtime = Builder::new_multi_thread();
+        if let Some(workers) = self.workers {
+            runtime.worker_threads(workers.into());
+        }
+        runtime.enable_all().build()
+    }
 }
 
 /// The generated messages and stubs of `proto/bench.proto`.

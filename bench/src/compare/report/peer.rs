@@ -8,6 +8,8 @@ pub(super) const RAW: &str = "quantum";
 pub(super) const ECHO: &str = "quantum-echo";
 /// The same, on shards that spin.
 pub(super) const SPINNING: &str = "quantum-echo-spin";
+/// Ends the name of a peer that has one thread of tokio on each side.
+pub(super) const ONE_WORKER: &str = "-1-worker";
 /// QUIC that answers every request at 10 % loss. With CUBIC it falls behind, and what it does not send costs no bytes.
 pub(super) const QUINN: &str = "quinn-bbr";
 

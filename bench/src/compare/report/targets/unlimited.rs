@@ -4,7 +4,7 @@ use super::{Kind, Verdict, pair, why};
 use crate::compare::model::Workload;
 use crate::compare::report::figure::{three, whole};
 use crate::compare::report::merge::{Campaign, Group};
-use crate::compare::report::peer::{ECHO, Family, OURS, RAW, SPINNING};
+use crate::compare::report::peer::{ECHO, Family, ONE_WORKER, OURS, RAW, SPINNING};
 
 /// What is compared: ours, whose best, and how.
 struct Case {
@@ -101,11 +101,14 @@ pub(super) fn evaluate(campaign: &Campaign<'_>) -> Vec<Kind> {
 fn verdict(campaign: &Campaign<'_>, case: &Case) -> Verdict {
     let groups: Vec<&Group<'_>> = campaign.of(case.workload).collect();
     let figures = groups.iter().filter_map(|group| Some((group.peer, (case.figure)(group)?)));
-    let theirs = figures
-        .clone()
-        .filter(|(peer, _)| (case.peers)(Family::of(peer)))
-        .max_by(|(_, one), (_, other)| if case.rising { one.total_cmp(other) } else { other.total_cmp(one) });
-    let own = case.ours.iter().find_map(|name| figures.clone().find(|(peer, _)| peer == name));
+    let better = |(_, one): &(&str, f64), (_, other): &(&str, f64)| {
+        if case.rising { one.total_cmp(other) } else { other.total_cmp(one) }
+    };
+    let theirs = figures.clone().filter(|(peer, _)| (case.peers)(Family::of(peer))).max_by(better);
+    let own = case.ours.iter().find_map(|name| {
+        let same = |(peer, _): &(&str, f64)| peer.strip_suffix(ONE_WORKER).unwrap_or(peer) == *name;
+        figures.clone().filter(same).max_by(better)
+    });
     let digits = |value: f64| if value >= 1e3 { whole(value) } else { three(value) };
     match (own, theirs) {
         (Some(own), Some(theirs)) => {

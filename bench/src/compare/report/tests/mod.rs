@@ -273,6 +273,24 @@ fn bulk_fairness_and_unlimited_targets_are_computed() {
 }
 
 #[test]
+fn the_better_number_of_workers_counts_for_each_side() {
+    let fast = |peer: &str, count| {
+        let answered = sample::latency(&[(1.0, count)]);
+        sample::cell(Workload::Concurrent, sample::unlimited(), peer, 1, answered)
+    };
+    let cells = vec![
+        fast("quantum-grpc", 200_000),
+        fast("quantum-grpc-1-worker", 300_000),
+        fast("quantum-grpc-nofec", 900_000),
+        fast("tcp-grpc-cubic", 100_000),
+        fast("tcp-grpc-cubic-1-worker", 400_000),
+    ];
+    let (state, measured) = verdicts(cells, "first round").swap_remove(0);
+    assert_eq!(state, State::Missed);
+    assert_eq!(measured, "quantum-grpc-1-worker 15,000, tcp-grpc-cubic-1-worker 20,000: 0.75 x");
+}
+
+#[test]
 fn a_folder_with_bad_results_gives_an_error_that_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let error = |text: Option<&str>| {

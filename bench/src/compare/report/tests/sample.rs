@@ -144,7 +144,7 @@ fn profiles() -> Vec<Path> {
     ]
 }
 
-fn unlimited() -> Path {
+pub(super) fn unlimited() -> Path {
     Path { name: "unlimited".to_owned(), rate_mbit: None, queue_bytes: None, ..path(0.05, 0.0) }
 }
 
