@@ -19,7 +19,8 @@ The last line of standard output names the files as JSON.
 Examples:
   sudo aetherflow-bench compare --quick
   sudo aetherflow-bench compare --out results
-  sudo aetherflow-bench compare --out results --resume";
+  sudo aetherflow-bench compare --out results --resume
+  sudo aetherflow-bench compare --only rtt50-loss5,quantum-x10 --out some";
 
 /// Arguments of `compare`.
 #[derive(Debug, Clone, Args)]
@@ -40,9 +41,9 @@ pub struct CompareArgs {
     /// One cell at a time, whatever it takes of the processor
     #[arg(long, hide = true)]
     pub alone: bool,
-    /// Only cells whose path or peer has this in its name
-    #[arg(long, value_name = "TEXT", hide = true)]
-    pub only: Option<String>,
+    /// Only measurements whose path or peer has one of these in its name
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub only: Vec<String>,
 }
 
 /// Which plan.
@@ -68,6 +69,12 @@ impl PlanName {
 }
 
 impl CompareArgs {
+    /// The plan and what is left of it, as results record it.
+    pub fn plan_text(&self) -> String {
+        let name = self.plan_name().name();
+        if self.only.is_empty() { name.to_owned() } else { format!("{name}, only {}", self.only.join(",")) }
+    }
+
     /// The plan that is asked for.
     pub fn plan_name(&self) -> PlanName {
         match self.plan {

@@ -69,9 +69,11 @@ fn plan(args: &CompareArgs) -> anyhow::Result<Plan> {
     if args.alone {
         plan = plan.alone();
     }
-    if let Some(text) = &args.only {
-        plan.retain(|task| task.path.name.contains(text) || task.peer.contains(text));
-        ensure!(plan.tasks().next().is_some(), "--only {text}: no path or peer has that in its name");
+    if !args.only.is_empty() {
+        let has = |name: &str| args.only.iter().any(|text| name.contains(text));
+        plan.retain(|task| has(&task.path.name) || has(&task.peer));
+        let all = args.only.join(",");
+        ensure!(plan.tasks().next().is_some(), "--only {all}: no path or peer has one of these in its name");
     }
     Ok(plan)
 }
@@ -81,7 +83,7 @@ fn open(args: &CompareArgs, plan: &Plan) -> anyhow::Result<(PathBuf, Store)> {
     let started = machine::now();
     let dir = args.out.clone().unwrap_or_else(|| store::default_dir(&started));
     let tasks = plan.tasks().cloned().collect();
-    let head = Head { plan: plan.name.to_owned(), commit, dirty, started, machine: machine::machine(), tasks };
+    let head = Head { plan: args.plan_text(), commit, dirty, started, machine: machine::machine(), tasks };
     let store = if args.resume { Store::resume(&dir, &head)? } else { Store::create(&dir, head)? };
     Ok((dir, store))
 }
@@ -225,6 +227,6 @@ fn again(args: &CompareArgs, dir: &Path) -> String {
         PlanName::Full => "",
     };
     let alone = if args.alone { " --alone" } else { "" };
-    let only = args.only.as_ref().map(|text| format!(" --only {text}")).unwrap_or_default();
+    let only = if args.only.is_empty() { String::new() } else { format!(" --only {}", args.only.join(",")) };
     format!("aetherflow-bench compare{plan}{alone}{only} --out {} --resume", dir.display())
 }

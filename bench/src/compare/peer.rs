@@ -12,12 +12,14 @@ pub(super) const ONE_WORKER: [&str; 4] =
 pub(super) const WITHOUT_FEC: &str = "quantum-grpc-nofec";
 /// Answers on the shard, which spins.
 pub(super) const SPINNING: &str = "quantum-echo-spin";
-/// Flows that share a bottleneck; the number of flows of Quantum, and the flow beside them.
-pub(super) const MIXES: [(&str, usize, Option<&str>); 4] = [
-    ("quantum-x2", 2, None),
-    ("quantum-x10", 10, None),
-    ("quantum+tcp-cubic", 1, Some("tcp-cubic")),
-    ("quantum+tcp-bbr", 1, Some("tcp-bbr")),
+/// Flows that share a bottleneck. Two mixes without Quantum say what a flow of the kernel's BBR leaves to others.
+pub(super) const MIXES: [(&str, &[&str]); 6] = [
+    ("quantum-x2", &["quantum"; 2]),
+    ("quantum-x10", &["quantum"; 10]),
+    ("quantum+tcp-cubic", &["quantum", "tcp-cubic"]),
+    ("quantum+tcp-bbr", &["quantum", "tcp-bbr"]),
+    ("tcp-cubic+tcp-bbr", &["tcp-cubic", "tcp-bbr"]),
+    ("quinn-cubic+tcp-bbr", &["quinn-cubic", "tcp-bbr"]),
 ];
 
 /// The flags of a peer.
@@ -44,7 +46,7 @@ pub(super) fn flags(peer: &str) -> anyhow::Result<&'static [&'static str]> {
 /// The flows of a cell: those of a mix, or the one peer.
 pub(super) fn flows(peer: &str) -> Vec<&str> {
     match MIXES.iter().find(|(name, ..)| *name == peer) {
-        Some((_, own, beside)) => std::iter::repeat_n("quantum", *own).chain(*beside).collect(),
+        Some((_, flows)) => flows.to_vec(),
         None => vec![peer],
     }
 }
