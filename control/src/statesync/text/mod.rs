@@ -5,6 +5,7 @@
 //! which character of the CRDT stands where, so that it is not searched. Once a client sent a Yjs update, there is
 //! another: the order of all characters, deleted ones among them, which tells whether its blocks fit.
 
+mod chunk;
 mod edit;
 mod flat;
 #[cfg(test)]

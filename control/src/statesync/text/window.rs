@@ -2,11 +2,12 @@
 //!
 //! The document is a sequence of spans, deleted ones included while some base version in the window may still see them. A span
 //! knows the version and session that inserted it and those that deleted it; whether it was visible after version P plus the
-//! later operations of session S follows from that alone. Spans lie in chunks that know their visible length and the last version
-//! that touched them, so chunks without recent changes are skipped whole.
+//! later operations of session S follows from that alone. Spans lie in chunks that know their visible length and what the last
+//! few changes did to it, so that nearly every chunk is skipped whole.
 
 use smallvec::SmallVec;
 
+use super::chunk::{CHUNK_SPANS_MAX, Chunk, Span};
 use super::view::{Seen, View};
 use super::{Author, Edit};
 
@@ -17,62 +18,6 @@ pub type SessionIndex = u32;
 const VERSIONS_MAX: u64 = 65_536;
 /// How many spans are kept; when there are more, the oldest half of the window is given up.
 const SPANS_MAX: usize = 200_000;
-const CHUNK_SPANS_MAX: usize = 64;
-
-#[derive(Debug, Clone)]
-struct Span {
-    len: u32,
-    version: u64,
-    session: SessionIndex,
-    deletes: SmallVec<[(u64, SessionIndex); 1]>,
-}
-
-impl Span {
-    fn visible_in(&self, view: View) -> bool {
-        view.knows(self.version, self.session)
-            && !self.deletes.iter().any(|(version, session)| view.knows(*version, *session))
-    }
-
-    fn visible_now(&self) -> u32 {
-        if self.deletes.is_empty() { self.len } else { 0 }
-    }
-
-    fn split(&mut self, at: u32) -> Span {
-        let mut tail = self.clone();
-        tail.len = self.len - at;
-        self.len = at;
-        tail
-    }
-}
-
-#[derive(Debug, Default, Clone)]
-struct Chunk {
-    spans: Vec<Span>,
-    visible: usize,
-    version_max: u64,
-}
-
-impl Chunk {
-    fn unchanged_since(&self, view: View) -> bool {
-        match view {
-            View::Latest => true,
-            View::Of(seen) => self.version_max <= seen.version,
-        }
-    }
-
-    fn length(&self, view: View) -> usize {
-        if self.unchanged_since(view) {
-            return self.visible;
-        }
-        self.spans.iter().filter(|span| span.visible_in(view)).map(|span| span.len as usize).sum()
-    }
-
-    fn recount(&mut self) {
-        self.visible = self.spans.iter().map(|span| span.visible_now() as usize).sum();
-        let touched = |span: &Span| span.deletes.iter().map(|(version, _)| *version).fold(span.version, u64::max);
-        self.version_max = self.spans.iter().map(touched).max().unwrap_or(0);
-    }
-}
 
 /// A place between two units: `offset` units into a span.
 #[derive(Debug, Clone, Copy)]
@@ -97,11 +42,8 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new(length: usize, version: u64) -> Self {
-        let mut chunk = Chunk::default();
-        if length > 0 {
-            chunk.spans.push(Span { len: length as u32, version: 0, session: 0, deletes: SmallVec::new() });
-        }
-        chunk.recount();
+        let whole = Span { len: length as u32, version: 0, session: 0, deletes: SmallVec::new() };
+        let chunk = Chunk::of(if length > 0 { vec![whole] } else { Vec::new() });
         Self {
             span_count: chunk.spans.len(),
             chunks: vec![chunk],
@@ -279,8 +221,7 @@ impl Window {
             self.span_count += 1;
         }
         chunk.spans.insert(at, inserted);
-        chunk.visible += len as usize;
-        chunk.version_max = author.version;
+        chunk.changed(author, len as i32, 0);
         self.visible += len as usize;
         self.span_count += 1;
         let after = Gap { chunk: gap.chunk, span: at + 1, offset: 0, here: gap.here + len as usize };
@@ -314,13 +255,9 @@ impl Window {
                 at.spans.insert(span + 1, tail);
                 self.span_count += 1;
             }
-            let target = &mut at.spans[span];
-            left -= target.len;
-            let visible = target.visible_now();
-            target.deletes.push((author.version, author.session));
-            at.version_max = author.version;
+            left -= at.spans[span].len;
+            let visible = at.delete(span, author);
             if visible > 0 {
-                at.visible -= visible as usize;
                 self.visible -= visible as usize;
                 place_deletion(placed, here as u32, visible);
             }
@@ -405,9 +342,8 @@ impl Window {
                     self.span_count += 1;
                     continue;
                 }
-                span.deletes.push((author.version, author.session));
-                chunk.version_max = author.version;
                 seen += span.len;
+                chunk.delete(at, author);
                 at += 1;
             }
         }
@@ -420,9 +356,8 @@ impl Window {
             return gap;
         }
         let middle = chunk.spans.len() / 2;
-        let mut tail = Chunk { spans: chunk.spans.split_off(middle), ..Chunk::default() };
+        let tail = Chunk::of(chunk.spans.split_off(middle));
         chunk.recount();
-        tail.recount();
         self.chunks.insert(gap.chunk + 1, tail);
         if gap.span >= middle { Gap { chunk: gap.chunk + 1, span: gap.span - middle, ..gap } } else { gap }
     }
@@ -453,9 +388,7 @@ impl Window {
         self.span_count = spans.len();
         while !spans.is_empty() {
             let rest = spans.split_off(spans.len().min(CHUNK_SPANS_MAX / 2));
-            let mut chunk = Chunk { spans, ..Chunk::default() };
-            chunk.recount();
-            self.chunks.push(chunk);
+            self.chunks.push(Chunk::of(spans));
             spans = rest;
         }
         if self.chunks.is_empty() {
