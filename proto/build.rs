@@ -29,6 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     std::fs::write(out.join("idempotent.rs"), format!("&{:?}", idempotent(&descriptors)))?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // An operation is four times as large as the reason why it is refused.
+    let answer = ".aetherflow.statesync.ApplyOperationsResponse.outcome.answer";
+    tonic_prost_build::configure().bytes(".").boxed(answer).compile_fds(descriptors)?;
     Ok(())
 }

@@ -20,7 +20,8 @@ each measurement has a database or a prefix of keys of its own, removed when it 
 
 Calls and operations are a closed loop: every connection has --in-flight callers, each sends when its last call was \
 answered. apply-1 and apply-100 insert letters into one text and into a hundred, each acknowledged when it is in the \
-store (sqlite: on disk). They insert at places 0 to --spread of a text: the farther into a text of many edits, the \
+store (sqlite: on disk). stream-1 and stream-100 send them in a stream (ApplyOperations), one on each connection, \
+and keep --in-flight of them on their way. They insert at places 0 to --spread of a text: the farther into a text of many edits, the \
 longer a place is searched. A text's history is bounded: after 50,000 operations (5,000 at a steady rate) a fresh text \
 takes its place. All are read back in the end: a document has to have exactly the acknowledged operations, and the acknowledged versions have \
 to be 2, 3, 4, ... without a gap. Sessions and documents that were created are counted likewise. apply-paced is an \
@@ -77,7 +78,7 @@ pub struct ServicesArgs {
     /// Connections, one measurement for each number
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["1", "10", "50", "200"])]
     pub(super) connections: Vec<usize>,
-    /// Calls in flight on each connection [default: 1; of apply-1, apply-100 and apply-paced: 16]
+    /// Calls in flight on each connection [default: 1; of apply-1, apply-100 and apply-paced: 16; of stream-1 and stream-100: 64]
     #[arg(long, value_name = "N")]
     pub(super) in_flight: Option<usize>,
     /// The measured time of each measurement

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::args::ServicesArgs;
 use super::catalogue::{Catalogue, DocumentCall};
-use super::closed::{self, Pace, Workload};
+use super::closed::{self, Measured, Pace, Workload};
 use super::dial::Dialer;
 use super::documents::{Creations, Operations};
+use super::pipelined;
 use super::plan::Step;
 use super::process;
 use super::report::{Cell, Cost, Latency};
@@ -82,6 +83,8 @@ impl CallSite<'_> {
             Scenario::ApplySingle | Scenario::ApplyHundred | Scenario::ApplyPaced => {
                 self.call(operations(HUNDRED).await?).await
             }
+            Scenario::StreamOne => self.stream(operations(1).await?).await,
+            Scenario::StreamHundred => self.stream(operations(HUNDRED).await?).await,
             Scenario::FanOut | Scenario::EditToSubscriber => {
                 unreachable!("streams are no calls: they are measured on their own")
             }
@@ -91,9 +94,23 @@ impl CallSite<'_> {
     /// Makes the calls and compares what the service holds with what it acknowledged.
     async fn call(&self, workload: impl Workload) -> Cell {
         let workload = Arc::new(workload);
+        let measured = closed::run(&workload, self.wires, &self.pace, self.watch()).await;
+        self.checked(workload.as_ref(), measured).await
+    }
+
+    /// As [`Self::call`], in streams.
+    async fn stream(&self, operations: Operations) -> Cell {
+        let operations = Arc::new(operations);
+        let measured = pipelined::run(&operations, self.wires, &self.pace, self.watch()).await;
+        self.checked(operations.as_ref(), measured).await
+    }
+
+    fn watch(&self) -> Watch {
         let meters = Meters::new(load::Wire::of_interfaces(self.server.target.address.ip()), Some(self.server.id()));
-        let watch = Watch::new(meters, self.space.server);
-        let measured = closed::run(&workload, self.wires, &self.pace, watch).await;
+        Watch::new(meters, self.space.server)
+    }
+
+    async fn checked(&self, workload: &impl Workload, measured: Measured) -> Cell {
         let resident_bytes = process::resident_bytes(self.server.id());
         let checked = workload.check(self.wires[0].clone()).await;
         let answered = measured.histogram.len();

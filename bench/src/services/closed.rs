@@ -14,7 +14,7 @@ use crate::load::{PAUSE_AFTER_FAILURE, Window, histogram};
 use crate::replay::wire::Wire;
 
 /// How long after the measured time an answer may come; then the call has failed.
-const LATE_ANSWERS: Duration = Duration::from_secs(10);
+pub(super) const LATE_ANSWERS: Duration = Duration::from_secs(10);
 /// Callers share histograms, of a quarter of a megabyte each, and seldom meet at one.
 const HISTOGRAMS: usize = 16;
 

@@ -1,12 +1,14 @@
 //! Documents: creating them, and operations on them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use proto::statesync::state_sync_service_client::StateSyncServiceClient;
 use proto::statesync::{
-    ApplyOperationRequest, CreateDocumentRequest, Document, GetDocumentRequest, GetStatsRequest, Operation,
+    ApplyOperationRequest, ApplyOperationResponse, CreateDocumentRequest, Document, GetDocumentRequest,
+    GetStatsRequest, Operation,
 };
 use uuid::Uuid;
 
@@ -79,11 +81,11 @@ struct Slot {
     chosen: AtomicU64,
     /// The share of each.
     operations: u64,
-    generations: Vec<Kept>,
+    generations: Vec<Arc<Kept>>,
 }
 
 /// A document and what was acknowledged of it.
-struct Kept {
+pub(super) struct Kept {
     id: String,
     /// Acknowledged operations, and the sum and the largest of their versions.
     applied: AtomicU64,
@@ -93,7 +95,7 @@ struct Kept {
 
 impl Slot {
     /// The document of the next operation.
-    fn next(&self) -> &Kept {
+    fn next(&self) -> &Arc<Kept> {
         let generation = self.chosen.fetch_add(1, Ordering::Relaxed) / self.operations;
         &self.generations[(generation as usize).min(self.generations.len() - 1)]
     }
@@ -106,7 +108,7 @@ impl Kept {
     }
 
     /// An operation was acknowledged as this version.
-    fn acknowledged(&self, version: u64) {
+    pub(super) fn acknowledged(&self, version: u64) {
         self.applied.fetch_add(1, Ordering::Relaxed);
         self.version_sum.fetch_add(version, Ordering::Relaxed);
         self.version_max.fetch_max(version, Ordering::Relaxed);
@@ -147,11 +149,25 @@ impl Operations {
             let mut kept = Vec::with_capacity(generations);
             for generation in 0..generations {
                 let name = format!("document {slot}, {generation}");
-                kept.push(Kept::new(create(&mut client, name, content.clone()).await?.id));
+                kept.push(Arc::new(Kept::new(create(&mut client, name, content.clone()).await?.id)));
             }
             slots.push(Slot { chosen: AtomicU64::new(0), operations, generations: kept });
         }
         Ok(Self { slots, spread })
+    }
+
+    /// The caller's next operation and its document.
+    pub(super) fn next(&self, caller: &Caller) -> (Arc<Kept>, Operation) {
+        let document = self.slots[((caller.number + caller.calls) % self.slots.len() as u64) as usize].next();
+        // Two primes: callers begin far from each other, and none stays where it was.
+        let place = (caller.number * 104_729 + caller.calls * 7919) % self.spread as u64;
+        let operation = Operation {
+            doc_id: document.id.clone(),
+            session_id: caller.session.clone(),
+            prev_version: document.version_max.load(Ordering::Relaxed),
+            ..edit(format!("{{\"pos\":{place},\"ins\":\"x\"}}"))
+        };
+        (Arc::clone(document), operation)
     }
 }
 
@@ -163,15 +179,7 @@ impl Workload for Operations {
     }
 
     async fn call(&self, client: &mut Client, caller: &Caller) -> anyhow::Result<()> {
-        let document = self.slots[((caller.number + caller.calls) % self.slots.len() as u64) as usize].next();
-        // Two primes: callers begin far from each other, and none stays where it was.
-        let place = (caller.number * 104_729 + caller.calls * 7919) % self.spread as u64;
-        let operation = Operation {
-            doc_id: document.id.clone(),
-            session_id: caller.session.clone(),
-            prev_version: document.version_max.load(Ordering::Relaxed),
-            ..edit(format!("{{\"pos\":{place},\"ins\":\"x\"}}"))
-        };
+        let (document, operation) = self.next(caller);
         document.acknowledged(apply(client, operation).await?);
         Ok(())
     }
@@ -232,6 +240,14 @@ pub(super) fn edit(data: String) -> Operation {
 pub(super) async fn apply(client: &mut Client, operation: Operation) -> anyhow::Result<u64> {
     let id = operation.id.clone();
     let answer = client.apply_operation(ApplyOperationRequest { operation: Some(operation) }).await?.into_inner();
+    version(answer, &id)
+}
+
+/// The version that an operation was acknowledged as.
+///
+/// # Errors
+/// If it waits in a conflict, or another came back.
+pub(super) fn version(answer: ApplyOperationResponse, id: &str) -> anyhow::Result<u64> {
     ensure!(answer.success, "the operation was not applied: {}", answer.error);
     let applied = answer.applied_operation.context("the answer has no operation")?;
     ensure!(applied.id == id, "operation {} came for {id}", applied.id);
@@ -240,6 +256,7 @@ pub(super) async fn apply(client: &mut Client, operation: Operation) -> anyhow::
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
 
     use super::{Kept, Slot};
@@ -264,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_document_makes_way_for_the_next_one_and_the_last_one_stays() {
-        let generations = ["a", "b"].map(|id| Kept::new(id.to_owned())).into();
+        let generations = ["a", "b"].map(|id| Arc::new(Kept::new(id.to_owned()))).into();
         let slot = Slot { chosen: AtomicU64::new(9), operations: 10, generations };
         assert_eq!([slot.next(), slot.next()].map(|document| document.id.as_str()), ["a", "b"]);
         slot.chosen.fetch_add(30, std::sync::atomic::Ordering::Relaxed);

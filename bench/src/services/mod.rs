@@ -9,6 +9,7 @@ mod documents;
 mod fan_out;
 mod floor;
 mod floor_documents;
+mod pipelined;
 mod plan;
 mod process;
 mod progress;

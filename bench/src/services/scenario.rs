@@ -8,6 +8,8 @@ use crate::replay::ReplayTransport;
 
 /// Operations in flight on each connection, enough for commits that are shared.
 const IN_FLIGHT_OPERATIONS: usize = 16;
+/// In the one stream that each connection has then.
+const IN_FLIGHT_IN_STREAM: usize = 64;
 /// Of every other call: one, as calls of other services were measured.
 const IN_FLIGHT_CALLS: usize = 1;
 /// Calls whose target is what one of them takes; with more connections they wait for the processors.
@@ -47,6 +49,12 @@ pub(super) enum Scenario {
     /// Operations on a hundred documents
     #[value(name = "apply-100")]
     ApplyHundred,
+    /// Operations on one document, sent in streams
+    #[value(name = "stream-1")]
+    StreamOne,
+    /// Operations on a hundred documents, sent in streams
+    #[value(name = "stream-100")]
+    StreamHundred,
     /// Operations on a hundred documents at half of the rate that a durable store is to take
     #[value(name = "apply-paced")]
     ApplyPaced,
@@ -74,6 +82,8 @@ impl Scenario {
             Self::ApplySingle => "apply-single",
             Self::ApplyOne => "apply-1",
             Self::ApplyHundred => "apply-100",
+            Self::StreamOne => "stream-1",
+            Self::StreamHundred => "stream-100",
             Self::ApplyPaced => "apply-paced",
             Self::FanOut => "fan-out",
             Self::EditToSubscriber => "edit-to-subscriber",
@@ -93,7 +103,7 @@ impl Scenario {
         }
     }
 
-    /// Whether it is streams of events and no calls.
+    /// Whether it is streams of events, which no caller asks for one by one.
     pub(super) fn is_stream(self) -> bool {
         matches!(self, Self::FanOut | Self::EditToSubscriber)
     }
@@ -102,6 +112,7 @@ impl Scenario {
     pub(super) fn in_flight(self) -> usize {
         match self {
             Self::ApplyOne | Self::ApplyHundred | Self::ApplyPaced => IN_FLIGHT_OPERATIONS,
+            Self::StreamOne | Self::StreamHundred => IN_FLIGHT_IN_STREAM,
             _ => IN_FLIGHT_CALLS,
         }
     }

@@ -120,7 +120,7 @@ fn operations(cells: &[Cell], transport: ReplayTransport, store: Store) -> Vec<T
         |scenario: Scenario| format!("{} over {}, durable on {}", scenario.name(), transport.name(), store.name());
     let is_concurrent = |cell: &&Cell| store == Store::Sqlite || cell.connections >= CONNECTIONS_CONCURRENT_MIN;
     let mut targets = Vec::new();
-    for scenario in [Scenario::ApplyOne, Scenario::ApplyHundred] {
+    for scenario in [Scenario::ApplyOne, Scenario::ApplyHundred, Scenario::StreamOne, Scenario::StreamHundred] {
         let mut of_scenario =
             cells.iter().filter(|cell| is_of(cell, scenario, transport, store)).filter(is_concurrent).peekable();
         if of_scenario.peek().is_some() {

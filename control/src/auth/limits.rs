@@ -17,12 +17,13 @@ use crate::status::DOMAIN;
 /// callers share one bucket.
 const CALLERS_MAX: usize = 10_000;
 /// The methods that are counted.
-const EXPENSIVE: [&str; 10] = [
+const EXPENSIVE: [&str; 11] = [
     "/session.SessionService/CreateSession",
     "/session.SessionService/ListSessions",
     "/session.SessionService/GetStats",
     "/aetherflow.statesync.StateSyncService/CreateDocument",
     "/aetherflow.statesync.StateSyncService/ListDocuments",
+    "/aetherflow.statesync.StateSyncService/ApplyOperations",
     "/aetherflow.statesync.StateSyncService/GetOperationHistory",
     "/aetherflow.statesync.StateSyncService/SubscribeDocument",
     "/aetherflow.statesync.StateSyncService/GetStats",

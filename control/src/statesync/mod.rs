@@ -1,6 +1,7 @@
 //! Documents that several people edit at once.
 //!
 //! Reading order: [`service`] checks a request and hands it to the document's actor, which the [`registry`] finds or starts;
+//! [`operations`] does so with operations, also with streams of them;
 //! [`document`] is that actor, the one owner of a document's version, content, lock and subscribers; [`content`] applies
 //! operations under the document's [`strategy`]; [`text`] is the mergeable text, [`items`] what whiteboards, canvases and sheets
 //! have; [`guard`] reads the Yjs updates of clients first, [`places`] tells whether they fit; [`subscription`] is the stream that a
@@ -15,6 +16,7 @@ mod items;
 mod measured;
 mod memory;
 mod model;
+mod operations;
 mod order;
 mod permission;
 mod places;

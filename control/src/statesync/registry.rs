@@ -23,7 +23,7 @@ const COMMANDS: usize = 256;
 /// Documents in memory at once.
 const DOCUMENTS_MAX: usize = 10_000;
 /// How often a command is sent again to a document that was just being unloaded.
-const ATTEMPTS: usize = 8;
+pub(super) const ATTEMPTS: usize = 8;
 
 /// How long a deleted document can be had back, unless somebody says otherwise.
 pub(crate) const PURGE_DELETED_AFTER: Duration = Duration::from_hours(30 * 24);
@@ -115,7 +115,7 @@ impl Registry {
             // The actor has left, or is about to: its entry is gone or will be replaced.
             self.forget(id, &document);
         }
-        Err(with_info(Code::Unavailable, "the document is being loaded; try again", "DOCUMENT_RELOADING", &[]))
+        Err(reloading())
     }
 
     /// Lets every document go; what they wrote is with the store.
@@ -162,7 +162,10 @@ impl Registry {
     }
 
     /// The document, loaded for `origin` if it is not in memory.
-    fn document(self: &Arc<Self>, id: Uuid, origin: Option<&Origin>) -> Result<mpsc::Sender<Asked>, Status> {
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` if it is not, and too many others are.
+    pub(super) fn document(self: &Arc<Self>, id: Uuid, origin: Option<&Origin>) -> Result<mpsc::Sender<Asked>, Status> {
         let mut documents = self.lock();
         if let Some(document) = documents.get(&id)
             && !document.is_closed()
@@ -179,7 +182,8 @@ impl Registry {
         Ok(sender)
     }
 
-    fn forget(&self, id: Uuid, document: &mpsc::Sender<Asked>) {
+    /// A document is no longer where commands were sent to it.
+    pub(super) fn forget(&self, id: Uuid, document: &mpsc::Sender<Asked>) {
         let mut documents = self.lock();
         if documents.get(&id).is_some_and(|known| known.same_channel(document) && known.is_closed()) {
             documents.remove(&id);
@@ -189,6 +193,11 @@ impl Registry {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Uuid, mpsc::Sender<Asked>>> {
         self.documents.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What somebody is told who has found the document leaving memory again and again.
+pub(super) fn reloading() -> Status {
+    with_info(Code::Unavailable, "the document is being loaded; try again", "DOCUMENT_RELOADING", &[])
 }
 
 /// The life of one document in memory. The receiver is closed before the entry goes, so an actor that is loaded next can never

@@ -8,13 +8,14 @@ use futures_util::stream::Empty;
 use metrics::counter;
 use proto::statesync as pb;
 use proto::statesync::state_sync_service_server::StateSyncService;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::content::Content;
-use super::document::{Applied, Attach, Choice, Command, LockRequest, Resolution, yjs_client};
+use super::document::{Attach, Choice, Command, LockRequest, Resolution, yjs_client};
 use super::events::{Event, EventStream};
-use super::model::{self, ConflictRecord, DocumentRecord, NAME_BYTES_MAX, Submission};
+use super::model::{self, DocumentRecord, NAME_BYTES_MAX};
+use super::operations::{self, OutcomeStream, check_operation};
 use super::permission::{self, Right};
 use super::registry::{DocumentOptions, Registry};
 use super::store::{ConflictFilter, DocumentFilter, DocumentStore};
@@ -100,6 +101,7 @@ impl StateSyncServer {
 
 #[tonic::async_trait]
 impl StateSyncService for StateSyncServer {
+    type ApplyOperationsStream = OutcomeStream;
     type SubscribeDocumentStream = Empty<Result<pb::OperationEvent, Status>>;
 
     async fn create_document(
@@ -157,18 +159,16 @@ impl StateSyncService for StateSyncServer {
         let submission = Arc::new(check_operation(request.into_inner().operation, &asker).await?);
         let doc_id = submission.doc_id;
         let applied = self.registry.ask(doc_id, &asker, |reply| Command::Apply(Arc::clone(&submission), reply)).await?;
-        let operation = match applied {
-            Applied::Waits(record) => return Ok(Response::new(waiting(&record))),
-            Applied::Now(published) => published.applied_operation().cloned(),
-            Applied::Before(version) => {
-                self.registry.store().operation(doc_id, version).await.map_err(|error| of_store(&error))?
-            }
-        };
-        Ok(Response::new(pb::ApplyOperationResponse {
-            success: true,
-            applied_operation: operation,
-            error: String::new(),
-        }))
+        Ok(Response::new(operations::response(&self.registry, doc_id, applied).await?))
+    }
+
+    async fn apply_operations(
+        &self,
+        request: Request<Streaming<pb::ApplyOperationsRequest>>,
+    ) -> Result<Response<Self::ApplyOperationsStream>, Status> {
+        let asker = Asker::of(&request);
+        let outcomes = operations::outcomes(Arc::clone(&self.registry), asker, request.into_inner());
+        Ok(Response::new(Box::pin(outcomes)))
     }
 
     async fn get_operation_history(
@@ -375,31 +375,6 @@ impl StateSyncService for StateSyncServer {
             self.registry.ask(id, &asker, |reply| Command::Resolve(Arc::clone(&resolution), reply)).await?;
         Ok(Response::new(pb::ResolveConflictResponse { conflict: Some(conflict), applied_operation }))
     }
-}
-
-/// Checks an operation, and that it is its caller's.
-async fn check_operation(operation: Option<pb::Operation>, asker: &Asker) -> Result<Submission, Status> {
-    let mut operation = operation.ok_or_else(|| invalid("operation", "is required"))?;
-    asker.acts_as("operation.user_id", &mut operation.user_id)?;
-    let submission = Submission::check(Some(operation))?;
-    asker.acts_in("operation.session_id", &submission.operation.session_id).await?;
-    Ok(Submission { asker: asker.clone(), ..submission })
-}
-
-/// The answer for an operation that is kept until somebody decides, or was.
-pub(super) fn waiting(record: &ConflictRecord) -> pb::ApplyOperationResponse {
-    let operation = record.conflict.ops.last();
-    if operation.is_some_and(|operation| operation.status == "resolved") {
-        // What it became is in the log no longer.
-        let applied_operation = record.conflict.resolved_op.clone();
-        return pb::ApplyOperationResponse { success: true, applied_operation, error: String::new() };
-    }
-    let error = if record.is_resolved() {
-        format!("conflict {} was decided against the operation", record.id)
-    } else {
-        format!("the operation waits in conflict {}; ResolveConflict decides it", record.id)
-    };
-    pb::ApplyOperationResponse { success: false, applied_operation: operation.cloned(), error }
 }
 
 /// The welcome, then what the subscription gives, up to and with the first error.

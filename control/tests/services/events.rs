@@ -249,3 +249,23 @@ async fn an_update_that_splits_a_character_is_refused_and_the_document_goes_on()
     apply(&mut world.documents, insertion(&doc_id, session, 1, 2, "!")).await.unwrap();
     assert_eq!(text(&mut world.documents, &doc_id).await, "😀!");
 }
+
+#[tokio::test]
+async fn a_stream_of_operations_ends_with_the_server_and_what_it_answered_stays() {
+    let mut world = World::start().await;
+    let doc_id = create_text(&mut world.documents, "").await;
+    let (requests, sent) = tokio::sync::mpsc::channel(8);
+    let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+    let mut answers = world.documents.apply_operations(sent).await.unwrap().into_inner();
+    let session = Uuid::now_v7();
+    for (pos, letter) in ["a", "b", "c"].into_iter().enumerate() {
+        let operation = Some(insertion(&doc_id, session, 1, pos, letter));
+        requests.send(pb::ApplyOperationsRequest { operation }).await.unwrap();
+        assert!(answers.message().await.unwrap().unwrap().outcome.is_some());
+    }
+    let told = tokio::time::timeout(std::time::Duration::from_secs(20), answers.message());
+    let (told, mut world) = tokio::join!(told, world.restart());
+    let status = told.unwrap().unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STOPPING"));
+    assert_eq!(text(&mut world.documents, &doc_id).await, "abc");
+}

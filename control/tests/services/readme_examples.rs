@@ -222,7 +222,9 @@ fn the_call_command_does_all_that_a_client_does() {
     let printed = Reader::new().follows(CALL);
     assert!(printed.contains("aetherflow.statesync.StateSyncService/ApplyOperation\n"), "{printed}");
     assert!(printed.contains("message aetherflow.statesync.ApplyOperationRequest {"), "{printed}");
-    let (_, events) = printed.split_once("hello world\n").expect("the text is shown");
+    assert_eq!(printed.matches("\"appliedOperation\"").count(), 5, "one call and a stream of four: {printed}");
+    assert!(printed.contains("\nsay hello world\n"), "a stream's operations, in their order: {printed}");
+    let (_, events) = printed.split_once("say hello world\n").expect("the text is shown");
     assert!(events.contains("\"user_joined\""), "{events}");
 }
 

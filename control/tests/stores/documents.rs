@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use proto::statesync as pb;
+use proto::statesync::apply_operations_response::Outcome;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -21,6 +22,7 @@ crate::on_every_document_store! {
     a_user_is_present_until_the_last_of_its_streams_ends,
     a_resumed_stream_gets_the_whole_document_after_a_change_of_description,
     operations_history_and_retries_work,
+    operations_of_a_stream_are_answered_in_their_order_and_a_refused_one_ends_nothing,
     bad_requests_name_their_field_and_the_remedy,
 }
 
@@ -369,4 +371,61 @@ async fn bad_requests_name_their_field_and_the_remedy(mut world: World) {
     let nobody = pb::DeleteDocumentRequest { doc_id: doc_id.clone(), user_id: String::new() };
     expect_invalid(&client.delete_document(nobody).await.unwrap_err(), "user_id");
     assert_eq!(get(client, &doc_id).await, good);
+}
+
+async fn operations_of_a_stream_are_answered_in_their_order_and_a_refused_one_ends_nothing(mut world: World) {
+    let one = create_text(&mut world.documents, "").await;
+    let other = create_text(&mut world.documents, "").await;
+    let mut events = subscribe(&mut world.documents, subscription(&one, "bob")).await;
+    let session = Uuid::now_v7();
+    let named = pb::Operation { id: Uuid::now_v7().to_string(), ..insertion(&one, session, 1, 2, "c") };
+    let operations = vec![
+        insertion(&one, session, 1, 0, "a"),
+        insertion(&other, session, 1, 0, "x"),
+        insertion(&one, session, 1, 1, "b"),
+        insertion(&Uuid::now_v7().to_string(), session, 1, 0, "nowhere"),
+        insertion(&one, session, 99, 0, "ahead"),
+        pb::Operation { session_id: "nobody".into(), ..insertion(&one, session, 1, 0, "y") },
+        named.clone(),
+        named,
+        insertion(&other, session, 1, 1, "z"),
+    ];
+    let requests = operations.into_iter().map(|operation| pb::ApplyOperationsRequest { operation: Some(operation) });
+    let empty = [pb::ApplyOperationsRequest { operation: None }];
+    let requests = tokio_stream::iter(requests.chain(empty).collect::<Vec<_>>());
+    let mut answers = world.documents.apply_operations(requests).await.unwrap().into_inner();
+    let mut told = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        told.push(match answer.outcome.unwrap() {
+            Outcome::Answer(answer) => {
+                assert!(answer.success && answer.error.is_empty());
+                let applied = answer.applied_operation.unwrap();
+                (applied.version as i32, if applied.doc_id == one { "one" } else { "other" }.to_owned())
+            }
+            Outcome::Refusal(refusal) => {
+                assert!(!refusal.message.is_empty());
+                (-refusal.code, refusal.reason)
+            }
+        });
+    }
+    let refused = |code: Code, reason: &str| (-i32::from(code), reason.to_owned());
+    let applied = |version, document: &str| (version, document.to_owned());
+    let expected = [
+        applied(2, "one"),
+        applied(2, "other"),
+        applied(3, "one"),
+        refused(Code::NotFound, "DOCUMENT_NOT_FOUND"),
+        refused(Code::FailedPrecondition, "VERSION_AHEAD"),
+        refused(Code::InvalidArgument, ""),
+        applied(4, "one"),
+        applied(4, "one"),
+        applied(3, "other"),
+        refused(Code::InvalidArgument, ""),
+    ];
+    assert_eq!(told, expected);
+    for letter in ["a", "b", "c"] {
+        let event = next_operation(&mut events).await;
+        assert!(String::from_utf8_lossy(&event.operation.unwrap().data).contains(letter));
+    }
+    assert_eq!([text(&mut world.documents, &one).await, text(&mut world.documents, &other).await], ["abc", "xz"]);
 }

@@ -179,7 +179,7 @@ async fn an_operation_that_was_decided_for_is_told_so_when_the_log_has_it_no_lon
     let conflict = waits(&mut actor, &waiting).await;
     resolve(&mut actor, conflict.id, Choice::Side(waiting.op_id)).await.unwrap();
     actor.recent = Recent::new(false);
-    let told = crate::statesync::service::waiting(&waits(&mut actor, &waiting).await);
+    let told = crate::statesync::operations::waiting(&waits(&mut actor, &waiting).await);
     assert_eq!((told.success, told.applied_operation.map(|operation| operation.version)), (true, Some(3)));
 }
 

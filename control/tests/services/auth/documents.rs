@@ -111,6 +111,11 @@ async fn nobody_acts_for_somebody_else(transport: Transport) {
     let another_user = is(Code::PermissionDenied, "ANOTHER_USER");
     let (doc_id, user_id) = (|| id.to_owned(), || "ada".to_owned());
     assert_eq!(refused(client.apply_operation(by("bob", named("ada", &bobs.session_id))).await, &[]), another_user);
+    let streamed = pb::ApplyOperationsRequest { operation: named("ada", &bobs.session_id).operation };
+    let answers = client.apply_operations(by("bob", tokio_stream::once(streamed))).await.unwrap();
+    let told = answers.into_inner().message().await.unwrap().unwrap().outcome;
+    let Some(pb::apply_operations_response::Outcome::Refusal(told)) = told else { panic!("{told:?}") };
+    assert_eq!((told.code, told.reason.as_str()), (Code::PermissionDenied.into(), "ANOTHER_USER"));
     let subscribe = client.subscribe_document(by("bob", subscription(id, "ada"))).await.map(|_| Response::new(()));
     assert_eq!(refused(subscribe, &[]), another_user);
     let lock = pb::AcquireLockRequest { doc_id: doc_id(), user_id: user_id(), ..Default::default() };
