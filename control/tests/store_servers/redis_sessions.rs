@@ -187,6 +187,7 @@ pub(super) async fn recovers(world: &mut World, session_id: &str) {
     }
     is_ready_within(world.running.session_metrics_addr, RECOVERY).await;
     // Over every connection: none of them fails any more.
+    let deadline = Instant::now() + RECOVERY;
     let mut succeeded = 0;
     while succeeded < 20 {
         assert!(Instant::now() < deadline, "some calls still fail");

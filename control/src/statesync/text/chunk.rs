@@ -84,7 +84,8 @@ impl Chunk {
     /// Units that the view has of it.
     pub(super) fn length(&self, view: View) -> usize {
         let quick = self.length_by_changes(view);
-        debug_assert!(quick.is_none_or(|length| length == self.length_by_spans(view)), "{self:?} in {view:?}");
+        #[cfg(test)]
+        assert!(quick.is_none_or(|length| length == self.length_by_spans(view)), "{self:?} in {view:?}");
         quick.unwrap_or_else(|| self.length_by_spans(view))
     }
 
