@@ -4,13 +4,30 @@
 //! whose rows and columns are scaled so that the first of each are all ones. So any square part of it can be inverted, a single
 //! repair shard is the plain XOR, and the repair shards of a single shard are copies of it.
 
-use super::gf256::{Kernel, inverse, mul};
-use super::{Repair, Restored};
+use super::gf256::{Kernel, inverse, mul, mul_add};
+use super::{REPAIRS_MAX, Repair, Restored, SHARDS_MAX};
 
 /// The factor of a shard in a repair shard.
 const fn factor(repair: usize, shard: usize) -> u8 {
     let (shard, own) = (shard as u8, 255 - repair as u8);
     mul(mul(255 ^ shard, own), mul(inverse(own ^ shard), inverse(255)))
+}
+
+/// What [`factor`] is of each repair shard and shard that can be in a group: working it out takes as long as a column of sums.
+static FACTORS: [[u8; SHARDS_MAX]; REPAIRS_MAX] = factors();
+
+const fn factors() -> [[u8; SHARDS_MAX]; REPAIRS_MAX] {
+    let mut table = [[0; SHARDS_MAX]; REPAIRS_MAX];
+    let mut repair = 0;
+    while repair < REPAIRS_MAX {
+        let mut shard = 0;
+        while shard + repair < SHARDS_MAX {
+            table[repair][shard] = factor(repair, shard);
+            shard += 1;
+        }
+        repair += 1;
+    }
+    table
 }
 
 /// The repair shards of `shards`, filled up with zeros to the longest.
@@ -23,66 +40,57 @@ pub fn encode(shards: &[&[u8]], repairs: usize) -> Vec<Vec<u8>> {
 /// As [`encode`], into empty buffers that `buffer` gives.
 pub fn encode_into(shards: &[&[u8]], repairs: usize, mut buffer: impl FnMut() -> Vec<u8>, out: &mut Vec<Vec<u8>>) {
     let len = shards.iter().map(|shard| shard.len()).max().unwrap_or(0);
-    let kernel = Kernel::best();
-    for repair in 0..repairs {
-        let mut sum = buffer();
-        sum.resize(len, 0);
-        for (shard, data) in shards.iter().enumerate() {
-            kernel.mul_add(&mut sum, data, factor(repair, shard));
-        }
-        out.push(sum);
-    }
+    let first = out.len();
+    out.extend((0..repairs).map(|_| buffer()));
+    Kernel::best().sum(len, &mut out[first..], shards, |repair, shard| FACTORS[repair][shard]);
 }
 
 /// The missing shards, from as many of the repair shards, all of one length.
 pub fn decode(shards: &[Option<&[u8]>], received: &[Repair<'_>]) -> Option<Vec<Restored>> {
     let missing: Vec<usize> = (0..shards.len()).filter(|&shard| shards[shard].is_none()).collect();
-    let received = &received[..missing.len().min(received.len())];
-    let rows = received.iter().map(|&(repair, _)| missing.iter().map(|&shard| factor(repair, shard)).collect());
-    let inverted = invert(rows.collect())?;
-    let kernel = Kernel::best();
-    // What the repair shards say of the missing ones alone.
-    let remainders: Vec<Vec<u8>> = received
-        .iter()
-        .map(|&(repair, data)| {
-            let mut sum = data.to_vec();
-            for (shard, known) in shards.iter().enumerate() {
-                kernel.mul_add(&mut sum, known.unwrap_or_default(), factor(repair, shard));
-            }
-            sum
-        })
-        .collect();
+    let received = received.get(..missing.len())?;
     let len = received.first()?.1.len();
-    let restored = missing.iter().zip(&inverted).map(|(&shard, row)| {
-        let mut sum = vec![0; len];
-        for (remainder, &factor) in remainders.iter().zip(row) {
-            kernel.mul_add(&mut sum, remainder, factor);
-        }
-        (shard, sum)
-    });
-    Some(restored.collect())
+    let inverted = invert(missing.len(), |row, column| FACTORS[received[row].0][missing[column]])?;
+    let kernel = Kernel::best();
+    // What the repair shards say of the missing ones alone, which are empty here and so add nothing.
+    let known: Vec<&[u8]> = shards.iter().map(|shard| shard.unwrap_or_default()).collect();
+    let mut remainders = vec![Vec::new(); received.len()];
+    kernel.sum(len, &mut remainders, &known, |row, shard| FACTORS[received[row].0][shard]);
+    for (remainder, (_, data)) in remainders.iter_mut().zip(received) {
+        remainder.iter_mut().zip(*data).for_each(|(remainder, data)| *remainder ^= data);
+    }
+    // The one that is missing from a plain sum, or a copy, is what remains.
+    if inverted == [[1]] {
+        return Some(missing.into_iter().zip(remainders).collect());
+    }
+    let remainders: Vec<&[u8]> = remainders.iter().map(Vec::as_slice).collect();
+    let mut restored = vec![Vec::new(); missing.len()];
+    kernel.sum(len, &mut restored, &remainders, |row, column| inverted[row][column]);
+    Some(missing.into_iter().zip(restored).collect())
 }
 
-/// The inverse of a square matrix; none if it has none, as when a repair shard is given twice.
-fn invert(mut matrix: Vec<Vec<u8>>) -> Option<Vec<Vec<u8>>> {
-    let size = matrix.len();
-    let mut inverse_rows: Vec<Vec<u8>> =
-        (0..size).map(|row| (0..size).map(|column| u8::from(row == column)).collect()).collect();
+/// The inverse of the matrix of `size` rows and columns of `value`; none if it has none, as when a repair shard is given twice.
+fn invert(size: usize, value: impl Fn(usize, usize) -> u8) -> Option<Vec<Vec<u8>>> {
+    // What makes the left half the unit matrix makes the right half, which is that at first, the inverse.
+    let row = |row| {
+        let unit = (0..size).map(|column| u8::from(row == column));
+        (0..size).map(|column| value(row, column)).chain(unit).collect()
+    };
+    let mut rows: Vec<Vec<u8>> = (0..size).map(row).collect();
     for column in 0..size {
-        let pivot = (column..size).find(|&row| matrix[row].get(column).is_some_and(|&value| value != 0))?;
-        matrix.swap(column, pivot);
-        inverse_rows.swap(column, pivot);
-        let scale = inverse(matrix[column][column]);
-        for rows in [&mut matrix, &mut inverse_rows] {
-            rows[column].iter_mut().for_each(|value| *value = mul(*value, scale));
+        let nonzero = (column..size).find(|&row| rows[row][column] != 0)?;
+        rows.swap(column, nonzero);
+        let mut pivot = std::mem::take(&mut rows[column]);
+        let scale = inverse(pivot[column]);
+        pivot.iter_mut().for_each(|value| *value = mul(*value, scale));
+        for row in rows.iter_mut().filter(|row| !row.is_empty()) {
+            let factor = row[column];
+            mul_add(row, &pivot, factor);
         }
-        let pivots = [matrix[column].clone(), inverse_rows[column].clone()];
-        for row in (0..size).filter(|&row| row != column) {
-            let factor = matrix[row][column];
-            for (rows, pivot) in [&mut matrix, &mut inverse_rows].into_iter().zip(&pivots) {
-                rows[row].iter_mut().zip(pivot).for_each(|(value, pivot)| *value ^= mul(*pivot, factor));
-            }
-        }
+        rows[column] = pivot;
     }
-    Some(inverse_rows)
+    for row in &mut rows {
+        row.drain(..size);
+    }
+    Some(rows)
 }

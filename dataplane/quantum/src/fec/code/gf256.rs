@@ -1,5 +1,8 @@
 //! Arithmetic in GF(2^8) modulo x^8 + x^4 + x^3 + x^2 + 1, byte by byte and on whole shards.
 
+#[cfg(target_arch = "x86_64")]
+mod wide;
+
 /// The polynomial, without its highest term.
 const POLYNOMIAL: u16 = 0x11d;
 
@@ -70,11 +73,18 @@ pub enum Kernel {
     /// The same, looked up for 32 bytes at once (AVX2).
     #[cfg(target_arch = "x86_64")]
     Avx2(pulp::x86::V3),
+    /// For 64 bytes at once (AVX-512).
+    #[cfg(target_arch = "x86_64")]
+    Avx512(pulp::x86::V4),
 }
 
 impl Kernel {
     /// The fastest one here. Cheap: what the processor can do is looked up once.
     pub fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V4::try_new() {
+            return Self::Avx512(simd);
+        }
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = pulp::x86::V3::try_new() {
             return Self::Avx2(simd);
@@ -82,76 +92,36 @@ impl Kernel {
         Self::Table
     }
 
-    /// Adds `factor` times `source` to the front of `target`, which is no shorter.
-    pub fn mul_add(self, target: &mut [u8], source: &[u8], factor: u8) {
-        let target = &mut target[..source.len()];
-        match factor {
-            0 => {}
-            1 => target.iter_mut().zip(source).for_each(|(target, source)| *target ^= source),
-            _ => match self {
-                Self::Table => mul_add_by_table(target, source, factor),
-                #[cfg(target_arch = "x86_64")]
-                Self::Avx2(simd) => avx2::mul_add(simd, target, source, factor),
-            },
+    /// Makes each of `targets` the sum of all of `sources`, each times its `factor(target, source)` and as if filled up with
+    /// zeros to `len` bytes.
+    pub fn sum(self, len: usize, targets: &mut [Vec<u8>], sources: &[&[u8]], factor: impl Fn(usize, usize) -> u8) {
+        debug_assert!(sources.iter().all(|source| source.len() <= len), "a source is longer than the sums");
+        match self {
+            Self::Table => {
+                for (row, target) in targets.iter_mut().enumerate() {
+                    target.clear();
+                    target.resize(len, 0);
+                    for (column, source) in sources.iter().enumerate() {
+                        mul_add(target, source, factor(row, column));
+                    }
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => wide::sum(simd, len, targets, sources, factor),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => wide::sum(simd, len, targets, sources, factor),
         }
     }
 }
 
-fn mul_add_by_table(target: &mut [u8], source: &[u8], factor: u8) {
+/// Adds `factor` times `source` to the front of `target`, byte by byte.
+pub fn mul_add(target: &mut [u8], source: &[u8], factor: u8) {
     let halves = &HALVES[usize::from(factor)];
     for (target, source) in target.iter_mut().zip(source) {
-        *target ^= halves[usize::from(source & 15)] ^ halves[16 + usize::from(source >> 4)];
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use pulp::NullaryFnOnce;
-    use pulp::x86::V3;
-
-    use super::{HALVES, mul_add_by_table};
-
-    /// What runs with the instructions of AVX2.
-    struct MulAdd<'a> {
-        simd: V3,
-        target: &'a mut [u8],
-        source: &'a [u8],
-        factor: u8,
-    }
-
-    pub(super) fn mul_add(simd: V3, target: &mut [u8], source: &[u8], factor: u8) {
-        simd.vectorize(MulAdd { simd, target, source, factor });
-    }
-
-    impl NullaryFnOnce for MulAdd<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        #[expect(clippy::inline_always, reason = "what is not inlined does not get the instructions")]
-        fn call(self) {
-            let Self { simd, target, source, factor } = self;
-            let (avx, avx2) = (simd.avx, simd.avx2);
-            let halves = &HALVES[usize::from(factor)];
-            let half = |start: usize| {
-                let table: [u8; 16] = std::array::from_fn(|index| halves[start + index]);
-                avx2._mm256_broadcastsi128_si256(pulp::cast(table))
-            };
-            let (low, high) = (half(0), half(16));
-            let mask = avx._mm256_set1_epi8(0x0f);
-            let (targets, target_rest) = target.as_chunks_mut::<32>();
-            let (sources, source_rest) = source.as_chunks::<32>();
-            for (target, source) in targets.iter_mut().zip(sources) {
-                let bytes = pulp::cast(*source);
-                let low_halves = avx2._mm256_and_si256(bytes, mask);
-                let high_halves = avx2._mm256_and_si256(avx2._mm256_srli_epi64::<4>(bytes), mask);
-                let product = avx2._mm256_xor_si256(
-                    avx2._mm256_shuffle_epi8(low, low_halves),
-                    avx2._mm256_shuffle_epi8(high, high_halves),
-                );
-                *target = pulp::cast(avx2._mm256_xor_si256(pulp::cast(*target), product));
-            }
-            mul_add_by_table(target_rest, source_rest, factor);
-        }
+        *target ^= match factor {
+            1 => *source,
+            _ => halves[usize::from(source & 15)] ^ halves[16 + usize::from(source >> 4)],
+        };
     }
 }
 
@@ -176,18 +146,36 @@ mod tests {
     }
 
     #[test]
-    fn every_kernel_gives_the_same_product() {
-        let source: Vec<u8> = (0..1_000_u32).map(|byte| (byte * 7 + byte / 256) as u8).collect();
-        for len in [0, 1, 31, 32, 33, 64, 1_000] {
-            for factor in [0, 1, 2, 0x53, 0xff] {
-                let mut expected = vec![0xa5; 1_000];
-                for (target, source) in expected.iter_mut().zip(&source[..len]) {
-                    *target ^= mul(factor, *source);
-                }
-                for kernel in [Kernel::Table, Kernel::best()] {
-                    let mut target = vec![0xa5; 1_000];
-                    kernel.mul_add(&mut target, &source[..len], factor);
-                    assert_eq!(target, expected, "{kernel:?}, {len} bytes times {factor}");
+    fn every_kernel_gives_the_same_sums() {
+        let mut kernels = vec![Kernel::Table, Kernel::best()];
+        #[cfg(target_arch = "x86_64")]
+        kernels.extend(pulp::x86::V3::try_new().map(Kernel::Avx2));
+        let factors = [1, 0x53, 0xff, 0, 2, 0x80];
+        for len in (0..100).chain([127, 128, 129, 255, 256, 257, 1_200]) {
+            for repairs in 1..=9 {
+                // Every third shard is as long as the sums, the others end before them.
+                let shard = |nth: usize| {
+                    (0..len - (nth % 3 * 41).min(len)).map(move |byte| (byte * 7 + nth * 31 + byte / 256) as u8)
+                };
+                let sources: Vec<Vec<u8>> = (0..repairs + 3).map(|nth| shard(nth).collect()).collect();
+                let sources: Vec<&[u8]> = sources.iter().map(Vec::as_slice).collect();
+                // The first row, and with many repair shards the second one, are plain sums.
+                let factor =
+                    |row: usize, column: usize| if row < repairs / 4 + 1 { 1 } else { factors[(row + column) % 6] };
+                let expected: Vec<Vec<u8>> = (0..repairs)
+                    .map(|row| {
+                        let mut sum = vec![0; len];
+                        for (column, source) in sources.iter().enumerate() {
+                            let products = source.iter().map(|byte| mul(factor(row, column), *byte));
+                            sum.iter_mut().zip(products).for_each(|(sum, product)| *sum ^= product);
+                        }
+                        sum
+                    })
+                    .collect();
+                for kernel in &kernels {
+                    let mut targets = vec![vec![0xa5; 70]; repairs];
+                    kernel.sum(len, &mut targets, &sources, factor);
+                    assert_eq!(targets, expected, "{kernel:?}, {len} bytes, {repairs} repair shards");
                 }
             }
         }
