@@ -16,8 +16,8 @@ use super::{eventually, is_ready_within, is_unready_within};
 pub const DEADLINE: Duration = Duration::from_secs(4);
 /// How much later than that a client may notice, where a call runs into it.
 const LEEWAY: Duration = Duration::from_millis(500);
-/// How soon everything has to work again after the server is back.
-pub const RECOVERY: Duration = Duration::from_secs(5);
+/// How soon everything has to work again after the server is back, where others use the processors as well.
+pub const RECOVERY: Duration = Duration::from_secs(10);
 /// What is acknowledged between two kills, and how long that may take.
 const BETWEEN_KILLS: (u64, Duration) = (200, Duration::from_secs(30));
 /// How often the network fails, and how many calls are refused each time before it is good again, and acknowledged after it.

@@ -28,6 +28,21 @@ fn encode_cauchy(bencher: Bencher<'_, '_>, (members, repairs): (usize, usize)) {
     encode(bencher, members, |shards| Some(cauchy::encode(shards, repairs)));
 }
 
+/// As the sender does it, whose buffers come back to it.
+#[divan::bench(args = GROUPS)]
+fn encode_cauchy_into_old_buffers(bencher: Bencher<'_, '_>, (members, repairs): (usize, usize)) {
+    let shards = shards(members);
+    let shards: Vec<&[u8]> = shards.iter().map(Vec::as_slice).collect();
+    let (mut buffers, mut out) = (vec![Vec::with_capacity(LEN); repairs], Vec::new());
+    bencher.bench_local(|| {
+        cauchy::encode_into(black_box(&shards), repairs, || buffers.pop().unwrap_or_default(), &mut out);
+        for mut buffer in out.drain(..) {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    });
+}
+
 #[divan::bench(args = GROUPS)]
 fn encode_large(bencher: Bencher<'_, '_>, (members, repairs): (usize, usize)) {
     encode(bencher, members, |shards| large::encode(shards, repairs));

@@ -82,7 +82,9 @@ fn invert(size: usize, value: impl Fn(usize, usize) -> u8) -> Option<Vec<Vec<u8>
         rows.swap(column, nonzero);
         let mut pivot = std::mem::take(&mut rows[column]);
         let scale = inverse(pivot[column]);
-        pivot.iter_mut().for_each(|value| *value = mul(*value, scale));
+        for value in &mut pivot {
+            *value = mul(*value, scale);
+        }
         for row in rows.iter_mut().filter(|row| !row.is_empty()) {
             let factor = row[column];
             mul_add(row, &pivot, factor);

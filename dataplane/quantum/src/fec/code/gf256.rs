@@ -73,7 +73,7 @@ pub enum Kernel {
     /// The same, looked up for 32 bytes at once (AVX2).
     #[cfg(target_arch = "x86_64")]
     Avx2(pulp::x86::V3),
-    /// For 64 bytes at once (AVX-512).
+    /// And for 64 bytes at once (AVX-512).
     #[cfg(target_arch = "x86_64")]
     Avx512(pulp::x86::V4),
 }
@@ -147,9 +147,10 @@ mod tests {
 
     #[test]
     fn every_kernel_gives_the_same_sums() {
-        let mut kernels = vec![Kernel::Table, Kernel::best()];
+        let mut kernels = vec![Kernel::Table];
         #[cfg(target_arch = "x86_64")]
         kernels.extend(pulp::x86::V3::try_new().map(Kernel::Avx2));
+        kernels.push(Kernel::best());
         let factors = [1, 0x53, 0xff, 0, 2, 0x80];
         for len in (0..100).chain([127, 128, 129, 255, 256, 257, 1_200]) {
             for repairs in 1..=9 {

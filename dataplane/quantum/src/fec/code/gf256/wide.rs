@@ -138,8 +138,7 @@ fn sum_group<W: Wide, const ROWS: usize>(
     let tables = |source| std::array::from_fn(|row| &HALVES[usize::from(factor(plain.len() + row, source))]);
     // As many terms as most groups have need no allocation. Filled in place: `collect` would move it.
     let mut terms = SmallVec::<[_; 32]>::new();
-    let sources = sources.iter().enumerate().filter(|(_, source)| !source.is_empty());
-    terms.extend(sources.map(|(nth, source)| (*source, tables(nth))));
+    terms.extend(sources.iter().enumerate().map(|(nth, source)| (*source, tables(nth))));
     simd.run(Sums::<W, ROWS> { simd, plain, targets, terms: &terms });
 }
 
@@ -165,7 +164,7 @@ impl<W: Wide, const ROWS: usize> NullaryFnOnce for Sums<'_, W, ROWS> {
             let start = start.min(len - width);
             let mut plain_sum: Column<W> = Zeroable::zeroed();
             let mut sums = [plain_sum; ROWS];
-            for (source, tables) in terms {
+            for (source, tables) in terms.iter().filter(|(source, _)| source.len() > start) {
                 let bytes: Column<W> = column(source, start);
                 plain_sum = [simd.add(plain_sum[0], bytes[0]), simd.add(plain_sum[1], bytes[1])];
                 let halves = [simd.halves(bytes[0]), simd.halves(bytes[1])];
@@ -188,14 +187,14 @@ impl<W: Wide, const ROWS: usize> NullaryFnOnce for Sums<'_, W, ROWS> {
     }
 }
 
-/// A column of a shard, filled up with zeros.
+/// A column of a shard, which does not end before it, filled up with zeros.
 #[inline(always)]
 fn column<C: Pod>(shard: &[u8], start: usize) -> C {
     if let Some(bytes) = shard.get(start..start + size_of::<C>()) {
         return pod_read_unaligned(bytes);
     }
+    let rest = &shard[start..];
     let mut column = C::zeroed();
-    let rest = shard.get(start..).unwrap_or_default();
     bytes_of_mut(&mut column)[..rest.len()].copy_from_slice(rest);
     column
 }
