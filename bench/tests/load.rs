@@ -215,16 +215,17 @@ fn a_server_that_dies_leaves_errors_not_silence() {
 fn a_server_dies(transport: &[&str]) {
     let mut server = Server::start(transport);
     let certs = server.certs.path().join("made");
-    let open = ["drive", "--rate", "100", "--size", "64", "--seconds", "2", "--warmup", "0", "--connect"];
+    let open = ["drive", "--rate", "100", "--size", "64", "--seconds", "4", "--warmup", "0", "--connect"];
     let mut arguments = [&open[..], &[&server.address, "--certs", certs.to_str().unwrap(), "--transport"]].concat();
     arguments.extend(transport);
     let client = Command::new(BENCH).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    // A slow machine has connected by then.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
     server.process.kill().unwrap();
     let output = client.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let result: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-    assert_eq!(result["sent"], 200);
+    assert_eq!(result["sent"], 400);
     assert!(result["errors"].as_u64() > Some(0), "{result}");
     assert!(result["max_us"].as_f64() > Some(1e6), "an unanswered request counts with its age: {result}");
 }
