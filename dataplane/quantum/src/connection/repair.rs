@@ -10,8 +10,9 @@ use crate::stats::FecStats;
 use crate::wire::{AckRanges, FrameIter, FrameWriter, Repair};
 use crate::{FecConfig, Time, TransportError, TransportErrorCode};
 
-/// A repair symbol that is due this soon rides in a packet that leaves anyway, unless losses come in bursts.
-const RIDE_AHEAD: Duration = Duration::from_millis(1);
+/// A repair symbol that is due this soon rides in a packet that leaves anyway, unless losses come in bursts. Messages of 5 ms
+/// apart take the last symbols of the one before, due 6 ms after it, also when a timer was late then.
+const RIDE_AHEAD: Duration = Duration::from_micros(1_500);
 /// Repair symbols of different groups in one packet at most.
 const REPAIRS_PER_PACKET_MAX: usize = 4;
 
