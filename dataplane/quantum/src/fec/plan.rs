@@ -15,9 +15,6 @@ const SPACING_SHARE_BURST: u32 = 24;
 /// Where six steps are no more than this share of the round-trip time and losses are independent, a second symbol may wait for
 /// them: messages of 5 ms apart then take one packet less each, 6 % of their bytes at 10 % loss.
 const WAIT_SHARE: u32 = 8;
-/// Where so many halves of the round-trip time are no more than six of the longest steps, the last of three symbols waits for
-/// them: an acknowledgement may have made it superfluous by then.
-const ACKNOWLEDGED_HALVES: u32 = 3;
 
 /// The share of a group's packets that are sent again: lost, together with so many other packets of the group that its `repairs`
 /// repair symbols do not suffice. Losses are taken as independent, each with chance `loss`.
@@ -55,25 +52,21 @@ pub(crate) struct Spacing {
     step: Duration,
     /// The second symbol waits, six steps, for a packet that leaves anyway.
     waits: bool,
-    /// When the third of three leaves.
-    last: Duration,
 }
 
 /// What suits a path with that round trip, whose bursts of losses last so long; zero if its losses are independent.
 pub(crate) fn spacing(rtt: Duration, burst: Duration) -> Spacing {
     let independent = SPACING.min(rtt / SPACING_SHARE).max(SPACING_MIN);
     let step = independent.max(burst.min(rtt / SPACING_SHARE_BURST));
-    let acknowledged = rtt * ACKNOWLEDGED_HALVES / 2;
-    let last = if acknowledged <= SPACING * 6 { acknowledged.max(step * 6) } else { step * 6 };
-    Spacing { step, waits: burst.is_zero() && rtt >= step * 6 * WAIT_SHARE, last }
+    Spacing { step, waits: burst.is_zero() && rtt >= step * 6 * WAIT_SHARE }
 }
 
 /// How long after the group closed its repair symbol `index` of `repairs` leaves: after 1, 3 and 6 steps, so that what loses
-/// one does not lose the next, or after 1, 6 and 6, the third on a short path later. More than three share six steps evenly.
+/// one does not lose the next, or after 1, 6 and 6. More than three share the same time evenly.
 pub(crate) fn offset(index: usize, repairs: usize, spacing: Spacing) -> Duration {
-    let second = if spacing.waits { 6 } else { 3 };
+    let steps = if spacing.waits { [1, 6, 6] } else { [1, 3, 6] };
     if repairs <= 3 {
-        [spacing.step, spacing.step * second, spacing.last][index.min(2)]
+        spacing.step * steps[index.min(2)]
     } else {
         spacing.step * 6 * (index as u32 + 1) / repairs as u32
     }
@@ -103,11 +96,10 @@ mod tests {
     #[test]
     fn symbols_leave_one_after_the_other_and_within_a_quarter_of_a_round_trip() {
         let millis = Duration::from_millis;
-        let spacing_of = |step, waits, last_us| Spacing { step, waits, last: Duration::from_micros(last_us) };
-        assert_eq!(spacing(millis(50), Duration::ZERO), spacing_of(millis(1), true, 6_000));
-        assert_eq!(spacing(millis(20), Duration::ZERO), spacing_of(millis(1), false, 6_000));
-        assert_eq!(spacing(millis(1), Duration::ZERO), spacing_of(SPACING_MIN, false, 1_500));
-        assert_eq!(spacing(millis(200), millis(6)), spacing_of(millis(6), false, 36_000));
+        assert_eq!(spacing(millis(50), Duration::ZERO), Spacing { step: millis(1), waits: true });
+        assert_eq!(spacing(millis(20), Duration::ZERO), Spacing { step: millis(1), waits: false });
+        assert_eq!(spacing(millis(1), Duration::ZERO), Spacing { step: SPACING_MIN, waits: false });
+        assert_eq!(spacing(millis(200), millis(6)), Spacing { step: millis(6), waits: false });
         for burst in [Duration::ZERO, millis(6), millis(40)] {
             for (rtt, repairs) in [(20, 1), (20, 3), (200, 3), (200, 9)] {
                 let spacing = spacing(millis(rtt), burst);
