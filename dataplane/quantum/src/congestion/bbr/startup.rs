@@ -35,7 +35,7 @@ impl Bbr {
         let share = sample.lost as f64 / sample.in_flight_at_send.max(1) as f64;
         if self.startup_losses >= LOSSES_MIN
             && self.loss_rule.last_round_counted()
-            && share > self.loss_rule.threshold()
+            && share > self.loss_rule.startup_threshold()
         {
             self.full_pipe.set_reached(true);
             self.bounds.inflight_hi = self.inflight(1.0).max(self.model.inflight_latest);
