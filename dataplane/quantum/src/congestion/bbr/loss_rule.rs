@@ -14,8 +14,8 @@ pub(super) const LOSS_THRESHOLD: f64 = 0.02;
 /// Loss of a probe's flight that is tolerated, and for each part of what is lost as a rule by sending no more than the path
 /// delivers so many parts, up to a greatest share.
 const PROBE_LOSS: f64 = 0.06;
-const STANDING_WEIGHT: f64 = 30.0;
-const STANDING_MAX: f64 = 0.3;
+const STANDING_WEIGHT: f64 = 20.0;
+const STANDING_MAX: f64 = 0.2;
 /// A queue shows when the least round-trip time of a round exceeds the path's by the greater of these.
 const QUEUE_MIN: Duration = Duration::from_millis(1);
 const QUEUE_SHARE: u32 = 10;
@@ -250,9 +250,9 @@ mod tests {
         };
         round(&mut rule, 1_000, 0, 50);
         assert!((threshold_after(&mut rule, 0) - PROBE_LOSS).abs() < 1e-9, "flows that give way lose nothing then");
-        assert!((threshold_after(&mut rule, 5) - PROBE_LOSS - 0.15).abs() < 0.015);
+        assert!((threshold_after(&mut rule, 5) - PROBE_LOSS - 0.1).abs() < 0.01);
         assert!((threshold_after(&mut rule, 50) - PROBE_LOSS - STANDING_MAX).abs() < 1e-9);
-        assert!(threshold_after(&mut rule, 0) < PROBE_LOSS + 0.1, "the neighbour is gone");
+        assert!(threshold_after(&mut rule, 0) < PROBE_LOSS + 0.05, "the neighbour is gone");
         assert!((rule.startup_threshold() - LOSS_THRESHOLD).abs() < 1e-9);
     }
 
