@@ -4,8 +4,8 @@
 //! Nor is every loss of a probe a reason to end it. The draft's 2 % are one packet of a small flow's flight: ten flows on a
 //! path end each other's probes at random. And beside a flow that does not answer to loss, as that of BBR's first version,
 //! the queue is always full and each probe would end as it begins, until next to nothing of the path is left. Such a flow
-//! shows: losses stand, also in rounds in which one sends no more than the path delivers. Beside flows that give way, of
-//! ours or CUBIC, they are a tenth of that.
+//! shows: losses stand, also in rounds in which one sends no more than the path delivers. Beside a flow that gives way,
+//! of ours or CUBIC, they are a tenth of that.
 
 use std::time::Duration;
 
