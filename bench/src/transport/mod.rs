@@ -70,8 +70,8 @@ pub struct TransportArgs {
     /// Quantum: cores that the shards are pinned to, such as 0,1
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub cores: Vec<usize>,
-    /// Quantum: microseconds that a shard goes on looking for work before it sleeps
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Quantum: microseconds that a busy shard looks for more work before it sleeps; 0: it sleeps at once
+    #[arg(long, value_name = "N", default_value_t = 50)]
     pub spin_us: u64,
     /// Quantum: what runs the shards' threads
     #[arg(long, value_name = "H", value_enum, default_value_t)]

@@ -83,7 +83,8 @@ pub struct Quantum {
     pub shards: usize,
     /// Cores that the shards are pinned to; none: not pinned.
     pub cores: Vec<usize>,
-    /// Microseconds that a shard goes on looking for work before it sleeps.
+    /// Microseconds that a busy shard, and the task that it hands over to, look for more work before they sleep; 0: they sleep at
+    /// once.
     pub spin_us: u64,
     /// What runs the shards' threads.
     pub host: QuantumHost,
@@ -385,7 +386,7 @@ impl Default for Quantum {
     fn default() -> Self {
         let (host, io) = (QuantumHost::default(), QuantumIo::default());
         let (cores, qlog) = (Vec::new(), PathBuf::new());
-        Self { enable: true, shards: 1, cores, spin_us: 0, host, io, early_data: false, qlog }
+        Self { enable: true, shards: 1, cores, spin_us: 50, host, io, early_data: false, qlog }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
+use quantum_shard::AdaptiveSpin;
 use quantum_shard::handoff::{ControlEnd, ToControl, ToShard};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -30,6 +32,9 @@ pub(crate) struct RingPort {
     /// Readable once the shard rings.
     bell: AsyncFd<OwnedFd>,
     waiting: Option<ToControl>,
+    spin: AdaptiveSpin,
+    /// Nothing has gone either way since.
+    idle_since: Option<Instant>,
 }
 
 /// See [`ControlPort::Memory`].
@@ -46,7 +51,10 @@ impl ControlPort {
     pub(crate) fn push(&mut self, message: ToShard) -> Result<Result<(), ToShard>, PortClosed> {
         match self {
             Self::Ring(port) if port.end.is_closed() => Err(PortClosed),
-            Self::Ring(port) => Ok(port.end.try_send(message)),
+            Self::Ring(port) => {
+                port.idle_since = None;
+                Ok(port.end.try_send(message))
+            }
             #[cfg(test)]
             Self::Memory(port) => match port.to_shard.try_send(message) {
                 Ok(()) => Ok(Ok(())),
@@ -68,9 +76,18 @@ impl ControlPort {
     /// The next message of the shard.
     pub(crate) fn pop(&mut self) -> Option<ToControl> {
         match self {
-            Self::Ring(port) => port.waiting.take().or_else(|| port.end.try_recv()),
+            Self::Ring(port) => port.pop(),
             #[cfg(test)]
             Self::Memory(port) => port.waiting.take().or_else(|| port.to_control.try_recv().ok()),
+        }
+    }
+
+    /// Whether to look for messages once more rather than to wait for them.
+    pub(crate) fn spins(&mut self) -> bool {
+        match self {
+            Self::Ring(port) => port.spins(),
+            #[cfg(test)]
+            Self::Memory(_) => false,
         }
     }
 
@@ -93,11 +110,24 @@ impl ControlPort {
 }
 
 impl RingPort {
-    /// The port of a shard. To be called within a tokio runtime.
-    pub(crate) fn new(end: ControlEnd) -> io::Result<Self> {
+    /// The port of a shard, which looks for messages so long before it sleeps. To be called within a tokio runtime.
+    pub(crate) fn new(end: ControlEnd, spin: Duration) -> io::Result<Self> {
         #[expect(deprecated, reason = "its successor is unsafe; an OwnedFd stays open and the same, as it demands")]
         let bell = AsyncFd::with_interest(end.event()?, Interest::READABLE)?;
-        Ok(Self { end, bell, waiting: None })
+        Ok(Self { end, bell, waiting: None, spin: AdaptiveSpin::new(spin), idle_since: None })
+    }
+
+    fn pop(&mut self) -> Option<ToControl> {
+        let message = self.waiting.take().or_else(|| self.end.try_recv())?;
+        if let Some(since) = self.idle_since.take() {
+            self.spin.found(since.elapsed());
+        }
+        Some(message)
+    }
+
+    fn spins(&mut self) -> bool {
+        let idle_since = *self.idle_since.get_or_insert_with(Instant::now);
+        self.spin.goes_on(idle_since.elapsed())
     }
 
     async fn changed(&mut self, full: bool) -> Result<(), PortClosed> {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use quantum::{CloseReason, Side};
+use quantum_shard::AdaptiveSpin;
 use quantum_shard::handoff::{ConnectTarget, ConnectionKey, ToControl, ToShard};
 use tokio::sync::{mpsc, watch};
 
@@ -119,12 +120,18 @@ impl Pump {
     async fn run(mut self) {
         let mut open = true;
         let outcome = loop {
-            let ring_full = match self.carry_to_shard(&mut open) {
-                Ok(full) => full,
+            let (carried, ring_full) = match self.carry_to_shard(&mut open) {
+                Ok(carried) => carried,
                 Err(closed) => break closed,
             };
-            let more = self.carry_to_control();
-            if more {
+            let worked = carried + self.carry_to_control() > 0;
+            let spins = !ring_full && self.port.spins();
+            if spins {
+                // The shard that shares this processor takes what was sent, and has something new.
+                AdaptiveSpin::pause();
+            }
+            if worked || spins {
+                // All tasks that can run do so first: what they have to send then goes together, and wakes this task once.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -138,12 +145,12 @@ impl Pump {
                 },
             }
         };
-        while self.carry_to_control() {}
+        while self.carry_to_control() > 0 {}
         self.end(outcome);
     }
 
-    /// Moves what waits into the ring. Gives whether the ring is full with something left to move.
-    fn carry_to_shard(&mut self, open: &mut bool) -> Result<bool, PortClosed> {
+    /// Moves what waits into the ring. Gives how many messages, and whether the ring is full with something left to move.
+    fn carry_to_shard(&mut self, open: &mut bool) -> Result<(usize, bool), PortClosed> {
         let mut carried = 0;
         let full = loop {
             if let Some(message) = self.unsent.take() {
@@ -166,7 +173,7 @@ impl Pump {
             }
         };
         self.port.flush();
-        Ok(full)
+        Ok((carried, full))
     }
 
     fn take(&mut self, command: Command) -> ToShard {
@@ -180,15 +187,15 @@ impl Pump {
         }
     }
 
-    /// Gives out what the shard sent. Gives whether more may be waiting.
-    fn carry_to_control(&mut self) -> bool {
-        for _ in 0..BATCH {
+    /// Gives out what the shard sent. Gives how many messages.
+    fn carry_to_control(&mut self) -> usize {
+        for carried in 0..BATCH {
             match self.port.pop() {
                 Some(message) => self.give_out(message),
-                None => return false,
+                None => return carried,
             }
         }
-        true
+        BATCH
     }
 
     fn give_out(&mut self, message: ToControl) {

@@ -11,6 +11,7 @@ mod port;
 mod qlog;
 mod shards;
 mod socket;
+mod spin;
 mod steering;
 mod work;
 
@@ -19,3 +20,4 @@ pub use error::ShardError;
 pub use host::{HostKind, IoKind};
 pub use qlog::Qlog;
 pub use shards::{AppKind, Shards, ShardsConfig};
+pub use spin::AdaptiveSpin;

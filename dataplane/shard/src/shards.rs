@@ -44,7 +44,7 @@ pub struct ShardsConfig {
     pub shards: usize,
     /// Cores that they are pinned to, in order; none: not pinned.
     pub cores: Vec<usize>,
-    /// How long a shard looks for more work before it sleeps.
+    /// How long a shard looks for more work before it sleeps, at most ([`AdaptiveSpin`](crate::AdaptiveSpin)).
     pub spin: Duration,
     /// What runs their threads.
     pub host: HostKind,

@@ -44,7 +44,8 @@ pub(super) fn start(
         started => started,
     }
     .map_err(|error| EndpointError(error.to_string()))?;
-    let port = |end| RingPort::new(end).map(ControlPort::Ring).map_err(|error| EndpointError(error.to_string()));
+    let port =
+        |end| RingPort::new(end, options.spin).map(ControlPort::Ring).map_err(|error| EndpointError(error.to_string()));
     let ports = ends.into_iter().map(port).collect::<Result<_, _>>()?;
     Ok(Started { shards, ports })
 }

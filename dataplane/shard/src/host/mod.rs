@@ -48,7 +48,7 @@ pub(crate) struct HostSettings {
     pub(crate) io: IoKind,
     /// The core that the thread is pinned to.
     pub(crate) core: Option<usize>,
-    /// How long to look for more after the last work, before parking.
+    /// How long to look for more after the last work, at most, before parking ([`AdaptiveSpin`](crate::AdaptiveSpin)).
     pub(crate) spin: Duration,
     /// Bytes of the largest transmit.
     pub(crate) transmit_len: usize,
