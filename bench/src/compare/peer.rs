@@ -28,7 +28,7 @@ pub(super) fn flags(peer: &str) -> anyhow::Result<&'static [&'static str]> {
         "quantum-grpc" => &["--transport", "quantum-grpc"],
         WITHOUT_FEC => &["--transport", "quantum-grpc", "--no-fec"],
         "quantum" => &["--transport", "quantum"],
-        SPINNING => &["--transport", "quantum-echo", "--host", "bare", "--spin-us", "100"],
+        SPINNING => &["--transport", "quantum-echo", "--workers", "1", "--host", "bare", "--spin-us", "100"],
         "tcp-cubic" => &["--transport", "tcp", "--congestion", "cubic"],
         "tcp-bbr" => &["--transport", "tcp", "--congestion", "bbr"],
         "tcp-grpc-cubic" => &["--transport", "tcp-grpc", "--congestion", "cubic"],

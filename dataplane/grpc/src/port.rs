@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quantum_shard::AdaptiveSpin;
 use quantum_shard::handoff::{ControlEnd, ToControl, ToShard};
@@ -33,8 +33,6 @@ pub(crate) struct RingPort {
     bell: AsyncFd<OwnedFd>,
     waiting: Option<ToControl>,
     spin: AdaptiveSpin,
-    /// Nothing has gone either way since.
-    idle_since: Option<Instant>,
 }
 
 /// See [`ControlPort::Memory`].
@@ -51,10 +49,7 @@ impl ControlPort {
     pub(crate) fn push(&mut self, message: ToShard) -> Result<Result<(), ToShard>, PortClosed> {
         match self {
             Self::Ring(port) if port.end.is_closed() => Err(PortClosed),
-            Self::Ring(port) => {
-                port.idle_since = None;
-                Ok(port.end.try_send(message))
-            }
+            Self::Ring(port) => Ok(port.end.try_send(message)),
             #[cfg(test)]
             Self::Memory(port) => match port.to_shard.try_send(message) {
                 Ok(()) => Ok(Ok(())),
@@ -76,16 +71,34 @@ impl ControlPort {
     /// The next message of the shard.
     pub(crate) fn pop(&mut self) -> Option<ToControl> {
         match self {
-            Self::Ring(port) => port.pop(),
+            Self::Ring(port) => port.waiting.take().or_else(|| port.end.try_recv()),
             #[cfg(test)]
             Self::Memory(port) => port.waiting.take().or_else(|| port.to_control.try_recv().ok()),
         }
     }
 
-    /// Whether to look for messages once more rather than to wait for them.
-    pub(crate) fn spins(&mut self) -> bool {
+    /// Something was pushed or popped.
+    pub(crate) fn worked(&mut self) {
         match self {
-            Self::Ring(port) => port.spins(),
+            Self::Ring(port) => port.spin.worked(),
+            #[cfg(test)]
+            Self::Memory(_) => {}
+        }
+    }
+
+    /// Whether work comes all the time.
+    pub(crate) fn is_busy(&self) -> bool {
+        match self {
+            Self::Ring(port) => port.spin.is_busy(),
+            #[cfg(test)]
+            Self::Memory(_) => false,
+        }
+    }
+
+    /// Nothing was pushed or popped; whether to look once more rather than to wait.
+    pub(crate) fn looks_on(&mut self) -> bool {
+        match self {
+            Self::Ring(port) => port.spin.looks_on(),
             #[cfg(test)]
             Self::Memory(_) => false,
         }
@@ -114,20 +127,7 @@ impl RingPort {
     pub(crate) fn new(end: ControlEnd, spin: Duration) -> io::Result<Self> {
         #[expect(deprecated, reason = "its successor is unsafe; an OwnedFd stays open and the same, as it demands")]
         let bell = AsyncFd::with_interest(end.event()?, Interest::READABLE)?;
-        Ok(Self { end, bell, waiting: None, spin: AdaptiveSpin::new(spin), idle_since: None })
-    }
-
-    fn pop(&mut self) -> Option<ToControl> {
-        let message = self.waiting.take().or_else(|| self.end.try_recv())?;
-        if let Some(since) = self.idle_since.take() {
-            self.spin.found(since.elapsed());
-        }
-        Some(message)
-    }
-
-    fn spins(&mut self) -> bool {
-        let idle_since = *self.idle_since.get_or_insert_with(Instant::now);
-        self.spin.goes_on(idle_since.elapsed())
+        Ok(Self { end, bell, waiting: None, spin: AdaptiveSpin::new(spin) })
     }
 
     async fn changed(&mut self, full: bool) -> Result<(), PortClosed> {

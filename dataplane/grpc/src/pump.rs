@@ -16,8 +16,8 @@ use crate::connection::{Connection, ConnectionShared, Established};
 use crate::endpoint::EndpointShared;
 use crate::port::{ControlPort, PortClosed};
 
-/// Messages carried in one direction before the other has its turn.
-const BATCH: usize = 256;
+/// Messages carried in one direction before others have their turn.
+const BATCH: usize = 64;
 
 /// The code with which a server closes a connection that nobody accepts.
 const CODE_REFUSED: u64 = 0x2;
@@ -125,12 +125,18 @@ impl Pump {
                 Err(closed) => break closed,
             };
             let worked = carried + self.carry_to_control() > 0;
-            let spins = !ring_full && self.port.spins();
-            if spins {
-                // The shard that shares this processor takes what was sent, and has something new.
+            let is_busy = if worked {
+                self.port.worked();
+                self.port.is_busy()
+            } else {
+                self.port.looks_on() && !ring_full
+            };
+            if is_busy {
+                // A shard that shares this processor takes what was sent before the tasks have more, and the peer has something
+                // to do meanwhile. Else both work in turns, each waiting for the other.
                 AdaptiveSpin::pause();
             }
-            if worked || spins {
+            if worked || is_busy {
                 // All tasks that can run do so first: what they have to send then goes together, and wakes this task once.
                 tokio::task::yield_now().await;
                 continue;

@@ -3,8 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use quantum::Time;
-
 use crate::port::Parkable;
 use crate::spin::AdaptiveSpin;
 use crate::work::Work;
@@ -23,21 +21,16 @@ pub(super) struct Runner<'a, P> {
     pub(super) port: P,
     work: &'a mut dyn Work,
     spin: AdaptiveSpin,
-    worked_at: Time,
-    /// Nothing has been found since.
-    idle: bool,
 }
 
 impl<'a, P: Parkable> Runner<'a, P> {
     pub(super) fn new(port: P, work: &'a mut dyn Work, spin: Duration) -> Self {
-        let worked_at = port.now();
-        Self { port, work, spin: AdaptiveSpin::new(spin), worked_at, idle: false }
+        Self { port, work, spin: AdaptiveSpin::new(spin) }
     }
 
     /// Turns until there is nothing to do and looking on does not pay.
     pub(super) fn run_until_idle(&mut self) -> io::Result<Next> {
         loop {
-            let began = self.port.now();
             let turn = self.work.turn(&mut self.port);
             self.port.submit()?;
             if turn.done {
@@ -45,17 +38,13 @@ impl<'a, P: Parkable> Runner<'a, P> {
             }
             let now = self.port.now();
             if turn.worked {
-                if std::mem::take(&mut self.idle) {
-                    self.spin.found(began - self.worked_at);
-                }
-                self.worked_at = now;
+                self.spin.worked();
                 continue;
             }
-            self.idle = true;
             if turn.deadline.is_some_and(|deadline| deadline <= now) || self.port.has_completions() {
                 continue;
             }
-            if self.spin.goes_on(now - self.worked_at) {
+            if self.spin.looks_on() {
                 AdaptiveSpin::pause();
                 continue;
             }
