@@ -1,11 +1,10 @@
 //! A connection as the control plane holds it.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use quantum::{Alpn, CloseReason, CongestionStats, ConnectionStats, DatagramError, Guuid, Side, StreamId};
+use quantum::{Alpn, CloseReason, CongestionStats, ConnectionStats, DatagramError, Guuid, IdMap, Side, StreamId};
 use quantum_shard::handoff::{ConnectionKey, ToShard};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -69,7 +68,7 @@ type OpenedStream = (StreamId, Arc<StreamShared>);
 
 #[derive(Debug)]
 struct Streams {
-    open: HashMap<StreamId, Arc<StreamShared>>,
+    open: IdMap<StreamId, Arc<StreamShared>>,
     opened: Option<mpsc::UnboundedSender<OpenedStream>>,
     next_index: u64,
     stats: Vec<oneshot::Sender<ConnectionStats>>,
@@ -95,7 +94,7 @@ pub(crate) struct ConnectionShared {
 impl ConnectionShared {
     pub(crate) fn new(key: ConnectionKey, side: Side) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let streams = Streams { open: HashMap::new(), opened: Some(sender), next_index: 0, stats: Vec::new() };
+        let streams = Streams { open: IdMap::default(), opened: Some(sender), next_index: 0, stats: Vec::new() };
         Self {
             key,
             side,

@@ -3,11 +3,10 @@
 //! It carries and never waits for anybody: what comes from the shard goes into per-stream queues that credit bounds, what
 //! goes to the shard waits in this task's queue while the ring is full, and meanwhile the other direction goes on.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use quantum::{CloseReason, Side};
+use quantum::{CloseReason, IdMap, Side};
 use quantum_shard::AdaptiveSpin;
 use quantum_shard::handoff::{ConnectTarget, ConnectionKey, ToControl, ToShard};
 use tokio::sync::{mpsc, watch};
@@ -76,7 +75,7 @@ pub(crate) struct Pump {
     accepted: Option<mpsc::Sender<Connection>>,
     /// Dropped when the pump ends.
     _running: watch::Sender<()>,
-    connections: HashMap<ConnectionKey, Arc<ConnectionShared>>,
+    connections: IdMap<ConnectionKey, Arc<ConnectionShared>>,
     unsent: Option<ToShard>,
 }
 
@@ -109,7 +108,7 @@ impl PumpSeat {
             endpoint: Arc::downgrade(endpoint),
             accepted,
             _running: running,
-            connections: HashMap::new(),
+            connections: IdMap::default(),
             unsent: None,
         };
         tokio::spawn(pump.run());

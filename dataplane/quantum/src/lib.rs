@@ -15,6 +15,7 @@ mod event;
 pub mod fec;
 mod guuid;
 mod histogram;
+mod id_map;
 mod observer;
 mod params;
 mod path;
@@ -45,6 +46,7 @@ pub use event::Event;
 pub use fec::{FecConfig, FecMode};
 pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
 pub use histogram::DurationHistogram;
+pub use id_map::{IdHasher, IdMap};
 pub use observer::{ConnectionLog, LogEvent, Observer, PacketInfo};
 pub use path::{EcnState, PathConfig};
 pub use stats::{

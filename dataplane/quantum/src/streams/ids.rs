@@ -1,17 +1,11 @@
 //! Which streams there have been: what may be opened, and what is over and forgotten.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashSet;
+use std::hash::BuildHasherDefault;
 
 use super::credit::Granted;
+use crate::id_map::IdHasher;
 use crate::{Side, StreamId, TransportError, TransportErrorCode};
-
-/// Hashes ids, alike in every process. Who picks ids to collide is limited to as many as it may have streams.
-#[derive(Debug, Default)]
-pub(super) struct IdHasher(u64);
-
-/// A map by stream id. Nothing iterates over it: its order says nothing.
-pub(super) type IdMap<T> = HashMap<StreamId, T, BuildHasherDefault<IdHasher>>;
 
 /// Ids of both sides. What has been opened and is not live is over: it takes no memory.
 #[derive(Debug)]
@@ -132,23 +126,5 @@ impl Ids {
     /// Whether the peer is to be told how many streams it may open.
     pub(super) fn wants_update(&self) -> bool {
         self.remote.is_pending()
-    }
-}
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    /// Multiplies by 2^64 / golden ratio, and folds the high half, which all bits have reached, into the low one.
-    fn write_u64(&mut self, number: u64) {
-        let product = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ product >> 32;
     }
 }

@@ -28,11 +28,12 @@ use bytes::Bytes;
 
 use self::chunks::Chunks;
 use self::credit::{Granted, Received};
-use self::ids::{IdMap, Ids, Named};
+use self::ids::{Ids, Named};
 use self::receive::Receiving;
 pub use self::schedule::Priority;
 use self::schedule::{Line, Place};
 use self::send::Sending;
+use crate::id_map::IdMap;
 use crate::stats::StreamsStats;
 use crate::{Event, OpenError, Read, Side, StreamId, TransportError, WriteError};
 
@@ -66,7 +67,7 @@ pub(crate) struct Streams {
     config: StreamsConfig,
     peer: PeerLimits,
     ids: Ids,
-    live: IdMap<Stream>,
+    live: IdMap<StreamId, Stream>,
     /// Connection credit given: the highest offsets received of all streams count as consumed at once, read or not.
     granted: Granted,
     /// Connection credit had.

@@ -1,12 +1,12 @@
 //! The application that hands streams to the control plane.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use quantum::{
-    CloseReason, ConnectOptions, ConnectionHandle, Endpoint, Event, GuuidGenerator, OpenError, Priority, StreamId,
-    Time, TransportErrorCode,
+    CloseReason, ConnectOptions, ConnectionHandle, Endpoint, Event, GuuidGenerator, IdMap, OpenError, Priority,
+    StreamId, Time, TransportErrorCode,
 };
 
 use super::App;
@@ -23,7 +23,7 @@ const COMMANDS_MAX: usize = 1024;
 #[derive(Debug)]
 struct Connection {
     handle: ConnectionHandle,
-    streams: HashMap<StreamId, StreamState>,
+    streams: IdMap<StreamId, StreamState>,
     /// Streams that wait until the peer allows them, in the order of their ids.
     waiting: VecDeque<StreamId>,
 }
@@ -32,8 +32,8 @@ struct Connection {
 pub(crate) struct ControlApp {
     end: ShardEnd,
     outbox: VecDeque<ToControl>,
-    keys: HashMap<ConnectionHandle, ConnectionKey>,
-    connections: HashMap<ConnectionKey, Connection>,
+    keys: IdMap<ConnectionHandle, ConnectionKey>,
+    connections: IdMap<ConnectionKey, Connection>,
     /// Streams that could be read but for the outbox.
     stalled: VecDeque<(ConnectionKey, StreamId)>,
     /// Connections whose datagrams could be received but for the outbox.
@@ -50,8 +50,8 @@ impl ControlApp {
         Self {
             end,
             outbox: VecDeque::new(),
-            keys: HashMap::new(),
-            connections: HashMap::new(),
+            keys: IdMap::default(),
+            connections: IdMap::default(),
             stalled: VecDeque::new(),
             stalled_datagrams: VecDeque::new(),
             guuids: GuuidGenerator::new(seed),
@@ -138,7 +138,7 @@ impl ControlApp {
     }
 
     fn insert(&mut self, key: ConnectionKey, handle: ConnectionHandle) {
-        let connection = Connection { handle, streams: HashMap::new(), waiting: VecDeque::new() };
+        let connection = Connection { handle, streams: IdMap::default(), waiting: VecDeque::new() };
         self.connections.insert(key, connection);
     }
 
