@@ -218,10 +218,13 @@ fn a_server_dies(transport: &[&str]) {
     let open = ["drive", "--rate", "100", "--size", "64", "--seconds", "4", "--warmup", "0", "--connect"];
     let mut arguments = [&open[..], &[&server.address, "--certs", certs.to_str().unwrap(), "--transport"]].concat();
     arguments.extend(transport);
-    let client = Command::new(BENCH).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    // A slow machine has connected by then.
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let mut client = Command::new(BENCH).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(client.stderr.take().unwrap());
+    let mut connected = String::new();
+    told.read_line(&mut connected).unwrap();
+    assert!(connected.starts_with("connected to "), "{connected}");
     server.process.kill().unwrap();
+    std::io::copy(&mut told, &mut std::io::sink()).unwrap();
     let output = client.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let result: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();

@@ -85,11 +85,24 @@ struct Plan {
     concurrency: usize,
     warmup: Duration,
     server_pid: Option<u32>,
+    quiet: bool,
 }
 
 impl Plan {
     fn meters(&self, wire: Wire) -> Meters {
         Meters::new(wire, self.server_pid)
+    }
+
+    /// Says that the schedule starts, unless only the result is wanted.
+    fn tell_connected(&self) {
+        if !self.quiet {
+            eprintln!(
+                "connected to {}; measuring for {} s after {} s of warm-up",
+                self.remote,
+                self.seconds,
+                self.warmup.as_secs_f64()
+            );
+        }
     }
 }
 
@@ -147,6 +160,7 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
     let measured = match args.transport.transport {
         Transport::Tcp => {
             let connection = FramedTcp::connect(plan.remote, congestion)?;
+            plan.tell_connected();
             if plan.rate > 0.0 { open::framed(connection, &plan)? } else { closed::framed(connection, &plan)? }
         }
         transport => {
@@ -171,6 +185,7 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn calls(runtime: &tokio::runtime::Runtime, echo: &impl Echo, plan: &Plan) -> Measured {
+    plan.tell_connected();
     if plan.rate > 0.0 { open::calls(runtime, echo, plan) } else { closed::calls(runtime, echo, plan) }
 }
 
@@ -189,6 +204,7 @@ fn plan(args: &DriveArgs) -> anyhow::Result<Plan> {
         concurrency: args.concurrency,
         warmup: Duration::from_secs_f64(args.warmup),
         server_pid: args.server_pid,
+        quiet: args.transport.json,
     })
 }
 

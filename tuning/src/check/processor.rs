@@ -13,13 +13,11 @@ pub(super) fn count(host: &Host) -> Finding {
     let wish = Wish {
         name: "processors",
         wanted: "2 or more",
-        why: "a shard that spins fills its core; the control plane needs another",
+        why: "a busy shard fills its core; the control plane needs another",
     };
     match host.processors().len() {
         0 => wish.unknown("not told"),
-        count => {
-            wish.judge(count >= 2, count.to_string(), "give the machine more, or leave spinning off (--spin-us 0)")
-        }
+        count => wish.judge(count >= 2, count.to_string(), "give the machine more"),
     }
 }
 
@@ -91,7 +89,7 @@ pub(super) fn siblings(host: &Host) -> Finding {
     let wish = Wish {
         name: "hyper-threads",
         wanted: "off, or one shard per physical core",
-        why: "two spinning threads on one core take half of it from each other",
+        why: "two busy threads on one core take half of it from each other",
     };
     match host.text("sys/devices/system/cpu/smt/active").as_deref() {
         Some("0") => wish.good("off"),
