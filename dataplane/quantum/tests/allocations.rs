@@ -11,7 +11,7 @@ use back_to_back::{BackToBack, Load, Setup};
 use quantum::FecMode;
 
 /// Packets before the count starts, and packets that are counted.
-const WARM_UP: u64 = 40_000;
+const WARM_UP: u64 = 100_000;
 const COUNTED: u64 = 40_000;
 
 /// Allocations while [`COUNTED`] packets leave, both ends together.

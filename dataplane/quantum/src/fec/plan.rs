@@ -7,7 +7,7 @@ use super::code::{REPAIRS_MAX, SHARDS_MAX};
 
 /// Repair symbols of one group are spread over six of these, which is twice the round trip's share that a single one waits.
 const SPACING: Duration = Duration::from_millis(1);
-const SPACING_MIN: Duration = Duration::from_micros(200);
+const SPACING_MIN: Duration = Duration::from_micros(300);
 /// Shares of the round-trip time: what a repair symbol may wait at most on a path whose losses are independent, and where they
 /// come in bursts. Six spacings, the place of the third symbol, are then a quarter of the round trip.
 const SPACING_SHARE: u32 = 20;
