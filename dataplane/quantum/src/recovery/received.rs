@@ -30,7 +30,7 @@ pub(crate) struct ReceivedInfo {
     pub(crate) ack_eliciting: bool,
     /// It carries nothing but repair symbols.
     pub(crate) repair_only: bool,
-    /// It ends a message (PSH): its sender waits for nothing more.
+    /// It ends a message (PSH): nothing follows it that an acknowledgement had to wait for.
     pub(crate) message_end: bool,
     /// The network marked it: congestion experienced.
     pub(crate) ce: bool,
@@ -75,10 +75,11 @@ impl ReceivedPackets {
         }
     }
 
-    /// Acknowledgements may wait an eighth of the round-trip time, 1 ms at most.
+    /// Acknowledgements may wait an eighth of the round-trip time, 1 ms at most; after a message's end half as long, and after
+    /// packets with nothing but repair symbols a quarter of the round-trip time, 5 ms at most.
     pub(crate) fn set_ack_delay(&mut self, rtt: Duration) {
         self.ack_delay = (rtt / 8).min(ACK_DELAY_MAX);
-        self.repair_ack_delay = (rtt / 8).min(REPAIR_ACK_DELAY_MAX);
+        self.repair_ack_delay = (rtt / 4).min(REPAIR_ACK_DELAY_MAX);
     }
 
     /// Whether the number came in before, or is too old to tell. Asked before a packet is opened it saves the work.
@@ -131,8 +132,14 @@ impl ReceivedPackets {
         }
         self.eliciting += 1;
         let handshake = !info.epoch.is_one_rtt();
-        let at_once = !in_order || info.ce || info.message_end || handshake || self.eliciting >= ELICITING_MAX;
-        let due = if at_once { now } else { now + self.ack_delay };
+        let at_once = !in_order || info.ce || handshake || self.eliciting >= ELICITING_MAX;
+        let delay = match info.message_end {
+            _ if at_once => Duration::ZERO,
+            // An answer may be on its way already, and carries it for a fifth of the bytes.
+            true => self.ack_delay / 2,
+            false => self.ack_delay,
+        };
+        let due = now + delay;
         self.ack_due = Some(self.ack_due.map_or(due, |earlier| earlier.min(due)));
     }
 

@@ -28,20 +28,30 @@ fn a_lone_packet_waits_for_data_to_ride_on_and_the_second_does_not() {
 }
 
 #[test]
-fn the_delay_is_an_eighth_of_a_short_round_trip() {
-    let mut received = with([0]);
-    received.set_ack_delay(Duration::from_micros(800));
-    received.on_received(at(0), 1, DATA);
-    assert_eq!(received.ack_due(), Some(at(100)));
+fn the_delay_is_a_share_of_a_short_round_trip() {
+    let (end, repair) = (ReceivedInfo { message_end: true, ..DATA }, ReceivedInfo { repair_only: true, ..DATA });
+    let (short, long) = (Duration::from_micros(800), Duration::from_millis(200));
+    for (info, rtt, due) in [
+        (DATA, short, 100),
+        (end, short, 50),
+        (repair, short, 200),
+        (DATA, long, 1_000),
+        (end, long, 500),
+        (repair, long, 5_000),
+    ] {
+        let mut received = with([0]);
+        received.set_ack_delay(rtt);
+        received.on_received(at(0), 1, info);
+        assert_eq!(received.ack_due(), Some(at(due)), "{info:?} {rtt:?}");
+    }
 }
 
 #[test]
-fn gaps_reordering_marks_message_ends_and_handshakes_are_acknowledged_at_once() {
+fn gaps_reordering_marks_and_handshakes_are_acknowledged_at_once() {
     let cases = [
         (5, DATA),
         (2, DATA),
         (4, ReceivedInfo { ce: true, ..DATA }),
-        (4, ReceivedInfo { message_end: true, ..DATA }),
         (4, ReceivedInfo { epoch: Epoch::Handshake, ..DATA }),
     ];
     for (number, info) in cases {

@@ -106,6 +106,8 @@ fn a_key_update_before_the_first_phase_was_confirmed_ends_the_connection() {
 fn a_key_update_of_the_peer_is_answered() {
     let (mut net, client, server) = Net::connected(&config());
     assert!(net.delivers(client, server));
+    // The first phase is confirmed when what came in it is acknowledged.
+    net.run_for(RTT);
     let forged = Forged::frames(Epoch::OneRtt1, &[0x01]);
     let data = net.nodes[CLIENT].endpoint.slots.get_mut(client).unwrap().forge(&forged).unwrap();
     let sent = net.log.len();
