@@ -95,9 +95,11 @@ async fn answer(mut stream: QuantumStream) -> anyhow::Result<()> {
         ECHO => {
             let mut chunk = Some(first);
             while let Some(bytes) = chunk {
-                if !bytes.is_empty() {
-                    stream.send_bytes(bytes).await?;
+                if stream.is_finished() {
+                    stream.send_last(bytes).await?;
+                    return Ok(());
                 }
+                stream.send_bytes(bytes).await?;
                 chunk = stream.chunk().await?;
             }
         }
@@ -121,8 +123,7 @@ async fn count(mut stream: QuantumStream, first: Bytes) -> anyhow::Result<()> {
         let Some(chunk) = chunk? else { break };
         counted.add(Instant::now(), chunk.len());
     }
-    stream.send_bytes(counted.arrived().to_bytes()).await?;
-    stream.finish()?;
+    stream.send_last(counted.arrived().to_bytes()).await?;
     while stream.chunk().await?.is_some() {}
     Ok(())
 }
@@ -209,10 +210,7 @@ impl QuantumStreams {
     async fn echoed(&self, message: Bytes) -> anyhow::Result<u64> {
         let (mut receive, mut send) = self.connection.open_stream()?.into_split();
         // Both at once: a message larger than the windows comes back while it is being sent.
-        let sending = async {
-            send.send_bytes(message).await?;
-            send.finish()
-        };
+        let sending = send.send_last(message);
         let receiving = async {
             let mut received = 0;
             while let Some(chunk) = receive.chunk().await? {

@@ -108,8 +108,11 @@ impl Outbound {
 
     /// Ends the direction after all that was pushed.
     pub(crate) async fn finish(&mut self) -> Result<(), StreamError> {
-        self.flush().await?;
-        self.send.finish()
+        let last = self.gathered.split().freeze();
+        self.torn = true;
+        self.send.send_last(last).await?;
+        self.torn = false;
+        Ok(())
     }
 
     /// Ends the direction with `last`, without waiting. What cannot go whole becomes a reset with `code`.

@@ -229,9 +229,9 @@ impl Pump {
                     stream.on_data(data);
                 }
             }
-            ToControl::Finished(key, id) => {
+            ToControl::Finished(key, id, last) => {
                 if let Some(stream) = stream(key, id) {
-                    stream.on_finished();
+                    stream.on_finished(last);
                 }
             }
             ToControl::Reset(key, id, code) => {

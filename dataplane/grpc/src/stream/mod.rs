@@ -133,6 +133,13 @@ impl ReceiveHalf {
         std::future::poll_fn(|cx| self.poll_chunk(cx)).await.transpose()
     }
 
+    /// Whether the peer has ended its direction and everything of it has been read.
+    pub fn is_finished(&self) -> bool {
+        let state = lock(&self.handle.shared.receive);
+        let is_empty = self.current.is_empty() && state.chunks.is_empty() && state.small.is_empty();
+        is_empty && matches!(state.end, Some(ReceiveEnd::Finished))
+    }
+
     /// Gives bytes back that belong to the next read.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
         debug_assert!(self.current.is_empty(), "only what the latest read gave is given back");
@@ -228,6 +235,31 @@ impl SendHalf {
         Ok(())
     }
 
+    /// Sends all of `data` as [`send_bytes`](Self::send_bytes) does, and ends this direction after it: in one hand-off if the
+    /// credit allows.
+    ///
+    /// # Errors
+    /// As [`poll_send`](Self::poll_send).
+    pub async fn send_last(&mut self, mut data: Bytes) -> Result<(), StreamError> {
+        while !self.is_within_credit(&data)? {
+            std::future::poll_fn(|cx| self.poll_send(cx, &mut data)).await?;
+        }
+        self.ended = true;
+        self.handle.tell(ToShard::Finish(self.handle.connection.key(), self.handle.id, data));
+        Ok(())
+    }
+
+    fn is_within_credit(&self, data: &Bytes) -> Result<bool, StreamError> {
+        if self.ended {
+            return Err(StreamError::Finished);
+        }
+        let state = lock(&self.handle.shared.send);
+        match &state.end {
+            Some(end) => Err(end.clone()),
+            None => Ok(data.len() <= state.credit),
+        }
+    }
+
     /// Tells the peer of the stream before there is anything to send: it learns of one with what comes first on it.
     pub fn announce(&mut self) {
         if !self.ended {
@@ -253,7 +285,7 @@ impl SendHalf {
         if std::mem::replace(&mut self.ended, true) {
             return Err(StreamError::Finished);
         }
-        self.handle.tell(ToShard::Finish(self.handle.connection.key(), self.handle.id));
+        self.handle.tell(ToShard::Finish(self.handle.connection.key(), self.handle.id, Bytes::new()));
         Ok(())
     }
 
@@ -345,12 +377,25 @@ impl QuantumStream {
         self.receive.chunk().await
     }
 
+    /// See [`ReceiveHalf::is_finished`].
+    pub fn is_finished(&self) -> bool {
+        self.receive.is_finished()
+    }
+
     /// See [`SendHalf::send_bytes`].
     ///
     /// # Errors
     /// As there.
     pub async fn send_bytes(&mut self, data: Bytes) -> Result<(), StreamError> {
         self.send.send_bytes(data).await
+    }
+
+    /// See [`SendHalf::send_last`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_last(&mut self, data: Bytes) -> Result<(), StreamError> {
+        self.send.send_last(data).await
     }
 
     /// See [`SendHalf::announce`].

@@ -85,9 +85,12 @@ impl StreamShared {
         }
     }
 
-    fn on_receive_end(&self, end: ReceiveEnd) {
+    fn on_receive_end(&self, last: Bytes, end: ReceiveEnd) {
         let mut state = lock(&self.receive);
         if state.end.is_none() {
+            if !last.is_empty() {
+                state.push(last);
+            }
             if let ReceiveEnd::Reset(_) = end {
                 state.chunks.clear();
                 state.small.clear();
@@ -97,12 +100,12 @@ impl StreamShared {
         wake(state.waker.take());
     }
 
-    pub(crate) fn on_finished(&self) {
-        self.on_receive_end(ReceiveEnd::Finished);
+    pub(crate) fn on_finished(&self, last: Bytes) {
+        self.on_receive_end(last, ReceiveEnd::Finished);
     }
 
     pub(crate) fn on_reset(&self, code: u64) {
-        self.on_receive_end(ReceiveEnd::Reset(code));
+        self.on_receive_end(Bytes::new(), ReceiveEnd::Reset(code));
     }
 
     fn on_send(&self, change: impl FnOnce(&mut SendState)) {
@@ -130,7 +133,7 @@ impl StreamShared {
 
     /// The connection is over: what had been received stays readable.
     pub(crate) fn on_lost(&self, reason: &CloseReason) {
-        self.on_receive_end(ReceiveEnd::Lost(reason.clone()));
+        self.on_receive_end(Bytes::new(), ReceiveEnd::Lost(reason.clone()));
         self.on_send(|state| {
             state.end.get_or_insert_with(|| StreamError::ConnectionLost(reason.clone()));
         });

@@ -113,7 +113,7 @@ impl Wire {
 
     async fn carry(&mut self, end: End, message: ToShard) {
         if let ToShard::Data(connection, id, _)
-        | ToShard::Finish(connection, id)
+        | ToShard::Finish(connection, id, _)
         | ToShard::Reset(connection, id, _)
         | ToShard::Stop(connection, id, _) = message
         {
@@ -133,8 +133,9 @@ impl Wire {
                 }
             }
             ToShard::Data(connection, id, data) => self.data(end, base(end, connection), id, data).await,
-            ToShard::Finish(connection, id) => {
+            ToShard::Finish(connection, id, last) => {
                 let base = base(end, connection);
+                self.data(end, base, id, last).await;
                 if let Some(flow) = self.flows.get_mut(&(base, id, end)) {
                     flow.finish = true;
                     self.push(base, id, end).await;
@@ -242,7 +243,7 @@ impl Wire {
             }
             if flow.finish {
                 flow.over = true;
-                self.tell(receiver, ToControl::Finished(key(receiver, base), id)).await;
+                self.tell(receiver, ToControl::Finished(key(receiver, base), id, Bytes::new())).await;
                 self.tell(sender, ToControl::Delivered(key(sender, base), id)).await;
             }
             return;

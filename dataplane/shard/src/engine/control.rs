@@ -10,7 +10,7 @@ use quantum::{
 };
 
 use super::App;
-use super::stream::StreamState;
+use super::stream::{Inbound, StreamState};
 use crate::handoff::{ConnectTarget, ConnectionKey, ShardEnd, ToControl, ToShard};
 
 /// Messages that wait for room in the ring before streams are read no further. Those that carry no data go on: their number
@@ -83,12 +83,7 @@ impl ControlApp {
             ToShard::Connect { connection, target } => self.connect(now, endpoint, connection, *target),
             ToShard::Open(key, id) => self.open(endpoint, key, id),
             ToShard::Data(key, id, data) => self.write(endpoint, key, id, data),
-            ToShard::Finish(key, id) => {
-                if let Some(stream) = self.stream(key, id) {
-                    stream.finish();
-                }
-                self.push_outbound(endpoint, key, id);
-            }
+            ToShard::Finish(key, id, last) => self.finish(endpoint, key, id, last),
             ToShard::Reset(key, id, code) => self.reset(endpoint, key, id, code),
             ToShard::Stop(key, id, code) => self.stop(endpoint, key, id, code),
             ToShard::Credit(key, id, bytes) => {
@@ -212,15 +207,25 @@ impl ControlApp {
         self.push_outbound(endpoint, key, id);
     }
 
+    fn finish(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, id: StreamId, last: Bytes) {
+        let Some(stream) = self.stream(key, id) else { return };
+        if !last.is_empty() {
+            let within = stream.push(last);
+            debug_assert!(within, "the control plane keeps to its credit");
+        }
+        stream.finish();
+        self.push_outbound(endpoint, key, id);
+    }
+
     /// Moves what the control plane wrote to the core.
     fn push_outbound(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, id: StreamId) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
         let Some(stream) = connection.streams.get_mut(&id) else { return };
         let Some(mut core) = endpoint.connection(connection.handle) else { return };
-        let taken = stream.write(&mut core, id);
+        stream.write(&mut core, id);
         drop(core);
-        if taken > 0 {
-            self.outbox.push_back(ToControl::Credit(key, id, taken));
+        if let Some(bytes) = stream.credit_to_give() {
+            self.outbox.push_back(ToControl::Credit(key, id, bytes));
         }
         self.forget_if_over(key, id);
     }
@@ -236,7 +241,7 @@ impl ControlApp {
                 break;
             }
             let Some(inbound) = stream.read(&mut core, id) else { break };
-            self.outbox.push_back(inbound.message(key, id));
+            hand_over(&mut self.outbox, key, id, inbound);
         }
         drop(core);
         self.forget_if_over(key, id);
@@ -249,7 +254,7 @@ impl ControlApp {
         let Some(mut core) = endpoint.connection(connection.handle) else { return };
         for (&id, stream) in &mut connection.streams {
             while let Some(inbound) = stream.read_rest(&mut core, id) {
-                self.outbox.push_back(inbound.message(key, id));
+                hand_over(&mut self.outbox, key, id, inbound);
             }
         }
     }
@@ -327,6 +332,23 @@ impl ControlApp {
             Event::Early { .. } | Event::Connected { .. } | Event::Closed(_) => {}
         }
     }
+}
+
+/// Puts what a stream brought at the end of what waits for the control plane: its end together with the data before it.
+fn hand_over(outbox: &mut VecDeque<ToControl>, key: ConnectionKey, id: StreamId, inbound: Inbound) {
+    let message = match inbound {
+        Inbound::Data(data) => ToControl::Data(key, id, data),
+        Inbound::Reset(code) => ToControl::Reset(key, id, code),
+        Inbound::Finished => match outbox.back_mut() {
+            Some(ToControl::Data(of, on, data)) if (*of, *on) == (key, id) => {
+                let last = std::mem::take(data);
+                outbox.pop_back();
+                ToControl::Finished(key, id, last)
+            }
+            _ => ToControl::Finished(key, id, Bytes::new()),
+        },
+    };
+    outbox.push_back(message);
 }
 
 impl App for ControlApp {

@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use quantum::{ConnectionRef, Priority, Read, StreamId, WriteError};
 
-use crate::handoff::{ConnectionKey, HANDOFF_WINDOW, ToControl};
+use crate::handoff::HANDOFF_WINDOW;
 
 /// Bytes of one message to the control plane at most.
 const READ_MAX: usize = 64 << 10;
+/// Bytes taken by the core that are credited to the control plane together: it has three quarters of the window meanwhile.
+const CREDIT_BATCH: usize = HANDOFF_WINDOW / 4;
 
 /// What a read brought for the control plane.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,17 +18,6 @@ pub(super) enum Inbound {
     Data(Bytes),
     Finished,
     Reset(u64),
-}
-
-impl Inbound {
-    /// What the control plane is told.
-    pub(super) fn message(self, key: ConnectionKey, id: StreamId) -> ToControl {
-        match self {
-            Self::Data(data) => ToControl::Data(key, id, data),
-            Self::Finished => ToControl::Finished(key, id),
-            Self::Reset(code) => ToControl::Reset(key, id, code),
-        }
-    }
 }
 
 /// A stream's state beside the core's.
@@ -41,6 +32,8 @@ pub(super) struct StreamState {
     /// Written by the control plane, not yet taken by the core.
     outbound: VecDeque<Bytes>,
     outbound_bytes: usize,
+    /// Bytes that the core took and the control plane may write again, once it is told.
+    credit_due: usize,
     /// The control plane's direction ends after `outbound`.
     finish: bool,
     /// Nothing of this side's direction is to be done any more but to hear that it was delivered.
@@ -59,6 +52,7 @@ impl StreamState {
             inbound_over: false,
             outbound: VecDeque::new(),
             outbound_bytes: 0,
+            credit_due: 0,
             finish: false,
             outbound_over: false,
             is_waiting,
@@ -150,10 +144,15 @@ impl StreamState {
         self.outbound_over = true;
     }
 
-    /// Lets the core take what it has room for. Gives the bytes taken.
-    pub(super) fn write(&mut self, connection: &mut ConnectionRef<'_>, id: StreamId) -> usize {
+    /// Bytes that the control plane may write again; none while they are few.
+    pub(super) fn credit_to_give(&mut self) -> Option<usize> {
+        (self.credit_due >= CREDIT_BATCH).then(|| std::mem::take(&mut self.credit_due))
+    }
+
+    /// Lets the core take what it has room for.
+    pub(super) fn write(&mut self, connection: &mut ConnectionRef<'_>, id: StreamId) {
         if self.is_waiting || self.outbound_over {
-            return 0;
+            return;
         }
         let mut taken = 0;
         while let Some(data) = self.outbound.front_mut() {
@@ -168,17 +167,17 @@ impl StreamState {
                 Err(WriteError::Stopped(_) | WriteError::Closed) => {
                     // The event that tells of it is on its way, or the connection is over.
                     self.abandon();
-                    return taken;
+                    return;
                 }
             }
         }
         self.outbound_bytes -= taken;
+        self.credit_due += taken;
         if self.outbound.is_empty() && self.finish {
             self.finish = false;
             if connection.finish(id).is_err() {
                 self.abandon();
             }
         }
-        taken
     }
 }

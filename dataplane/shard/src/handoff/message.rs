@@ -52,15 +52,16 @@ pub enum ToControl {
     Opened(ConnectionKey, StreamId),
     /// Bytes of a stream, in order. Their length is taken from the stream's hand-off credit.
     Data(ConnectionKey, StreamId, Bytes),
-    /// The peer ended its direction of the stream; nothing of that direction follows.
-    Finished(ConnectionKey, StreamId),
+    /// The last bytes of a stream, if they are not with the control plane already, and the end of the peer's direction: nothing of
+    /// it follows.
+    Finished(ConnectionKey, StreamId, Bytes),
     /// The peer reset its direction, with its code; nothing of that direction follows.
     Reset(ConnectionKey, StreamId, u64),
     /// The peer wants no more of what this side sends, with its code.
     Stopped(ConnectionKey, StreamId, u64),
     /// All bytes and the end of this side's direction have been acknowledged by the peer.
     Delivered(ConnectionKey, StreamId),
-    /// The core has taken so many of the stream's written bytes: they may be written again.
+    /// The core has taken so many of the stream's written bytes since it was last said: so many more may be written.
     Credit(ConnectionKey, StreamId, usize),
     /// The answer to [`ToShard::Stats`].
     Stats(ConnectionKey, Box<ConnectionStats>),
@@ -83,8 +84,8 @@ pub enum ToShard {
     Open(ConnectionKey, StreamId),
     /// Bytes to send on a stream: at most the credit that the control plane holds for it. None tell the peer of the stream.
     Data(ConnectionKey, StreamId, Bytes),
-    /// End this side's direction once what was written has been sent.
-    Finish(ConnectionKey, StreamId),
+    /// The last bytes of a stream, if any, within the credit as those before; this side's direction ends after them.
+    Finish(ConnectionKey, StreamId, Bytes),
     /// Abandon this side's direction, with a code.
     Reset(ConnectionKey, StreamId, u64),
     /// Ask the peer to stop sending, with a code; what still arrives is dropped.

@@ -84,7 +84,7 @@ fn a_stop_that_a_write_meets_first_is_told_all_the_same() {
     pair.tell_server();
     let mut key = None;
     while let Some(message) = control.try_recv() {
-        if let ToControl::Finished(of, _) = message {
+        if let ToControl::Finished(of, ..) = message {
             key = Some(of);
         }
     }

@@ -106,11 +106,10 @@ fn accepted_key(ends: &mut [ControlEnd]) -> (usize, ConnectionKey) {
 fn echo(dialled: &mut [ControlEnd], key: ConnectionKey, number: u64) -> Duration {
     let (start, id) = (Instant::now(), StreamId(2 * number));
     tell(&mut dialled[0], ToShard::Open(key, id));
-    tell(&mut dialled[0], ToShard::Data(key, id, Bytes::from_static(b"there and back")));
-    tell(&mut dialled[0], ToShard::Finish(key, id));
+    tell(&mut dialled[0], ToShard::Finish(key, id, Bytes::from_static(b"there and back")));
     loop {
         match next(dialled) {
-            (_, ToControl::Finished(_, from)) if from == id => return start.elapsed(),
+            (_, ToControl::Finished(_, from, _)) if from == id => return start.elapsed(),
             (_, ToControl::Closed { reason, .. }) => panic!("closed: {reason}"),
             _ => {}
         }
