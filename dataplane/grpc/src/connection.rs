@@ -69,6 +69,10 @@ type OpenedStream = (StreamId, Arc<StreamShared>);
 #[derive(Debug)]
 struct Streams {
     open: IdMap<StreamId, Arc<StreamShared>>,
+    /// Those that nobody holds any more, whose last bytes the peer has not acknowledged.
+    undelivered: IdMap<StreamId, ()>,
+    /// Told when there are none of those.
+    delivered: Vec<oneshot::Sender<()>>,
     opened: Option<mpsc::UnboundedSender<OpenedStream>>,
     next_index: u64,
     stats: Vec<oneshot::Sender<ConnectionStats>>,
@@ -94,7 +98,14 @@ pub(crate) struct ConnectionShared {
 impl ConnectionShared {
     pub(crate) fn new(key: ConnectionKey, side: Side) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let streams = Streams { open: IdMap::default(), opened: Some(sender), next_index: 0, stats: Vec::new() };
+        let streams = Streams {
+            open: IdMap::default(),
+            undelivered: IdMap::default(),
+            delivered: Vec::new(),
+            opened: Some(sender),
+            next_index: 0,
+            stats: Vec::new(),
+        };
         Self {
             key,
             side,
@@ -142,6 +153,8 @@ impl ConnectionShared {
         let mut streams = self.streams();
         streams.opened = None;
         streams.stats.clear();
+        streams.undelivered.clear();
+        streams.delivered.clear();
         for stream in streams.open.values() {
             stream.on_lost(reason);
         }
@@ -149,11 +162,38 @@ impl ConnectionShared {
 
     pub(crate) fn on_opened(&self, id: StreamId) {
         let mut streams = self.streams();
+        let Some(opened) = &streams.opened else { return };
         let stream = Arc::new(StreamShared::new());
-        let Some(opened) = streams.opened.clone() else { return };
-        streams.open.insert(id, stream.clone());
-        drop(streams);
-        let _ = opened.send((id, stream));
+        let _ = opened.send((id, stream.clone()));
+        streams.open.insert(id, stream);
+    }
+
+    /// The peer has acknowledged all of a stream.
+    pub(crate) fn on_delivered(&self, id: StreamId) {
+        self.on_sent(id, StreamShared::on_delivered);
+    }
+
+    /// The peer wants no more of a stream.
+    pub(crate) fn on_stopped(&self, id: StreamId, code: u64) {
+        self.on_sent(id, |stream| stream.on_stopped(code));
+    }
+
+    /// Under the lock, so that a stream which is let go of meanwhile is not waited for.
+    fn on_sent(&self, id: StreamId, tell: impl FnOnce(&StreamShared)) {
+        let mut streams = self.streams();
+        if let Some(stream) = streams.open.get(&id) {
+            tell(stream);
+        } else if streams.undelivered.remove(&id).is_some() && streams.undelivered.is_empty() {
+            streams.delivered.clear();
+        }
+    }
+
+    /// Nobody holds the stream any more.
+    fn forget(&self, id: StreamId) {
+        let mut streams = self.streams();
+        if streams.open.remove(&id).is_some_and(|stream| stream.is_undelivered()) {
+            streams.undelivered.insert(id, ());
+        }
     }
 
     pub(crate) fn on_stats(&self, stats: &ConnectionStats) {
@@ -232,7 +272,7 @@ impl ConnectionHandle {
     }
 
     pub(crate) fn forget_stream(&self, id: StreamId) {
-        self.shared.streams().open.remove(&id);
+        self.shared.forget(id);
     }
 
     fn close(&self, code: u64, reason: &[u8]) {
@@ -336,6 +376,28 @@ impl Connection {
             Some((id, shared)) => Ok(QuantumStream::new(self.handle.clone(), id, shared)),
             None => Err(self.close_reason().map_or(ConnectionError::EndpointGone, ConnectionError::Closed)),
         }
+    }
+
+    /// The next stream that the peer opened, if there is one already.
+    pub(crate) fn try_accept_early_stream(&self) -> Option<QuantumStream> {
+        let (id, shared) = self.shared().accept.try_lock().ok()?.try_recv().ok()?;
+        Some(QuantumStream::new(self.handle.clone(), id, shared))
+    }
+
+    /// Waits until the peer has acknowledged all of the streams that were finished and that nobody holds any more, or the
+    /// connection is over.
+    pub async fn delivered(&self) {
+        let receiver = {
+            let mut streams = self.shared().streams();
+            if streams.undelivered.is_empty() {
+                return;
+            }
+            let (sender, receiver) = oneshot::channel();
+            streams.delivered.push(sender);
+            receiver
+        };
+        // An end of the channel is what is waited for.
+        let _ = receiver.await;
     }
 
     /// Bytes of a datagram that can be sent at most; none if the peer takes no datagrams.

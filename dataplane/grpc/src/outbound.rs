@@ -135,8 +135,4 @@ impl Outbound {
     pub(crate) fn watch(&self) -> SendWatch {
         self.send.watch()
     }
-
-    pub(crate) async fn delivered(&self) -> Result<(), StreamError> {
-        self.send.delivered().await
-    }
 }

@@ -240,13 +240,13 @@ impl Pump {
                 }
             }
             ToControl::Stopped(key, id, code) => {
-                if let Some(stream) = stream(key, id) {
-                    stream.on_stopped(code);
+                if let Some(connection) = self.connections.get(&key) {
+                    connection.on_stopped(id, code);
                 }
             }
             ToControl::Delivered(key, id) => {
-                if let Some(stream) = stream(key, id) {
-                    stream.on_delivered();
+                if let Some(connection) = self.connections.get(&key) {
+                    connection.on_delivered(id);
                 }
             }
             ToControl::Credit(key, id, bytes) => {

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use quantum::{Alpn, Guuid};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tonic::body::Body;
 use tower::Service;
 
@@ -25,6 +27,9 @@ const CODE_GOING_AWAY: u64 = 0x10;
 
 /// How long the shards may take to tell the peers that their connections are closed.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Streams that are accepted together before a connection looks at anything else.
+const ACCEPTED_MAX: usize = 64;
 
 /// Limits of a gRPC server.
 #[derive(Clone, Debug)]
@@ -72,7 +77,6 @@ struct ServerConnection {
     options: ServeOptions,
     requests: Decoder,
     responses: Arc<Encoder>,
-    permits: Arc<Semaphore>,
 }
 
 /// Serves gRPC with default limits until `shutdown`; see [`serve_with`].
@@ -137,36 +141,55 @@ async fn serve_connection<S>(
     S::Future: Send + 'static,
 {
     let shared = Arc::new(ServerConnection {
-        permits: Arc::new(Semaphore::new(options.concurrent_rpcs_max)),
         options,
         requests: Decoder::default(),
         responses: Encoder::new(false),
         monitor: connection.monitor(),
         connection: connection.clone(),
     });
-    let mut rpcs = JoinSet::new();
+    let _closes = ClosesWhenDropped(connection.clone());
+    let rpcs = TaskTracker::new();
     loop {
-        tokio::select! {
+        let first = tokio::select! {
             stream = connection.accept_early_stream() => match stream {
-                Ok(stream) => {
-                    rpcs.spawn(rpc::serve_stream(shared.clone(), stream, service.clone()));
-                }
+                Ok(stream) => stream,
                 Err(_) => break,
             },
-            Some(_) = rpcs.join_next(), if !rpcs.is_empty() => {}
             _ = draining.wait_for(|draining| *draining) => break,
+        };
+        let others = (1..ACCEPTED_MAX).map_while(|_| connection.try_accept_early_stream());
+        for stream in std::iter::once(first).chain(others) {
+            if rpcs.len() >= shared.options.concurrent_rpcs_max {
+                rpc::refuse(stream, &Status::resource_exhausted("too many RPCs on one connection"));
+            } else {
+                rpcs.spawn(rpc::serve_stream(shared.clone(), stream, service.clone()));
+            }
         }
     }
     // While the last RPCs run, further ones are told that the server ends.
     let refuse = async {
         while let Ok(stream) = connection.accept_stream().await {
-            rpc::refuse(stream, &tonic::Status::unavailable("the server is shutting down"));
+            rpc::refuse(stream, &Status::unavailable("the server is shutting down"));
         }
     };
-    let finish = async { while rpcs.join_next().await.is_some() {} };
+    let finish = async {
+        rpcs.close();
+        rpcs.wait().await;
+        // A connection that is closed when its last RPC is over must not cut off what is on its way.
+        connection.delivered().await;
+    };
     tokio::select! {
         () = finish => {}
         () = refuse => {}
     }
-    connection.close(CODE_GOING_AWAY, b"the server is shutting down");
+}
+
+/// Closes a connection, which ends its RPCs: they run as tasks of their own.
+#[derive(Debug)]
+struct ClosesWhenDropped(Connection);
+
+impl Drop for ClosesWhenDropped {
+    fn drop(&mut self) {
+        self.0.close(CODE_GOING_AWAY, b"the server is shutting down");
+    }
 }

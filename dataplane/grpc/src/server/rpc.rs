@@ -65,7 +65,7 @@ struct Progress {
     head: Option<Ticket>,
 }
 
-/// Serves one stream until its response is delivered or nobody wants it any more.
+/// Serves one stream until its response is written or nobody wants it any more.
 pub(super) async fn serve_stream<S>(connection: Arc<ServerConnection>, stream: QuantumStream, service: S)
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
@@ -75,25 +75,12 @@ where
     let (receive, send) = stream.into_split();
     let mut out = Outbound::new(send);
     let watch = out.watch();
-    let rpc = async {
-        let Ok(permit) = connection.permits.clone().try_acquire_owned() else {
-            end(&mut out, &Progress::default(), &Status::resource_exhausted("too many RPCs on one connection"));
-            return;
-        };
-        serve_rpc(&connection, receive, &mut out, service).await;
-        drop(permit);
-    };
     tokio::select! {
         biased;
         // The caller is gone: the handler's future is dropped here.
-        _ = watch.over() => {
-            out.reset(CODE_STATUS_BASE + Code::Cancelled as u64);
-            return;
-        }
-        () = rpc => {}
+        _ = watch.over() => out.reset(CODE_STATUS_BASE + Code::Cancelled as u64),
+        () = serve_rpc(&connection, receive, &mut out, service) => {}
     }
-    // A connection that is closed when its last RPC is over must not cut off what is on its way.
-    let _ = out.delivered().await;
 }
 
 /// Answers a stream that is not served.

@@ -241,23 +241,25 @@ impl SendHalf {
     /// # Errors
     /// As [`poll_send`](Self::poll_send).
     pub async fn send_last(&mut self, mut data: Bytes) -> Result<(), StreamError> {
-        while !self.is_within_credit(&data)? {
+        while data.len() > self.credit() {
             std::future::poll_fn(|cx| self.poll_send(cx, &mut data)).await?;
         }
-        self.ended = true;
-        self.handle.tell(ToShard::Finish(self.handle.connection.key(), self.handle.id, data));
-        Ok(())
+        self.end_with(data)
     }
 
-    fn is_within_credit(&self, data: &Bytes) -> Result<bool, StreamError> {
+    fn end_with(&mut self, last: Bytes) -> Result<(), StreamError> {
         if self.ended {
             return Err(StreamError::Finished);
         }
-        let state = lock(&self.handle.shared.send);
-        match &state.end {
-            Some(end) => Err(end.clone()),
-            None => Ok(data.len() <= state.credit),
+        let mut state = lock(&self.handle.shared.send);
+        if let Some(end) = state.end.as_ref().filter(|_| !last.is_empty()) {
+            return Err(end.clone());
         }
+        state.finished = true;
+        drop(state);
+        self.ended = true;
+        self.handle.tell(ToShard::Finish(self.handle.connection.key(), self.handle.id, last));
+        Ok(())
     }
 
     /// Tells the peer of the stream before there is anything to send: it learns of one with what comes first on it.
@@ -282,11 +284,7 @@ impl SendHalf {
     /// # Errors
     /// [`StreamError::Finished`] if it ended before.
     pub fn finish(&mut self) -> Result<(), StreamError> {
-        if std::mem::replace(&mut self.ended, true) {
-            return Err(StreamError::Finished);
-        }
-        self.handle.tell(ToShard::Finish(self.handle.connection.key(), self.handle.id, Bytes::new()));
-        Ok(())
+        self.end_with(Bytes::new())
     }
 
     /// Abandons this direction with a code. Does nothing if it ended before.

@@ -55,6 +55,8 @@ impl ReceiveState {
 pub(super) struct SendState {
     pub(super) credit: usize,
     pub(super) end: Option<StreamError>,
+    /// This side's direction has its end.
+    pub(super) finished: bool,
     pub(super) delivered: bool,
     pub(super) waker: Option<Waker>,
     pub(super) watcher: Option<Waker>,
@@ -73,7 +75,14 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl StreamShared {
     pub(crate) fn new() -> Self {
-        let send = SendState { credit: HANDOFF_WINDOW, end: None, delivered: false, waker: None, watcher: None };
+        let send = SendState {
+            credit: HANDOFF_WINDOW,
+            end: None,
+            finished: false,
+            delivered: false,
+            waker: None,
+            watcher: None,
+        };
         Self { receive: Mutex::default(), send: Mutex::new(send) }
     }
 
@@ -123,6 +132,12 @@ impl StreamShared {
 
     pub(crate) fn on_delivered(&self) {
         self.on_send(|state| state.delivered = true);
+    }
+
+    /// Whether the peer is still to acknowledge something that was sent to its end.
+    pub(crate) fn is_undelivered(&self) -> bool {
+        let state = lock(&self.send);
+        state.finished && !state.delivered && state.end.is_none()
     }
 
     pub(crate) fn on_credit(&self, bytes: usize) {

@@ -59,6 +59,29 @@ async fn a_dropped_stream_is_reset_and_stopped(network: Network) {
     until("the streams are forgotten", || client.streams_open() + server.streams_open() == 0).await;
 }
 
+async fn a_close_after_all_was_delivered_cuts_nothing_off(network: Network) {
+    let (client, server) = connected(network).await;
+    let sent = Bytes::from(vec![7; 200_000]);
+    for _ in 0..3 {
+        let (mut receive, mut send) = client.open_stream().unwrap().into_split();
+        send.send_last(sent.clone()).await.unwrap();
+        assert_eq!(send.send_last(Bytes::new()).await.unwrap_err(), StreamError::Finished);
+        receive.stop(0);
+    }
+    assert_eq!(client.streams_open(), 0, "nobody holds them");
+    client.delivered().await;
+    client.close(0, b"");
+    for _ in 0..3 {
+        let mut accepted = server.accept_stream().await.unwrap();
+        let mut received = 0;
+        while let Some(chunk) = accepted.chunk().await.unwrap() {
+            received += chunk.len();
+        }
+        assert_eq!(received, sent.len());
+        assert!(accepted.is_finished());
+    }
+}
+
 async fn messages_come_whole_and_in_order(network: Network) {
     let (client, server) = messengers(network, 16 << 20).await;
     let sizes = [0, 1, 2044, 2045, 100_000, 16 << 20];
@@ -149,6 +172,7 @@ on_both! {
     datagrams_go_both_ways_until_the_connection_ends,
     bytes_written_are_read_in_order_to_their_end,
     a_dropped_stream_is_reset_and_stopped,
+    a_close_after_all_was_delivered_cuts_nothing_off,
     messages_come_whole_and_in_order,
     a_receive_in_vain_times_out_and_loses_nothing,
     a_message_over_the_limit_is_refused_at_both_ends,
