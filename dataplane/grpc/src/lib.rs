@@ -10,6 +10,7 @@ mod datagram;
 mod deadline;
 mod early;
 mod endpoint;
+mod fec;
 mod identity;
 mod mapping;
 mod message;
@@ -33,6 +34,7 @@ pub use endpoint::{
     ClientCertificate, ClientConfig, EchoServer, Endpoint, EndpointError, EndpointOptions, Listener, ServerConfig,
     ShardMonitor,
 };
+pub use fec::{FEC_HEADER, Fec};
 pub use identity::{Identity, IdentityError};
 pub use message::{Config, MessageConnection, MessageError, MessageListener, dial, listen};
 pub use monitor::ConnectionMonitor;

@@ -7,6 +7,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tonic::Status;
 
+use crate::fec::Fec;
 use crate::stream::{SendHalf, SendWatch, StreamError};
 
 /// Pieces up to this size are copied together; larger ones go as they are. A packet's payload is of this order, and a copy
@@ -130,6 +131,10 @@ impl Outbound {
 
     pub(crate) fn set_priority(&self, priority: quantum::Priority) {
         self.send.set_priority(priority);
+    }
+
+    pub(crate) fn set_fec(&self, fec: Fec) {
+        self.send.set_protected(fec == Fec::On);
     }
 
     pub(crate) fn watch(&self) -> SendWatch {

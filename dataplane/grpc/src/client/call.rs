@@ -14,6 +14,7 @@ use super::body::ResponseBody;
 use super::{ChannelShared, ClientConnection};
 use crate::connection::ConnectionError;
 use crate::deadline::{Deadline, deadline_exceeded, grpc_timeout};
+use crate::fec::Fec;
 use crate::mapping::{
     BlockReader, FrameSplitter, HEAD_BYTES_MAX, MappingError, RequestHead, ResponseHead, frame_block,
 };
@@ -53,6 +54,9 @@ async fn exchange(shared: &ChannelShared, request: Request<Body>) -> Result<(Res
     let mut out = Outbound::new(send);
     if let Some(priority) = priority::of_request(&parts.extensions, &mut parts.headers) {
         out.set_priority(priority);
+    }
+    if let Some(fec) = Fec::of_request(&parts.extensions, &mut parts.headers) {
+        out.set_fec(fec);
     }
     let path = parts.uri.path_and_query().cloned().ok_or_else(|| Status::internal("the request has no path"))?;
     let head = RequestHead {

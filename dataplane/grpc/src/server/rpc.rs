@@ -19,6 +19,7 @@ use tower::{Service, ServiceExt};
 
 use super::{ConnectInfo, ServerConnection};
 use crate::deadline::{Deadline, deadline_exceeded, grpc_timeout, status_trailers};
+use crate::fec::Fec;
 use crate::mapping::{
     BlockReader, Encoder, MappingError, RequestHead, ResponseHead, TAIL_MARKER, Ticket, encode_plain, frame_block,
     tail_fields,
@@ -105,6 +106,9 @@ where
     let mut deadline = Deadline::at(grpc_timeout(&head.headers).map(|timeout| Instant::now() + timeout));
     if let Some(priority) = priority::of_headers(&head.headers) {
         out.set_priority(priority);
+    }
+    if let Some(fec) = Fec::of_headers(&head.headers) {
+        out.set_fec(fec);
     }
     let is_early = connection.connection.is_early() && !connection.options.idempotent.contains(head.path.path());
     if is_early && let Err(error) = connection.connection.connected().await {
@@ -195,6 +199,9 @@ where
     let (parts, mut body) = response.into_parts();
     if let Some(&priority) = parts.extensions.get::<Priority>() {
         out.set_priority(priority);
+    }
+    if let Some(&fec) = parts.extensions.get::<Fec>() {
+        out.set_fec(fec);
     }
     let complete = parts.headers.contains_key("grpc-status") && body.is_end_stream();
     let head = ResponseHead { status: parts.status, headers: parts.headers };

@@ -279,6 +279,12 @@ impl SendHalf {
         self.handle.tell(ToShard::Priority(self.handle.connection.key(), self.handle.id, priority));
     }
 
+    /// Whether forward error correction, where the connection has it, protects what is sent from here on. It does unless told
+    /// otherwise; bulk that nobody waits for can do without.
+    pub fn set_protected(&self, protected: bool) {
+        self.handle.tell(ToShard::Protect(self.handle.connection.key(), self.handle.id, protected));
+    }
+
     /// Ends this direction after what was sent.
     ///
     /// # Errors
@@ -412,6 +418,11 @@ impl QuantumStream {
     /// See [`SendHalf::set_priority`].
     pub fn set_priority(&self, priority: Priority) {
         self.send.set_priority(priority);
+    }
+
+    /// See [`SendHalf::set_protected`].
+    pub fn set_protected(&self, protected: bool) {
+        self.send.set_protected(protected);
     }
 
     /// The two directions, to be used by two tasks.

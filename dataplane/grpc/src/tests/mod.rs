@@ -29,6 +29,7 @@ mod any;
 mod calls;
 mod deadlines;
 mod early;
+mod fec;
 mod fixture;
 mod hostile;
 mod load;

@@ -38,6 +38,9 @@ pub(super) struct Reply {
     pub(super) payload: Bytes,
 }
 
+/// The metadata by which a caller has the handler choose for its answer: `on` or `off`.
+pub(super) const FEC_ANSWER: &str = "x-fec-answer";
+
 /// Counts handlers that run.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
@@ -81,8 +84,13 @@ pub(super) fn failure() -> Status {
 async fn unary(counts: Arc<Counts>, request: Request<Ask>) -> Result<Response<Reply>, Status> {
     let running = Running::start(&counts);
     let info = format!("{:?} {:?}", request.remote_addr(), request.extensions().get::<ConnectInfo>());
+    let connection = request.extensions().get::<ConnectInfo>().map(|info| info.connection.clone());
     let (metadata, _, ask) = request.into_parts();
     let payload = match ask.kind.as_str() {
+        "protected" => {
+            let stats = connection.expect("the server says").statistics().await;
+            return Ok(Response::new(Reply { number: stats.unwrap().fec.protected as u32, payload: Bytes::new() }));
+        }
         "hang" => std::future::pending().await,
         "fail" => return Err(failure()),
         "panic" => panic!("as asked"),
@@ -101,6 +109,9 @@ async fn unary(counts: Arc<Counts>, request: Request<Ask>) -> Result<Response<Re
     }
     if let Some(value) = metadata.get(crate::PRIORITY_HEADER.as_str()) {
         response.metadata_mut().append("x-priority", value.clone());
+    }
+    if let Some(value) = metadata.get(FEC_ANSWER) {
+        response.extensions_mut().insert(if value == "off" { crate::Fec::Off } else { crate::Fec::On });
     }
     drop(running);
     Ok(response)

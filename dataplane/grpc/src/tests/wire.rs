@@ -161,7 +161,7 @@ impl Wire {
                 }
             }
             ToShard::Close(connection, code, reason) => self.close(end, base(end, connection), code, reason).await,
-            ToShard::Priority(..) => {}
+            ToShard::Priority(..) | ToShard::Protect(..) => {}
             ToShard::Datagram(connection, data) => {
                 let base = base(end, connection);
                 if self.connections.contains(&base) {

@@ -98,6 +98,7 @@ impl ControlApp {
                 }
             }
             ToShard::Priority(key, id, priority) => self.set_priority(endpoint, key, id, priority),
+            ToShard::Protect(key, id, protected) => self.protect(endpoint, key, id, protected),
             ToShard::Datagram(key, data) => {
                 if let Some(mut connection) = self.core(endpoint, key) {
                     // One that cannot go is lost, like any other.
@@ -167,8 +168,8 @@ impl ControlApp {
             connection.waiting.pop_front();
             if let Some(stream) = connection.streams.get_mut(&id) {
                 stream.is_waiting = false;
-                if let (Some(priority), Some(mut core)) = (stream.priority, endpoint.connection(connection.handle)) {
-                    core.set_priority(id, priority);
+                if let Some(mut core) = endpoint.connection(connection.handle) {
+                    stream.tell(&mut core, id);
                 }
                 self.push_outbound(endpoint, key, id);
             } else if let Some(mut core) = endpoint.connection(connection.handle) {
@@ -185,6 +186,15 @@ impl ControlApp {
         let is_waiting = stream.is_waiting;
         if let Some(mut core) = self.core(endpoint, key).filter(|_| !is_waiting) {
             core.set_priority(id, priority);
+        }
+    }
+
+    fn protect(&mut self, endpoint: &mut Endpoint, key: ConnectionKey, id: StreamId, protected: bool) {
+        let Some(stream) = self.stream(key, id) else { return };
+        stream.protected = protected;
+        let is_waiting = stream.is_waiting;
+        if let Some(mut core) = self.core(endpoint, key).filter(|_| !is_waiting) {
+            core.protect(id, protected);
         }
     }
 

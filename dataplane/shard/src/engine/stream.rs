@@ -42,6 +42,8 @@ pub(super) struct StreamState {
     pub(super) is_waiting: bool,
     /// Where it stands among those that want to send, if it was told.
     pub(super) priority: Option<Priority>,
+    /// Forward error correction is to protect what is sent on it.
+    pub(super) protected: bool,
 }
 
 impl StreamState {
@@ -57,6 +59,17 @@ impl StreamState {
             outbound_over: false,
             is_waiting,
             priority: None,
+            protected: true,
+        }
+    }
+
+    /// Tells the core, which has opened it only now, how it is to be sent.
+    pub(super) fn tell(&self, connection: &mut ConnectionRef<'_>, id: StreamId) {
+        if let Some(priority) = self.priority {
+            connection.set_priority(id, priority);
+        }
+        if !self.protected {
+            connection.protect(id, false);
         }
     }
 

@@ -96,6 +96,8 @@ pub enum ToShard {
     Close(ConnectionKey, u64, Bytes),
     /// Where the stream stands among those that want to send.
     Priority(ConnectionKey, StreamId, Priority),
+    /// Whether forward error correction, where the connection has it, protects what is sent on the stream from here on.
+    Protect(ConnectionKey, StreamId, bool),
     /// Send a datagram, once and unreliably. Whoever sends bounds how many are on their way.
     Datagram(ConnectionKey, Bytes),
     /// Ask for the connection's statistics.
