@@ -377,6 +377,8 @@ pub fn endpoint_options(quantum: &Quantum) -> EndpointOptions {
         ..EndpointOptions::default()
     };
     options.protocol.security.early_data = quantum.early_data;
+    options.protocol.congestion = quantum.congestion.control();
+    options.protocol.fec = quantum.fec.options();
     options
 }
 

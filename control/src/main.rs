@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use control::auth::{SECRET_FILE, token};
-use control::client::{TraceArgs, call, proxy};
+use control::client::{SendingArgs, TraceArgs, call, proxy};
 use control::config::{Auth, Quantum, QuantumHost, QuantumIo};
 use control::launch::{self, CheckArgs, FileArgs, Service, asked_to_stop};
 use control::migrate::{self, Migrate};
@@ -137,6 +137,8 @@ struct Up {
     #[arg(long, value_enum, default_value_t)]
     io: QuantumIo,
     #[command(flatten)]
+    sending: SendingArgs,
+    #[command(flatten)]
     trace: TraceArgs,
 }
 
@@ -149,7 +151,18 @@ impl Up {
             self.cores.len()
         );
         let (cores, spin_us, qlog) = (self.cores.clone(), self.spin_us, self.qlog.clone().unwrap_or_default());
-        Ok(Quantum { shards, cores, spin_us, host: self.host, io: self.io, qlog, ..Quantum::default() })
+        let (congestion, fec) = (self.sending.congestion, self.sending.fec());
+        Ok(Quantum {
+            shards,
+            cores,
+            spin_us,
+            host: self.host,
+            io: self.io,
+            congestion,
+            fec,
+            qlog,
+            ..Quantum::default()
+        })
     }
 }
 

@@ -38,8 +38,8 @@ pub fn options(args: &TransportArgs) -> anyhow::Result<EndpointOptions> {
         spin_us: args.spin_us,
         host: args.host,
         io: args.io,
-        early_data: false,
         qlog: args.qlog.clone().unwrap_or_default(),
+        ..config::Quantum::default()
     };
     let mut options = endpoint_options(&section);
     if let Some(congestion) = args.congestion {

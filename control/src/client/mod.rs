@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod proxy;
+mod sending;
 mod trace;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use quantum_grpc::{
 use crate::auth::{AuthError, read_secret};
 
 use crate::telemetry::TraceError;
+pub use sending::SendingArgs;
 pub use trace::TraceArgs;
 
 /// A connection over Quantum says that it lives so often.
@@ -53,6 +55,9 @@ pub struct ConnectArgs {
     /// Quantum: log what happens on each connection into this folder (qlog; <https://qvis.quictools.info> draws it)
     #[arg(long, value_name = "DIR")]
     pub qlog: Option<PathBuf>,
+    /// How what this side sends over Quantum leaves and is protected.
+    #[command(flatten)]
+    pub sending: SendingArgs,
 }
 
 /// The token that calls are made with.
@@ -176,6 +181,7 @@ impl ConnectArgs {
         let mut options = EndpointOptions::default();
         options.protocol.keepalive = Some(KEEPALIVE);
         options.protocol.idle_timeout = IDLE_TIMEOUT;
+        self.sending.apply(&mut options.protocol);
         options.qlog.clone_from(&self.qlog);
         match Endpoint::client(&options) {
             Ok(endpoint) => {

@@ -3,6 +3,7 @@
 
 mod auth;
 mod duration;
+mod fec;
 mod postgres;
 mod redis_server;
 mod sections;
@@ -21,11 +22,12 @@ use serde::de::DeserializeOwned;
 
 pub(crate) use auth::SECRET_BYTES_MIN;
 pub use auth::{Auth, AuthKey, KeyAlgorithm, RateLimit};
+pub use fec::{Fec, FecMode};
 pub use postgres::{Postgres, SslMode};
 pub use redis_server::Redis;
 pub use sections::{
-    Log, LogFormat, Manager, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig, SessionService,
-    SessionStore, StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls,
+    Congestion, Log, LogFormat, Manager, Metrics, Quantum, QuantumHost, QuantumIo, Server, SessionConfig,
+    SessionService, SessionStore, StateSyncConfig, StateSyncStore, StoreType, SyncMode, Tls,
 };
 pub use session_manager::SessionManager;
 pub use traces::Tracing;

@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quantum::CongestionControl;
 use serde::{Deserialize, Serialize};
 
-use super::{Auth, Config, Postgres, Redis, Refused, SessionManager, Tracing, duration};
+use super::{Auth, Config, Fec, Postgres, Redis, Refused, SessionManager, Tracing, duration};
 use crate::statesync::PURGE_DELETED_AFTER;
 
 /// Fewer operations than these would refuse writers who were away for a moment.
@@ -92,6 +93,11 @@ pub struct Quantum {
     pub io: QuantumIo,
     /// Whether RPCs without side effects are answered when they come as early data (0-RTT), which can be replayed.
     pub early_data: bool,
+    /// How much of what is sent may be on its way, and how fast it leaves.
+    pub congestion: Congestion,
+    /// What a lost packet carried comes back from repair symbols.
+    #[serde(rename = "FEC")]
+    pub fec: Fec,
     /// The folder into which each connection is logged, in qlog's format; empty: none is.
     pub qlog: PathBuf,
 }
@@ -118,6 +124,27 @@ pub enum QuantumIo {
     Uring,
     /// sendmsg and recvmmsg, on monoio or bare
     Mmsg,
+}
+
+/// How much of what is sent may be on its way, and how fast it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Congestion {
+    /// BBR version 3, which holds its rate on paths that lose packets by themselves
+    #[default]
+    Bbr,
+    /// CUBIC, which backs off at every loss
+    Cubic,
+}
+
+impl Congestion {
+    /// The controller of that name.
+    pub(crate) fn control(self) -> CongestionControl {
+        match self {
+            Self::Bbr => CongestionControl::Bbr,
+            Self::Cubic => CongestionControl::Cubic,
+        }
+    }
 }
 
 /// Where a service keeps what it is given.
@@ -280,6 +307,7 @@ impl Quantum {
         if (self.host, self.io) == (QuantumHost::Glommio, QuantumIo::Mmsg) {
             return Err(("Quantum.Io", "mmsg needs Quantum.Host monoio or bare".to_owned()));
         }
+        self.fec.check()?;
         if self.qlog.exists() && !self.qlog.is_dir() {
             return Err(("Quantum.Qlog", format!("{} is no folder", self.qlog.display())));
         }
@@ -384,9 +412,18 @@ impl<const PORT: u16> Default for Metrics<PORT> {
 
 impl Default for Quantum {
     fn default() -> Self {
-        let (host, io) = (QuantumHost::default(), QuantumIo::default());
-        let (cores, qlog) = (Vec::new(), PathBuf::new());
-        Self { enable: true, shards: 1, cores, spin_us: 50, host, io, early_data: false, qlog }
+        Self {
+            enable: true,
+            shards: 1,
+            cores: Vec::new(),
+            spin_us: 50,
+            host: QuantumHost::default(),
+            io: QuantumIo::default(),
+            early_data: false,
+            congestion: Congestion::default(),
+            fec: Fec::default(),
+            qlog: PathBuf::new(),
+        }
     }
 }
 

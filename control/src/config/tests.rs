@@ -1,7 +1,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use quantum::{CongestionControl, FecConfig, FecMode};
 use serde_json::Value;
+
+use crate::launch::endpoint_options;
 
 use super::{Config, ConfigError, Loaded, LogFormat, SessionConfig, StateSyncConfig, StoreType, SyncMode, parse};
 
@@ -51,6 +54,7 @@ fn what_is_printed_can_be_read_again() {
     let mut config = StateSyncConfig::default();
     config.server.port = 7;
     config.quantum.cores = vec![1];
+    config.quantum.fec.mode = super::FecMode::Off;
     config.manager.lock_timeout = Duration::from_millis(1500);
     assert_eq!(statesync_with(&super::to_yaml(&config), &[]).unwrap().config, config);
 }
@@ -116,6 +120,16 @@ fn values_that_make_no_sense_are_refused() {
         ("Quantum:\n  Shards: 2\n  Cores: [1]\n", "Quantum.Cores"),
         ("Quantum:\n  Io: mmsg\n", "Quantum.Io"),
         ("Quantum:\n  Qlog: /dev/null\n", "Quantum.Qlog"),
+        ("Quantum:\n  Congestion: reno\n", "Quantum.Congestion"),
+        ("Quantum:\n  FEC: {Mode: sometimes}\n", "Quantum.FEC.Mode"),
+        ("Quantum:\n  FEC: {Mode: on}\n", "Quantum.FEC.Mode"),
+        ("Quantum:\n  FEC: {DataShards: 0}\n", "Quantum.FEC.DataShards"),
+        ("Quantum:\n  FEC: {DataShards: -1}\n", "Quantum.FEC.DataShards"),
+        ("Quantum:\n  FEC: {DataShards: 193}\n", "Quantum.FEC.DataShards"),
+        ("Quantum:\n  FEC: {ParityShards: 0}\n", "Quantum.FEC.ParityShards"),
+        ("Quantum:\n  FEC: {ParityShards: 64}\n", "Quantum.FEC.ParityShards"),
+        ("Quantum:\n  FEC: {OverheadPercent: 0}\n", "Quantum.FEC.OverheadPercent"),
+        ("Quantum:\n  FEC: {OverheadPercent: 1001}\n", "Quantum.FEC.OverheadPercent"),
         ("Log:\n  Level: \"a=b=c\"\n", "Log.Level"),
         ("Metrics:\n  Path: metrics\n", "Metrics.Path"),
         ("Metrics:\n  Path: /readyz\n", "Metrics.Path"),
@@ -160,6 +174,31 @@ fn values_that_make_no_sense_are_refused() {
     assert_eq!(never.manager.purge_deleted_after, Duration::ZERO);
     let config = statesync_with("Store:\n  Type: postgres\n  Postgres: {SSLMode: verify-full}\n", &[]).unwrap().config;
     assert_eq!(config.store.postgres.ssl_mode, super::SslMode::VerifyFull);
+}
+
+#[test]
+fn forward_error_correction_and_congestion_control_reach_the_endpoint() {
+    let protocol = |text: &str, variables: &[(&str, &str)]| {
+        endpoint_options(&statesync_with(text, variables).unwrap().config.quantum).protocol
+    };
+    let default = protocol("", &[]);
+    assert_eq!((default.fec, default.congestion), (FecConfig::default(), CongestionControl::Bbr));
+    let fixed = protocol("Quantum:\n  Congestion: cubic\n  FEC: {Mode: fixed, ParityShards: 4}\n", &[]);
+    assert_eq!(fixed.fec.mode, FecMode::Fixed { members: 10, repairs: 4 });
+    assert_eq!(fixed.congestion, CongestionControl::Cubic);
+    let most = protocol("Quantum:\n  FEC: {Mode: fixed, DataShards: 192, ParityShards: 63}\n", &[]);
+    assert_eq!(most.fec.mode, FecMode::Fixed { members: 192, repairs: 63 });
+    assert_eq!(protocol("Quantum:\n  FEC:\n    Mode: off\n", &[]).fec.mode, FecMode::Off);
+    let variables = [
+        ("AETHERFLOW_QUANTUM_FEC_MODE", "off"),
+        ("AETHERFLOW_QUANTUM_FEC_OVERHEADPERCENT", "50"),
+        ("AETHERFLOW_QUANTUM_CONGESTION", "cubic"),
+    ];
+    let told = protocol("Quantum:\n  FEC: {Mode: fixed}\n", &variables);
+    assert_eq!((told.fec.mode, told.fec.overhead_percent_max), (FecMode::Off, 50));
+    assert_eq!(told.congestion, CongestionControl::Cubic);
+    let said = message(session("Quantum:\n  FEC: {DataShards: 256}\n"));
+    assert_eq!(said, "s.yaml: Quantum.FEC.DataShards: 256 is not between 1 and 192");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use control::client::{ConnectArgs, TransportArg};
+use control::client::{ConnectArgs, SendingArgs, TransportArg};
 use proto::session::GetStatsRequest;
 use proto::session::session_service_client::SessionServiceClient;
 use quantum_grpc::{AnyChannel, Transport};
@@ -152,6 +152,7 @@ fn channel(world: &World) -> AnyChannel {
         key: None,
         allow_plain_text: false,
         qlog: None,
+        sending: SendingArgs::default(),
     };
     connect.channel(&world.running.session_addr.to_string()).unwrap()
 }

@@ -39,7 +39,7 @@ pub use identity::{Identity, IdentityError};
 pub use message::{Config, MessageConnection, MessageError, MessageListener, dial, listen};
 pub use monitor::ConnectionMonitor;
 pub use priority::PRIORITY_HEADER;
-pub use quantum::{ConnectionStats, DatagramError, Priority};
+pub use quantum::{CongestionControl, ConnectionStats, DatagramError, FecMode, Priority};
 pub use quantum_shard::{HostKind, IoKind};
 pub use server::{ConnectInfo, ServeOptions, serve, serve_with};
 pub use stream::{CODE_CANCELLED, CODE_STATUS_BASE, QuantumStream, ReceiveHalf, SendHalf, StreamError};

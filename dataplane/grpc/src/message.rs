@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use quantum::{Alpn, CongestionStats, ConnectionStats, Guuid};
+use quantum::{Alpn, CongestionControl, CongestionStats, ConnectionStats, FecMode, Guuid};
 use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
 
@@ -30,6 +30,11 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// The connection ends when nothing came for so long.
     pub idle_timeout: Duration,
+    /// Forward error correction of what is sent. Groups of a fixed size have 1 to [`MEMBERS_MAX`](FecMode::MEMBERS_MAX) packets
+    /// and 1 to [`REPAIRS_MAX`](FecMode::REPAIRS_MAX) repair symbols.
+    pub fec: FecMode,
+    /// How much of what is sent may be on its way, and how fast it leaves.
+    pub congestion: CongestionControl,
     /// Bytes of one message at most, in both directions.
     pub message_bytes_max: usize,
     /// How a dialled server is verified.
@@ -44,6 +49,8 @@ impl Default for Config {
             receive_window: protocol.stream_window,
             keepalive_interval: Duration::from_secs(10),
             idle_timeout: protocol.idle_timeout,
+            fec: protocol.fec.mode,
+            congestion: protocol.congestion,
             message_bytes_max: 16 << 20,
             verify: Verify::InsecureLoopback,
         }
@@ -51,14 +58,21 @@ impl Default for Config {
 }
 
 impl Config {
-    fn options(&self) -> EndpointOptions {
+    fn options(&self) -> Result<EndpointOptions, MessageError> {
+        if let FecMode::Fixed { members, repairs } = self.fec
+            && !((1..=FecMode::MEMBERS_MAX).contains(&members) && (1..=FecMode::REPAIRS_MAX).contains(&repairs))
+        {
+            return Err(MessageError::Fec { members, repairs });
+        }
         let mut options = EndpointOptions::default();
         options.protocol.send_buffer_max = self.send_window;
         options.protocol.stream_window = self.receive_window;
         options.protocol.connection_window = options.protocol.connection_window.max(self.receive_window);
         options.protocol.keepalive = Some(self.keepalive_interval);
         options.protocol.idle_timeout = self.idle_timeout;
-        options
+        options.protocol.fec.mode = self.fec;
+        options.protocol.congestion = self.congestion;
+        Ok(options)
     }
 }
 
@@ -68,6 +82,18 @@ pub enum MessageError {
     /// The network is not `quantum` or `udp`.
     #[error("unknown network {0:?}: use \"quantum\" or \"udp\"")]
     Network(String),
+    /// No group of packets can be like that.
+    #[error(
+        "forward error correction cannot give {repairs} repair symbols to groups of {members} packets: 1 to {} packets get 1 to {}",
+        FecMode::MEMBERS_MAX,
+        FecMode::REPAIRS_MAX
+    )]
+    Fec {
+        /// Packets of a group.
+        members: u8,
+        /// Repair symbols of each group.
+        repairs: u8,
+    },
     /// The connection could not be made or is over.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -109,7 +135,7 @@ pub async fn dial(network: &str, address: &str, config: &Config) -> Result<Messa
     check_network(network)?;
     let remote = resolve(address).await?;
     let client = ClientConfig { alpn: Alpn::Stream, ..ClientConfig::new(config.verify.clone()) }.named(address);
-    let connection = Endpoint::client(&config.options())?.connect(remote, &client).await?;
+    let connection = Endpoint::client(&config.options()?)?.connect(remote, &client).await?;
     let mut stream = connection.open_stream()?;
     // The peer may be the one to speak first.
     stream.announce();
@@ -128,7 +154,7 @@ pub fn listen(
 ) -> Result<MessageListener, MessageError> {
     check_network(network)?;
     let mut server = ServerConfig::new(identity)?;
-    server.options = config.options();
+    server.options = config.options()?;
     Ok(MessageListener { listener: Listener::bind(address, &server)?, message_bytes_max: config.message_bytes_max })
 }
 
@@ -282,5 +308,27 @@ impl MessageConnection {
     /// [`ConnectionError::Closed`].
     pub async fn bbr_statistics(&self) -> Result<CongestionStats, ConnectionError> {
         self.connection.bbr_statistics().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_reach_the_endpoint_and_impossible_groups_are_refused() {
+        let of = |fec| Config { fec, congestion: CongestionControl::Cubic, ..Config::default() }.options();
+        let adaptive = Config::default().options().unwrap().protocol;
+        assert_eq!((adaptive.fec.mode, adaptive.congestion), (FecMode::Adaptive, CongestionControl::Bbr));
+        for fec in
+            [FecMode::Off, FecMode::Fixed { members: 10, repairs: 3 }, FecMode::Fixed { members: 192, repairs: 63 }]
+        {
+            let protocol = of(fec).unwrap().protocol;
+            assert_eq!((protocol.fec.mode, protocol.congestion), (fec, CongestionControl::Cubic));
+        }
+        for (members, repairs) in [(0, 3), (193, 3), (10, 0), (10, 64)] {
+            let error = of(FecMode::Fixed { members, repairs }).unwrap_err();
+            assert!(error.to_string().contains("1 to 192 packets get 1 to 63"), "{error}");
+        }
     }
 }

@@ -9,11 +9,18 @@ pub enum FecMode {
     Adaptive,
     /// Always, and without a budget: groups of at most `members` packets get `repairs` symbols each. (10, 3) is the usual choice.
     Fixed {
-        /// Packets of a group at most, 1 to 192.
+        /// Packets of a group, 1 to [`MEMBERS_MAX`](Self::MEMBERS_MAX), at most; and at most as many as the peer takes.
         members: u8,
-        /// Repair symbols of each group, 1 to 63.
+        /// Repair symbols of each group, 1 to [`REPAIRS_MAX`](Self::REPAIRS_MAX).
         repairs: u8,
     },
+}
+
+impl FecMode {
+    /// Packets of a group at most.
+    pub const MEMBERS_MAX: u8 = 192;
+    /// Repair symbols of a group at most.
+    pub const REPAIRS_MAX: u8 = 63;
 }
 
 /// Settings of forward error correction.

@@ -98,7 +98,7 @@ impl Protector {
     fn wanted(&self, members: usize, path: &PathView) -> usize {
         match self.config.mode {
             FecMode::Off => 0,
-            FecMode::Fixed { repairs, .. } => usize::from(repairs).clamp(1, code::REPAIRS_MAX - 1),
+            FecMode::Fixed { repairs, .. } => usize::from(repairs).clamp(1, usize::from(FecMode::REPAIRS_MAX)),
             FecMode::Adaptive => {
                 let most = members * usize::from(self.config.overhead_percent_max) / 100;
                 let repairs = plan::repairs(members, path.loss, f64::from(self.config.residual_ppm) / 1e6, most);
