@@ -78,7 +78,7 @@ fn describe(totals: &Totals) -> Vec<Family> {
          by retransmission, from its sending until its data was to be sent again",
         Kind::Histogram,
     );
-    vec![
+    let mut families = vec![
         counter("quantum_packets_sent_total", "Packets sent, acknowledgements included", traffic.packets_sent),
         counter("quantum_packets_received_total", "Packets received and authenticated", traffic.packets_received),
         counter("quantum_packets_lost_total", "Packets sent that were declared lost", traffic.packets_lost),
@@ -109,7 +109,31 @@ fn describe(totals: &Totals) -> Vec<Family> {
             "Handshakes, from the first packet until the connection can be used",
             &timings.handshake,
         ),
-    ]
+    ];
+    families.extend(repairs(traffic));
+    families
+}
+
+/// What forward error correction sent and took.
+fn repairs(traffic: &TrafficStats) -> impl Iterator<Item = Family> {
+    let counters = [
+        ("protected", "Packets sent that have got repair symbols", traffic.protected),
+        ("repairs_sent", "Repair symbols sent", traffic.repairs_sent),
+        (
+            "recoveries_by_peers",
+            "Packets sent that were lost and that peers put together from repair symbols",
+            traffic.recovered_by_peer,
+        ),
+        ("repairs_received", "Repair symbols received", traffic.repairs_received),
+        (
+            "repairs_wasted",
+            "Repair symbols received that restored nothing: nothing that they could restore was missing, or too much",
+            traffic.repairs_wasted,
+        ),
+    ];
+    counters.into_iter().map(|(name, help, value)| {
+        Family::number(&format!("quantum_fec_{name}_total"), help, Kind::Counter, value as f64)
+    })
 }
 
 fn histogram(name: &str, help: &str, durations: &DurationHistogram) -> Family {
@@ -149,6 +173,29 @@ mod tests {
             "quantum_recovery_seconds_count{by=\"retransmission\"} 0",
             "quantum_rtt_seconds_count 0",
             "quantum_packets_rejected_total{reason=\"malformed\"} 0",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn each_counter_of_forward_error_correction_has_its_own_name() {
+        let traffic = TrafficStats {
+            protected: 1,
+            repairs_sent: 2,
+            recovered_by_peer: 3,
+            repairs_received: 4,
+            repairs_wasted: 5,
+            ..TrafficStats::default()
+        };
+        let text = render(&repairs(&traffic).collect::<Vec<_>>(), Syntax::Prometheus);
+        for line in [
+            "# TYPE quantum_fec_protected_total counter",
+            "quantum_fec_protected_total 1",
+            "quantum_fec_repairs_sent_total 2",
+            "quantum_fec_recoveries_by_peers_total 3",
+            "quantum_fec_repairs_received_total 4",
+            "quantum_fec_repairs_wasted_total 5",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is missing in\n{text}");
         }

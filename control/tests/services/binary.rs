@@ -266,6 +266,11 @@ async fn promtool_finds_nothing_wrong_with_the_metrics() {
         "grpc_server_request_duration_seconds_bucket",
         "grpc_server_in_flight_requests",
         "quantum_fec_recoveries_total",
+        "quantum_fec_protected_total",
+        "quantum_fec_repairs_sent_total",
+        "quantum_fec_recoveries_by_peers_total",
+        "quantum_fec_repairs_received_total",
+        "quantum_fec_repairs_wasted_total",
         "quantum_retransmissions_total",
         "quantum_recovery_seconds_bucket",
     ] {

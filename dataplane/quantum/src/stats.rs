@@ -172,6 +172,16 @@ pub struct TrafficStats {
     pub window_bytes: u64,
     /// Bytes sent and neither acknowledged nor lost.
     pub in_flight_bytes: u64,
+    /// Packets sent that have got repair symbols.
+    pub protected: u64,
+    /// Repair symbols sent.
+    pub repairs_sent: u64,
+    /// Packets sent that were lost and that the peer restored.
+    pub recovered_by_peer: u64,
+    /// Repair symbols received.
+    pub repairs_received: u64,
+    /// Repair symbols received that restored nothing: nothing they could restore was missing, or too much.
+    pub repairs_wasted: u64,
 }
 
 impl TrafficStats {
@@ -183,6 +193,11 @@ impl TrafficStats {
         replace(&mut self.packets_lost, before.packets_lost, now.packets_lost);
         replace(&mut self.window_bytes, before.window_bytes, now.window_bytes);
         replace(&mut self.in_flight_bytes, before.in_flight_bytes, now.in_flight_bytes);
+        replace(&mut self.protected, before.protected, now.protected);
+        replace(&mut self.repairs_sent, before.repairs_sent, now.repairs_sent);
+        replace(&mut self.recovered_by_peer, before.recovered_by_peer, now.recovered_by_peer);
+        replace(&mut self.repairs_received, before.repairs_received, now.repairs_received);
+        replace(&mut self.repairs_wasted, before.repairs_wasted, now.repairs_wasted);
     }
 
     /// These and those of another endpoint.

@@ -325,6 +325,7 @@ impl Connection {
     pub(crate) fn traffic(&self) -> TrafficStats {
         let mut traffic = TrafficStats { packets_received: self.counts.packets_received, ..TrafficStats::default() };
         self.recovery.traffic(&mut traffic);
+        self.fec.traffic(&mut traffic);
         traffic
     }
 

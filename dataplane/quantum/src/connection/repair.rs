@@ -6,7 +6,7 @@ use super::Connection;
 use super::receive::{Context, Ranges};
 use crate::fec::{PathView, Protector, Restorer};
 use crate::sent_frame::{SentFrame, SentFrames};
-use crate::stats::FecStats;
+use crate::stats::{FecStats, TrafficStats};
 use crate::wire::{AckRanges, FrameIter, FrameWriter, Repair};
 use crate::{FecConfig, Time, TransportError, TransportErrorCode};
 
@@ -31,6 +31,12 @@ impl Fec {
     pub(super) fn stats(&self, stats: &mut FecStats) {
         self.protector.stats(stats);
         self.restorer.stats(stats);
+    }
+
+    /// Fills in what is counted of the traffic.
+    pub(super) fn traffic(&self, traffic: &mut TrafficStats) {
+        self.protector.traffic(traffic);
+        self.restorer.traffic(traffic);
     }
 
     /// The connection is over.

@@ -12,7 +12,7 @@ use super::open::Open;
 use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code, plan};
 use crate::Time;
 use crate::sent_frame::{SentFrame, SentFrames};
-use crate::stats::FecStats;
+use crate::stats::{FecStats, TrafficStats};
 use crate::wire::{FrameWriter, REPAIR_MEMBERS_MAX, repair_head_len_max};
 
 /// A group closes after an eighth of the round-trip time, and no later than this.
@@ -451,6 +451,13 @@ impl Protector {
         stats.repairs_sent = self.counts.repairs_sent;
         stats.repair_bytes_sent = self.counts.repair_bytes_sent;
         stats.recovered_by_peer = self.counts.recovered_by_peer;
+    }
+
+    /// Fills in what is counted of the traffic.
+    pub(crate) fn traffic(&self, traffic: &mut TrafficStats) {
+        traffic.protected = self.counts.protected;
+        traffic.repairs_sent = self.counts.repairs_sent;
+        traffic.recovered_by_peer = self.counts.recovered_by_peer;
     }
 
     /// The connection is over.

@@ -13,7 +13,7 @@ use super::{FecConfig, FecMode, SHARD_HEAD_LEN, code};
 use crate::range_set::RangeSet;
 use crate::recovery::ReceivedPackets;
 use crate::sent_frame::{SentFrame, SentFrames};
-use crate::stats::FecStats;
+use crate::stats::{FecStats, TrafficStats};
 use crate::wire::{FrameWriter, REPAIR_MEMBERS_MAX, Repair};
 use crate::{Time, TransportError, TransportErrorCode};
 
@@ -360,6 +360,12 @@ impl Restorer {
         stats.repairs_received = self.counts.repairs_received;
         stats.wasted = self.counts.wasted;
         stats.kept_bytes = self.kept();
+    }
+
+    /// Fills in what is counted of the traffic.
+    pub(crate) fn traffic(&self, traffic: &mut TrafficStats) {
+        traffic.repairs_received = self.counts.repairs_received;
+        traffic.repairs_wasted = self.counts.wasted;
     }
 
     /// Nothing has come for a while, so what is kept for groups is of no use: frees it.

@@ -42,7 +42,7 @@ pub struct ShardStats {
 }
 
 /// Counters in the order of [`ShardStats`].
-const COUNTERS: usize = 27;
+const COUNTERS: usize = 32;
 
 /// Where a shard publishes them.
 #[derive(Debug, Default)]
@@ -84,6 +84,11 @@ impl StatsCell {
             endpoint.traffic.packets_lost,
             endpoint.traffic.window_bytes,
             endpoint.traffic.in_flight_bytes,
+            endpoint.traffic.protected,
+            endpoint.traffic.repairs_sent,
+            endpoint.traffic.recovered_by_peer,
+            endpoint.traffic.repairs_received,
+            endpoint.traffic.repairs_wasted,
         ];
         for (cell, value) in self.values.iter().zip(values) {
             cell.store(value, Ordering::Relaxed);
@@ -135,6 +140,11 @@ impl StatsCell {
                     packets_lost: value(24),
                     window_bytes: value(25),
                     in_flight_bytes: value(26),
+                    protected: value(27),
+                    repairs_sent: value(28),
+                    recovered_by_peer: value(29),
+                    repairs_received: value(30),
+                    repairs_wasted: value(31),
                 },
             },
             timings: self.timings.get().map(|timings| timings.read()).unwrap_or_default(),

@@ -89,7 +89,13 @@ fn a_fixed_group_of_ten_survives_three_losses() {
     }));
     assert_eq!(got, data);
     assert!(net.now - start < RTT, "{:?}", net.now - start);
-    assert!(stats(&mut net, SERVER, server).recovered > 0);
+    let (sender, receiver) = (stats(&mut net, CLIENT, client), stats(&mut net, SERVER, server));
+    assert!(receiver.recovered > 0);
+    net.run_for(RTT * 2);
+    let [sent, taken] = [CLIENT, SERVER].map(|place| net.nodes[place].endpoint.stats().traffic);
+    assert!(sender.protected >= 10 && sent.protected >= sender.protected && sent.repairs_sent >= sender.repairs_sent);
+    assert!(sent.recovered_by_peer > 0 && taken.repairs_received >= receiver.repairs_received);
+    assert_eq!(taken.repairs_wasted, stats(&mut net, SERVER, server).wasted);
 }
 
 /// What a server says to frames of a client that takes part in forward error correction.
