@@ -1,12 +1,15 @@
 //! Maps by ids that are ours, or that are few.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by a number that we choose, or a peer which may have few of them: of a connection, or of a stream. Cheaper than the
 /// standard hasher, which keeps those off who pick ids to collide; here they are limited to as many as they may have streams.
 /// Its order says nothing.
 pub type IdMap<K, T> = HashMap<K, T, BuildHasherDefault<IdHasher>>;
+
+/// A set of such numbers.
+pub type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
 
 /// Hashes ids, alike in every process.
 #[derive(Clone, Copy, Debug, Default)]

@@ -46,7 +46,7 @@ pub use event::Event;
 pub use fec::{FecConfig, FecMode};
 pub use guuid::{Guuid, GuuidGenerator, GuuidParseError};
 pub use histogram::DurationHistogram;
-pub use id_map::{IdHasher, IdMap};
+pub use id_map::{IdHasher, IdMap, IdSet};
 pub use observer::{ConnectionLog, LogEvent, Observer, PacketInfo};
 pub use path::{EcnState, PathConfig};
 pub use stats::{
