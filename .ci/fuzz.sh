@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes every target in turn: .ci/fuzz.sh SECONDS [NAME...]. The engine is bolero's random one, in the test binaries of `make test`. The
-# log of a target that fails holds the smallest failing input that was found and the seed that replays it.
+# log of a target that fails holds the smallest failing input that was found and the seed that replays it. As a file in
+# __fuzz__/TARGET/corpus, beside the target's source, such an input is tried by every `make test` from then on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=$1
@@ -27,6 +28,7 @@ while read -r package kind source; do
   done
 done <<'PACKAGES'
 quantum --lib dataplane/quantum/src/fuzz_tests.rs
+quantum-shard --lib dataplane/shard/src/port/fuzz_tests.rs
 quantum-grpc --lib dataplane/grpc/src/mapping/fuzz_tests.rs
 aetherflow --lib control/src/statesync/text/fuzz_tests.rs
 aetherflow-bench --lib bench/src/trace/fuzz_tests.rs

@@ -1,4 +1,5 @@
-//! Fuzz target for traces. `cargo test` tries some random inputs, `make fuzz` goes on.
+//! Fuzz target for traces. `cargo test` tries the inputs in `__fuzz__/TARGET/corpus` and some random ones,
+//! `make fuzz` goes on.
 
 use bolero::check;
 

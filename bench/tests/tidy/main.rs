@@ -1,9 +1,11 @@
 //! Holds the repository to its shape: the floors of the crates, the sizes of files and functions, where `unsafe` may stand
-//! and how, what lies at the top, and what comments may not say. Every rule is also shown something that breaks it.
+//! and how, what lies at the top, what fuzz targets begin from, and what
+//! comments may not say. Every rule is also shown something that breaks it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod floors;
+mod fuzz;
 mod sizes;
 mod source;
 mod top_level;
@@ -39,6 +41,11 @@ fn files_functions_structs_and_argument_lists_are_short() {
 #[test]
 fn unsafe_code_is_short_explained_and_in_its_seats() {
     hold("unsafe", &every(unsafe_code::check));
+}
+
+#[test]
+fn every_fuzz_target_has_inputs() {
+    hold("fuzz", &every(fuzz::check));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Fuzz targets, one for each parser. `cargo test` tries some random inputs, `make fuzz` goes on and keeps what fails.
+//! Fuzz targets, one for each parser. `cargo test` tries the inputs in `__fuzz__/TARGET/corpus` and some random ones, `make fuzz`
+//! goes on and keeps what fails.
 //!
 //! An input is a message from outside, or the changes to a valid one: the engine need not find out how those look.
 
@@ -10,6 +11,7 @@ use rand::rngs::StdRng;
 
 use crate::crypto::cookie::CookieKey;
 use crate::crypto::reset::{encode_reset, is_reset, reset_token};
+use crate::fec::code;
 use crate::params::TransportParameters;
 use crate::wire::hostile_tests::decode_everything;
 use crate::wire::{
@@ -209,5 +211,44 @@ fn fuzz_reset() {
             assert!(decode_version_negotiation(&out[..len]).is_ok());
         }
         let _ = decode_version_negotiation(&segment);
+    });
+}
+
+/// Shards of a group, of which some are lost, and some of the repair shards changed.
+#[test]
+fn fuzz_restore() {
+    check!().with_iterations(ITERATIONS).for_each(|input: &[u8]| {
+        let [members, repairs, lost, len, bytes @ ..] = input else { return };
+        let (members, repairs, len) =
+            (1 + usize::from(*members), 1 + usize::from(*repairs) % 8, usize::from(*len) % 40);
+        let byte = |at: usize| if bytes.is_empty() { at as u8 } else { bytes[at % bytes.len()] };
+        // Of different lengths, as packets are.
+        let data: Vec<Vec<u8>> =
+            (0..members).map(|nth| (0..=(len + nth) % 40).map(|at| byte(at + 7 * nth)).collect()).collect();
+        let shards: Vec<&[u8]> = data.iter().map(Vec::as_slice).collect();
+        let Some(mut symbols) = code::encode(&shards, repairs) else { return assert!(members + repairs > 255) };
+        let is_lost = |nth: usize| lost >> (nth % 8) & 1 == 1 && nth < 16;
+        let left: Vec<Option<&[u8]>> = (0..members).map(|nth| (!is_lost(nth)).then_some(shards[nth])).collect();
+        let lost: Vec<usize> = (0..members).filter(|nth| is_lost(*nth)).collect();
+        let received = |symbols: &[Vec<u8>]| -> Vec<(usize, Vec<u8>)> { symbols.iter().cloned().enumerate().collect() };
+        let decode = |symbols: &[(usize, Vec<u8>)]| {
+            let symbols: Vec<code::Repair<'_>> = symbols.iter().map(|(nth, bytes)| (*nth, bytes.as_slice())).collect();
+            code::decode(&left, repairs, &symbols)
+        };
+        match decode(&received(&symbols)) {
+            Some(restored) => {
+                assert_eq!(restored.iter().map(|(nth, _)| *nth).collect::<Vec<_>>(), lost);
+                for (nth, bytes) in restored {
+                    let (shard, rest) = bytes.split_at(shards[nth].len());
+                    assert!(shard == shards[nth] && rest.iter().all(|byte| *byte == 0), "{nth}");
+                }
+            }
+            None => assert!(lost.is_empty() || lost.len() > repairs, "{lost:?} lost, {repairs} repair shards"),
+        }
+        // What makes no sense is no shard, or another one, and nothing worse.
+        symbols[0].truncate(usize::from(byte(0)) % 40);
+        let mut odd = received(&symbols);
+        odd.push((usize::from(byte(1)), vec![byte(2); len]));
+        let _ = decode(&odd);
     });
 }

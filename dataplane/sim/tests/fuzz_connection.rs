@@ -1,4 +1,5 @@
-//! A fuzz target for a whole connection. `cargo test` tries some random inputs, `make fuzz` goes on and keeps what fails.
+//! A fuzz target for a whole connection. `cargo test` tries the inputs in `__fuzz__/TARGET/corpus` and some random ones,
+//! `make fuzz` goes on.
 
 use bolero::check;
 use quantum_sim::Duel;

@@ -1,4 +1,5 @@
-//! Fuzz targets for the data of operations. `cargo test` tries some random inputs, `make fuzz` goes on.
+//! Fuzz targets for the data of operations. `cargo test` tries the inputs in `__fuzz__/TARGET/corpus` and some random ones,
+//! `make fuzz` goes on.
 
 use bolero::check;
 

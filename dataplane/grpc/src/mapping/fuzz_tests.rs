@@ -1,4 +1,7 @@
-//! Fuzz targets for what a peer says on a stream. `cargo test` tries some random inputs, `make fuzz` goes on.
+//! Fuzz targets for what a peer says on a stream. `cargo test` tries the inputs in `__fuzz__/TARGET/corpus` and some random ones,
+//! `make fuzz` goes on.
+
+use std::time::Duration;
 
 use bolero::check;
 use bytes::{Bytes, BytesMut};
@@ -8,6 +11,9 @@ use super::{
     BlockReader, Decoder, Encoder, Field, FrameSplitter, HEAD_BYTES_MAX, Piece, RequestHead, ResponseHead, TAIL_MARKER,
     encode_plain, frame_block, tail_fields, tail_from_fields,
 };
+use crate::deadline::grpc_timeout;
+use crate::fec::{FEC_HEADER, Fec};
+use crate::priority::{self, PRIORITY_HEADER};
 
 /// Random inputs of a plain test run.
 const ITERATIONS: usize = 2_000;
@@ -132,5 +138,32 @@ fn fuzz_length_prefix() {
         let (again, tail_again, ended_again) = split(1);
         assert_eq!((tail, ended), (tail_again, ended_again), "chunks make no difference");
         assert!(again.starts_with(&messages), "up to a fault more may be passed on");
+    });
+}
+
+/// Metadata that a call's deadline, and its stream's priority and protection are read from.
+#[test]
+fn fuzz_metadata() {
+    const PIECES: [&str; 16] =
+        ["urgent", " ", "on", "off", "0", "1", "6", "9", "99999999", "H", "M", "S", "m", "u", "n", "-"];
+    check!().with_iterations(ITERATIONS).for_each(|input: &[u8]| {
+        let text = match input.split_first() {
+            Some((first, rest)) if first % 2 == 1 => {
+                rest.iter().map(|byte| PIECES[usize::from(byte % 16)]).collect::<String>().into_bytes()
+            }
+            Some((_, rest)) => rest.to_vec(),
+            None => Vec::new(),
+        };
+        let Ok(value) = HeaderValue::from_bytes(&text) else { return };
+        let names = [PRIORITY_HEADER, FEC_HEADER, http::HeaderName::from_static("grpc-timeout")];
+        let headers = HeaderMap::from_iter(names.map(|name| (name, value.clone())));
+        if let Some(priority) = priority::of_headers(&headers) {
+            assert!((1..=64).contains(&priority.weight), "{value:?}");
+        }
+        assert!(
+            Fec::of_headers(&headers).is_none() || grpc_timeout(&headers).is_none(),
+            "{value:?} is but one of them"
+        );
+        assert!(grpc_timeout(&headers).is_none_or(|timeout| timeout <= Duration::from_hours(365 * 24)), "{value:?}");
     });
 }

@@ -10,6 +10,8 @@ mod unreachable;
 mod uring;
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod wire_tests;
