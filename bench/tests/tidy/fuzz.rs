@@ -4,10 +4,9 @@ use std::path::Path;
 
 use crate::source::{Source, Violation, root};
 
-/// The folder in which bolero looks for the inputs of a target: by the module's path.
-fn folder(file: &str, target: &str) -> String {
+/// The folder in which bolero looks for the inputs of `fn fuzz_NAME`: by the module's path.
+fn folder(file: &str, name: &str) -> String {
     let parent = Path::new(file).parent().unwrap().display();
-    let name = target.trim_start_matches("fuzz_");
     match file.trim_end_matches(".rs").split_once("/src/") {
         Some((_, module)) => format!("{parent}/__fuzz__/{}__{name}/corpus", module.replace('/', "__")),
         None => format!("{parent}/__fuzz__/{name}/corpus"),
@@ -17,7 +16,7 @@ fn folder(file: &str, target: &str) -> String {
 pub(crate) fn check(source: &Source) -> Vec<Violation> {
     let targets = source.text.lines().enumerate().filter_map(|(line, text)| {
         let name = text.strip_prefix("fn fuzz_")?.split('(').next()?;
-        Some((line + 1, folder(&source.path, &format!("fuzz_{name}"))))
+        Some((line + 1, folder(&source.path, name)))
     });
     let is_empty = |folder: &str| std::fs::read_dir(root().join(folder)).map_or(true, |files| files.count() < 2);
     targets

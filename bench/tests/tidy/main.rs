@@ -1,6 +1,6 @@
 //! Holds the repository to its shape: the floors of the crates, the sizes of files and functions, where `unsafe` may stand
-//! and how, what lies at the top, what fuzz targets begin from, and what
-//! comments may not say. Every rule is also shown something that breaks it.
+//! and how, what lies at the top, what fuzz targets begin from, and what comments may not say. Every rule is also shown
+//! something that breaks it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -11,7 +11,7 @@ const POINTS_MAX: u32 = 12;
 const GAIN: u32 = 3;
 const COST: u32 = 1;
 /// Short waits that a long one outweighs, of a thread that sleeps.
-const LONG: u32 = 4;
+const LONG_COST: u32 = 4;
 /// So many short waits, of a thread that sleeps, are worth a trial; after each one that failed twice as many.
 const PATIENCE_MIN: u32 = SPINS_FROM;
 const PATIENCE_MAX: u32 = 256;
@@ -47,7 +47,7 @@ struct Idle {
     looking: Looking,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Looking {
     Not,
     On,
@@ -89,7 +89,7 @@ impl AdaptiveSpin {
                     self.points = SPINS_FROM;
                 }
             }
-            Looking::Not => self.short = self.short.saturating_sub(LONG),
+            Looking::Not => self.short = self.short.saturating_sub(LONG_COST),
         }
     }
 
@@ -108,10 +108,10 @@ impl AdaptiveSpin {
         let idle = self.idle.get_or_insert(Idle { since: now, looked_at: now, spent: Duration::ZERO, looking });
         idle.spent += (now - idle.looked_at).min(LOOK_MAX);
         idle.looked_at = now;
-        if matches!(idle.looking, Looking::On) && idle.spent >= self.longest {
+        if idle.looking == Looking::On && idle.spent >= self.longest {
             idle.looking = Looking::InVain;
         }
-        matches!(idle.looking, Looking::On)
+        idle.looking == Looking::On
     }
 
     /// Lets the processor's other threads run, those that the work comes from among them.
@@ -128,7 +128,6 @@ mod tests {
     const LONGEST: Duration = Duration::from_micros(50);
     const SHORT: Duration = Duration::from_micros(20);
     const LONG: Duration = Duration::from_millis(5);
-
     const LOOK: Duration = Duration::from_micros(1);
 
     /// A spin and the time.

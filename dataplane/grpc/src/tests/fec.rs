@@ -1,5 +1,6 @@
 //! What is protected by repair symbols, and what is not, between shards over sockets.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,20 +26,28 @@ async fn stats(connection: &Connection) -> FecStats {
     connection.statistics().await.unwrap().fec
 }
 
-/// Packets that have got repair symbols, sent by the client and by the server, once they are so.
-async fn protected(connection: &Connection, channel: &Channel, so: impl Fn(u64, u64) -> bool) -> (u64, u64) {
-    let mut seen = (0, 0);
+/// What `look` sees once it is `so`: counters lag behind what they count.
+async fn once<T: Copy + Debug>(so: impl Fn(T) -> bool, mut look: impl AsyncFnMut() -> T) -> T {
+    let mut seen = look().await;
     for _ in 0..2000 {
-        let mut request = Request::new(ask("protected", 0, ""));
-        off(request.extensions_mut());
-        let by_server = Client::new(channel.clone()).unary(request).await.unwrap().into_inner().number;
-        seen = (stats(connection).await.protected, by_server.into());
-        if so(seen.0, seen.1) {
+        if so(seen) {
             return seen;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
+        seen = look().await;
     }
-    panic!("nothing of it within ten seconds: {seen:?}");
+    panic!("not within ten seconds: {seen:?}");
+}
+
+/// Packets that have got repair symbols, sent by the client and by the server, once they are so.
+async fn protected(connection: &Connection, channel: &Channel, so: impl Fn((u64, u64)) -> bool) -> (u64, u64) {
+    once(so, async || {
+        let mut request = Request::new(ask("protected", 0, ""));
+        off(request.extensions_mut());
+        let by_server = Client::new(channel.clone()).unary(request).await.unwrap().into_inner().number;
+        (stats(connection).await.protected, by_server.into())
+    })
+    .await
 }
 
 async fn call(channel: &Channel, bytes: usize, set: impl Fn(&mut Request<super::service::Ask>)) {
@@ -67,9 +76,9 @@ async fn a_call_that_opted_out_sends_no_repair_symbols_either_way() {
         })
         .await;
     }
-    protected(&connection, &channel, |by_client, by_server| by_client == 0 && by_server == 0).await;
+    protected(&connection, &channel, |(by_client, by_server)| by_client == 0 && by_server == 0).await;
     call(&channel, 100, |_| {}).await;
-    let seen = protected(&connection, &channel, |by_client, by_server| by_client > 0 && by_server > 0).await;
+    let seen = protected(&connection, &channel, |(by_client, by_server)| by_client > 0 && by_server > 0).await;
     // Packets of the calls before would be many more.
     assert!(seen.0 <= SMALL_PACKETS && seen.1 <= SMALL_PACKETS, "{seen:?}");
 }
@@ -86,14 +95,14 @@ async fn a_handler_decides_for_its_own_direction() {
         request.metadata_mut().insert(FEC_ANSWER, "off".parse().unwrap());
     })
     .await;
-    let asked = protected(&connection, &channel, |by_client, _| by_client >= 10).await;
+    let asked = protected(&connection, &channel, |(by_client, _)| by_client >= 10).await;
     assert_eq!(asked.1, 0, "the handler wanted none for its answer");
     call(&channel, LARGE, |request| {
         off(request.extensions_mut());
         request.metadata_mut().insert(FEC_ANSWER, "on".parse().unwrap());
     })
     .await;
-    let answered = protected(&connection, &channel, |_, by_server| by_server >= 10).await;
+    let answered = protected(&connection, &channel, |(_, by_server)| by_server >= 10).await;
     assert!(answered.0 < asked.0 + SMALL_PACKETS, "{asked:?} {answered:?}");
 }
 
@@ -127,13 +136,6 @@ async fn a_stream_that_waits_to_be_opened_keeps_what_it_was_told() {
     assert_eq!(stats(&connection).await.protected, 0);
     let mut third = connection.open_stream().unwrap();
     third.send_bytes(Bytes::from_static(b"protected")).await.unwrap();
-    for _ in 0..2000 {
-        let protected = stats(&connection).await.protected;
-        if protected > 0 {
-            assert!(protected <= SMALL_PACKETS, "{protected}");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("the third stream is not protected");
+    let protected = once(|protected| protected > 0, async || stats(&connection).await.protected).await;
+    assert!(protected <= SMALL_PACKETS, "{protected}");
 }
